@@ -1,0 +1,1 @@
+"""The Decision Transformer for offline reinforcement learning, in JAX."""

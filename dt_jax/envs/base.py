@@ -1,0 +1,74 @@
+"""The one protocol of every environment: N episodes in step, arrays in and out."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+
+from dt_jax.types import Array, Step
+
+EnvState = Any  # a pytree; () where the state lives outside JAX
+
+
+class BatchedEnv(Protocol):
+    """N environments, each with its own seed, stepped together.
+
+    An environment whose episode has ended may go on or start anew: whoever steps it
+    ignores what comes after the first `done`.
+    """
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+
+    def reset(self) -> tuple[EnvState, Array]:
+        """Start all episodes from their seeds; the same ones at every call.
+
+        Returns:
+          The state and the first observations [N, S].
+        """
+
+    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
+        """Advance each episode by one action [N, A]; may be traced by JAX."""
+
+
+class HostEnv(ABC):
+    """An engine outside JAX behind the protocol, stepped by an ordered callback.
+
+    io_callback can be neither vmapped nor put in a jit over several devices: keep the
+    rollout on one local device.
+    """
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+
+    @abstractmethod
+    def host_reset(self) -> np.ndarray:
+        """Start all episodes from their seeds and return observations [N, S]."""
+
+    @abstractmethod
+    def host_step(self, actions: np.ndarray) -> Step:
+        """Advance each episode by one action [N, A], without JAX."""
+
+    def reset(self) -> tuple[EnvState, Array]:
+        """Start all episodes from their seeds; the state stays with the engine."""
+        return (), self.host_reset()
+
+    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
+        """Advance each episode by one action [N, A], from inside a compiled program."""
+        n = self.num_envs
+        answer = Step(
+            observations=jax.ShapeDtypeStruct((n, self.observation_size), jnp.float32),
+            rewards=jax.ShapeDtypeStruct((n,), jnp.float32),
+            done=jax.ShapeDtypeStruct((n,), jnp.bool_),
+        )
+        return state, io_callback(
+            lambda actions: self.host_step(np.asarray(actions)),
+            answer,
+            actions,
+            ordered=True,
+        )

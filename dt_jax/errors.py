@@ -1,0 +1,37 @@
+"""Errors that a user can cause, told in one line and without a traceback."""
+
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what, where and how."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error line: the names nearest to `name`, else all."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+
+
+def exit_with_one_line(main: Callable[[], None]) -> None:
+    """Run `main`; a user's error becomes one line on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        fail(str(error), status=2)
+    except OSError as error:  # a full disk, a folder that may not be written, ...
+        place = f": {error.filename}" if error.filename else ""
+        fail(f"{error.strerror or error}{place}", status=2)
+    except KeyboardInterrupt:
+        fail("interrupted", status=130)
+
+
+def fail(message: str, status: int) -> None:
+    """Print `message` as this program's one error line and exit with `status`."""
+    one_line = " ".join(message.split())
+    print(f"{Path(sys.argv[0]).name}: error: {one_line}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,30 @@
+"""The arrays that pass between the modules, and the letters of their shapes.
+
+B batch, T timesteps, L tokens (3T), D width, H heads, S state, A action, N episodes.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+Params = Any  # a nested dict of arrays, as Flax keeps it
+
+
+class Batch(NamedTuple):
+    """Windows of trajectories as the model reads them; zeros past a window's end."""
+
+    states: Array  # [B, T, S] normalised
+    actions: Array  # [B, T, A]
+    returns_to_go: Array  # [B, T] times reward_scale
+    timesteps: Array  # [B, T] int32, counted on through the padding
+    mask: Array  # [B, T] 1 where there is data, 0 where there is padding
+
+
+class Step(NamedTuple):
+    """What N environments answer to one action each."""
+
+    observations: Array  # [N, S] float32
+    rewards: Array  # [N] float32
+    done: Array  # [N] bool: terminated or truncated

@@ -1,0 +1,1 @@
+"""Datasets as NumPy arrays: files, trajectories and the batches drawn from them."""

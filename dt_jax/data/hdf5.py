@@ -1,0 +1,110 @@
+"""D4RL's HDF5 schema: a file of flat arrays, one row a transition."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from dt_jax.errors import UserError
+
+BLOCK_ROWS = 4096  # enough for speed, and next to nothing in memory
+
+
+class RawData(NamedTuple):
+    """The transitions of a dataset in the order in which they were recorded."""
+
+    observations: np.ndarray  # [M, S] float32
+    actions: np.ndarray  # [M, A] float32
+    rewards: np.ndarray  # [M] float32
+    terminals: np.ndarray  # [M] bool: the task ended here
+    timeouts: np.ndarray  # [M] bool: the recording ended here
+
+
+_RANKS = {
+    key: 2 if key in ("observations", "actions") else 1 for key in RawData._fields
+}
+
+
+def read_hdf5(path: Path) -> RawData:
+    """Read a file in D4RL's schema; numbers of any width become float32 on the way.
+
+    Args:
+      path: an HDF5 file with the keys of `RawData`; any others are left alone.
+
+    Raises:
+      UserError: there is no such file, or it is not one of this schema: keys are
+        missing, shapes disagree, it is empty, or a number is NaN or infinite.
+    """
+    if not path.exists():
+        raise UserError(f"no such file: {path}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; an HDF5 file is needed")
+    try:
+        with h5py.File(path, "r") as file:
+            raw = _read(file, path)
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError) as error:  # what h5py raises for a damaged file
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} is not an HDF5 file, or is damaged: {why}") from None
+    for key, array in raw._asdict().items():
+        _check_finite(array, f"{path}: {key}")
+    return raw
+
+
+def _read(file: h5py.File, path: Path) -> RawData:
+    found = {key: file.get(key) for key in RawData._fields}
+    datasets = {k: v for k, v in found.items() if isinstance(v, h5py.Dataset)}
+    if missing := found.keys() - datasets.keys():
+        raise UserError(
+            f"{path} lacks {', '.join(sorted(missing))}; "
+            f"a dataset needs {', '.join(RawData._fields)}"
+        )
+    for key, dataset in datasets.items():
+        if dataset.dtype.kind not in "biuf":
+            raise UserError(f"{path}: {key} holds {dataset.dtype}, numbers are needed")
+    _check_shapes({key: d.shape or () for key, d in datasets.items()}, path)
+    return RawData(
+        observations=_read_float32(datasets["observations"]),
+        actions=_read_float32(datasets["actions"]),
+        rewards=_read_float32(datasets["rewards"]).reshape(-1),
+        terminals=_read_flags(datasets["terminals"], f"{path}: terminals"),
+        timeouts=_read_flags(datasets["timeouts"], f"{path}: timeouts"),
+    )
+
+
+def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    for key, shape in shapes.items():
+        # Like d4rl's get_dataset, take a single column [M, 1] for [M].
+        column = _RANKS[key] == 1 and len(shape) == 2 and shape[1] == 1
+        if len(shape) != _RANKS[key] and not column:
+            needed = "[steps, size]" if _RANKS[key] == 2 else "[steps]"
+            raise UserError(f"{path}: {key} has shape {shape}; {needed} is needed")
+        if 0 in shape:
+            raise UserError(f"{path}: {key} is empty, its shape is {shape}")
+    lengths = {key: shape[0] for key, shape in shapes.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise UserError(f"{path}: the arrays differ in length: {told}")
+
+
+def _read_float32(dataset: h5py.Dataset) -> np.ndarray:
+    """Convert while reading: a float64 file never stands whole in memory."""
+    array = np.empty(dataset.shape, np.float32)
+    dataset.read_direct(array)
+    return array
+
+
+def _read_flags(dataset: h5py.Dataset, name: str) -> np.ndarray:
+    values = dataset[...].reshape(-1)
+    _check_finite(values, name)
+    return values != 0
+
+
+def _check_finite(array: np.ndarray, name: str) -> None:
+    for start in range(0, len(array), BLOCK_ROWS):
+        finite = np.isfinite(array[start : start + BLOCK_ROWS])
+        if not finite.all():
+            row = start + np.argwhere(~finite)[0, 0]
+            raise UserError(f"{name} has a NaN or an infinity, first in row {row}")

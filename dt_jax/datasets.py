@@ -1,0 +1,84 @@
+"""From an `env_name` or a `data_path` to the dataset it stands for."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dt_jax import registry
+from dt_jax.data.download import cache_folder, download
+from dt_jax.data.hdf5 import read_hdf5
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Trajectories, and what tells one file of them from another.
+
+    Attributes:
+      trajectories: what is in the file.
+      source: `data_path` as given, or the file's name in the cache folder.
+      sha256: of the file, in hexadecimal.
+    """
+
+    trajectories: Trajectories
+    source: str
+    sha256: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a run and its checkpoints record of their data."""
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "num_transitions": self.trajectories.num_transitions,
+            "num_trajectories": self.trajectories.num_trajectories,
+            "dropped_tail": self.trajectories.dropped_tail,
+        }
+
+
+def load(env_name: str | None, data_path: str | None, episode_len: int) -> Dataset:
+    """Find the file, read it and hold it against the environment.
+
+    Args:
+      env_name: the environment it must fit; with None its sizes are not checked.
+      data_path: any local file; with None, the dataset called `env_name`.
+      episode_len: no trajectory may be longer than this and one step.
+
+    Raises:
+      UserError: there is no such dataset, or its file is of no use.
+    """
+    path = find(env_name, data_path)
+    trajectories = Trajectories.from_raw(read_hdf5(path), source=str(path))
+    if env_name is not None:
+        spec = registry.lookup(env_name)
+        trajectories.check_sizes(spec.observation_size, spec.action_size)
+    trajectories.check_lengths(episode_len)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Dataset(trajectories, source=data_path or path.name, sha256=sha256)
+
+
+def find(env_name: str | None, data_path: str | None) -> Path:
+    """Return the file to read; a missing one of `env_name` is made or downloaded.
+
+    Raises:
+      UserError: neither is given, `env_name` is unknown, or the download fails.
+    """
+    if data_path is not None:
+        return Path(data_path).expanduser()
+    if env_name is None:
+        raise UserError("no data: set --config.env_name or --config.data_path")
+    spec = registry.lookup(env_name)
+    if spec.url is not None:
+        path = cache_folder() / spec.url.rsplit("/", 1)[-1]
+        if not path.exists():
+            download(spec.url, path)
+        return path
+    path = cache_folder() / f"{env_name}.hdf5"
+    if not path.exists():
+        # Only here: the engines behind it take seconds to import.
+        from dt_jax.collect import collect_demo
+
+        collect_demo(env_name, path)
+    return path

@@ -1,0 +1,116 @@
+"""Every key of a run's configuration; the other files here change some of them.
+
+Names and values are those of CORL's dt.py unless the comment says "ours". A file of
+your own starts with `from configs import default`, takes `default.get_config()`, sets
+what it changes and returns it; `python launch.py --config=path/to/file.py` runs it.
+launch.py locks what it gets, and refuses a key that is not here.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+# CORL's values for every family but antmaze.
+LARGE_BATCH = {"batch_size": 4096, "learning_rate": 8e-4, "eval_every": 5_000}
+
+# Ours, for the demo datasets: a run that a laptop finishes.
+LAPTOP = {
+    "batch_size": 64,
+    "learning_rate": 8e-4,
+    "update_steps": 20_000,
+    "warmup_steps": 1_000,
+    "eval_every": 5_000,
+    "eval_episodes": 10,
+}
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Return every key at its default."""
+    config = ml_collections.ConfigDict()
+
+    # The run's labels. project and group are kept in config.json and nothing reads
+    # them yet: they are there to sort runs by.
+    config.project = "dt_jax"
+    config.group = "DT-D4RL"
+    config.name = "DT"  # names the run's folder, see checkpoints_path
+
+    # The model.
+    config.embedding_dim = 128  # width of every token; a multiple of num_heads
+    config.num_layers = 3  # transformer blocks
+    config.num_heads = 1  # attention heads in each block
+    config.seq_len = 20  # steps the model sees: seq_len x (return, state, action)
+    config.episode_len = 1000  # longest episode, for the table of timestep embeddings
+    config.attention_dropout = 0.1  # on the attention weights
+    config.residual_dropout = 0.1  # on what each block adds to its input
+    config.embedding_dropout = 0.1  # on the embedded tokens
+    config.max_action = 1.0  # the tanh head's output is multiplied by it
+
+    # The data and the environment.
+    # A D4RL dataset ("hopper-medium-v2") or a demo one ("hopper-demo"): it names the
+    # data, the environment to evaluate in and the score's constants. None: train on
+    # data_path alone and evaluate nothing.
+    config.env_name = "halfcheetah-medium-v2"
+    # Ours: an HDF5 file in D4RL's schema, read instead of env_name's own data.
+    config.data_path = None
+
+    # The optimiser.
+    config.learning_rate = 1e-4  # AdamW's, at the end of the warm-up
+    config.betas = (0.9, 0.999)  # AdamW's decay of its two moments
+    config.weight_decay = 1e-4  # AdamW's, on every parameter
+    config.clip_grad = 0.25  # largest global norm of the gradient; None: no clipping
+    # Ours: "warmup_cosine" decays to a tenth of learning_rate by update_steps;
+    # "warmup_constant" is CORL's: use it for parity and to compare scores.
+    config.lr_schedule = "warmup_cosine"
+    config.batch_size = 64  # windows of seq_len steps in an update
+    config.update_steps = 100_000  # updates in the run
+    config.warmup_steps = 10_000  # updates over which the learning rate rises from 0
+    # Returns are multiplied by it before the model sees them. 0 zeroes every return
+    # token: the control that learns without its target.
+    config.reward_scale = 0.001
+    # Background threads that gather batches ahead of the updates; 0: the main thread
+    # does. The batches are the same whatever the number.
+    config.num_workers = 4
+
+    # Evaluation.
+    config.target_returns = (12000.0, 6000.0)  # returns to ask for, not scaled
+    config.eval_episodes = 100  # episodes a target; 0: no evaluation
+    config.eval_every = (
+        10_000  # updates between evaluations; also at step 0 and the end
+    )
+
+    # The log and the checkpoints.
+    config.log_every = 100  # ours: updates between two rows of metrics.jsonl
+    # Ours: updates between checkpoints; one is also made at each evaluation.
+    config.checkpoint_every = 1000
+    config.keep_checkpoints = 3  # ours: so many of the last are kept, beside the best
+    # The run's folder is <checkpoints_path>/<name>; None: runs/<name>. --workdir names
+    # the folder itself and wins.
+    config.checkpoints_path = None
+
+    # Reproducibility and the machine. device and deterministic act before JAX's back
+    # end starts.
+    # XLA's deterministic GPU kernels: slower, the same bits at every run. The CPU's are
+    # always so.
+    config.deterministic = False
+    config.train_seed = 10  # initialisation, batches and dropout
+    config.eval_seed = 42  # episode i has its own seed from it, the same at each target
+    # "auto" takes the best that JAX finds; or "cpu", "gpu" (also "cuda"), "tpu".
+    config.device = "auto"
+
+    return config
+
+
+def for_dataset(env_name: str, **changes: Any) -> ml_collections.ConfigDict:
+    """Return the default with a dataset's `changes`, its run named after it."""
+    config = get_config()
+    config.update(env_name=env_name, name=f"dt-{env_name}", **changes)
+    return config
+
+
+def check_dataset(dataset: str, known: Sequence[str]) -> None:
+    """Raise ValueError, naming the nearest, if `dataset` is none of `known`."""
+    if dataset not in known:
+        near = difflib.get_close_matches(dataset, known) or known
+        raise ValueError(f"unknown dataset {dataset!r}; nearest: {', '.join(near)}")

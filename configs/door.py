@@ -1,0 +1,28 @@
+"""Adroit's hand, door: open a door. D4RL's three datasets.
+
+  python launch.py --config=configs/door.py:human
+
+Normalised score at the last evaluation that CORL publishes for its Decision
+Transformer (mean ± standard deviation over seeds; theirs, not ours):
+
+  human   4.44 ± 0.87
+  cloned  7.64 ± 3.26
+  expert  104.87 ± 0.39
+
+Our own times: not measured.
+"""
+
+from configs import default
+
+DATASETS = ("human", "cloned", "expert")
+
+
+def get_config(dataset: str = "human"):
+    """Return CORL's hyper-parameters for `dataset`."""
+    default.check_dataset(dataset, DATASETS)
+    return default.for_dataset(
+        f"door-{dataset}-v1",
+        **default.LARGE_BATCH,
+        reward_scale=1.0,
+        target_returns=(2900.0, 1450.0),
+    )

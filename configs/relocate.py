@@ -1,0 +1,28 @@
+"""Adroit's hand, relocate: carry a ball to a given place. D4RL's three datasets.
+
+  python launch.py --config=configs/relocate.py:human
+
+Normalised score at the last evaluation that CORL publishes for its Decision
+Transformer (mean ± standard deviation over seeds; theirs, not ours):
+
+  human   0.05 ± 0.01
+  cloned  0.16 ± 0.09
+  expert  104.28 ± 0.42
+
+Our own times: not measured.
+"""
+
+from configs import default
+
+DATASETS = ("human", "cloned", "expert")
+
+
+def get_config(dataset: str = "human"):
+    """Return CORL's hyper-parameters for `dataset`."""
+    default.check_dataset(dataset, DATASETS)
+    return default.for_dataset(
+        f"relocate-{dataset}-v1",
+        **default.LARGE_BATCH,
+        reward_scale=1.0,
+        target_returns=(4300.0, 2150.0),
+    )

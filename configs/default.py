@@ -30,10 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
     """Return every key at its default."""
     config = ml_collections.ConfigDict()
 
-    # The run's labels. project and group are kept in config.json and nothing reads
-    # them yet: they are there to sort runs by.
-    config.project = "dt_jax"
-    config.group = "DT-D4RL"
+    # The run. The two labels are kept in config.json; nothing else reads them yet.
+    config.project = "dt_jax"  # a label to sort runs by
+    config.group = "DT-D4RL"  # another
     config.name = "DT"  # names the run's folder, see checkpoints_path
 
     # The model.
@@ -65,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.lr_schedule = "warmup_cosine"
     config.batch_size = 64  # windows of seq_len steps in an update
     config.update_steps = 100_000  # updates in the run
-    config.warmup_steps = 10_000  # updates over which the learning rate rises from 0
+    config.warmup_steps = 10_000  # first updates, over which the learning rate rises
     # Returns are multiplied by it before the model sees them. 0 zeroes every return
     # token: the control that learns without its target.
     config.reward_scale = 0.001
@@ -76,9 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Evaluation.
     config.target_returns = (12000.0, 6000.0)  # returns to ask for, not scaled
     config.eval_episodes = 100  # episodes a target; 0: no evaluation
-    config.eval_every = (
-        10_000  # updates between evaluations; also at step 0 and the end
-    )
+    config.eval_every = 10_000  # updates between two; one more at step 0, and the end
 
     # The log and the checkpoints.
     config.log_every = 100  # ours: updates between two rows of metrics.jsonl

@@ -1,0 +1,70 @@
+"""The table of datasets against D4RL's facts, and its look-up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dt_jax.errors import UserError
+from dt_jax.registry import all_specs, lookup
+
+ROOT = Path(__file__).parents[1]
+FACTS = ROOT.parent / "shared/d4rl/registry.json"
+
+
+def test_a_d4rl_dataset():
+    spec = lookup("hopper-medium-v2")
+    assert spec.family == "hopper"
+    assert (spec.observation_size, spec.action_size) == (11, 3)
+    assert spec.max_episode_steps == 1000
+    assert (spec.ref_min, spec.ref_max) == pytest.approx((-20.272305, 3234.3))
+    assert spec.url.endswith("hopper_medium-v2.hdf5")
+    assert not spec.is_demo
+
+
+@pytest.mark.parametrize("family", ["halfcheetah", "hopper", "walker2d"])
+def test_a_demo_dataset_is_scored_as_d4rls_of_its_family(family):
+    demo, d4rl = lookup(f"{family}-demo"), lookup(f"{family}-medium-v2")
+    assert demo.is_demo
+    assert demo.url is None
+    for field in ("family", "observation_size", "action_size", "ref_min", "ref_max"):
+        assert getattr(demo, field) == getattr(d4rl, field)
+
+
+def test_there_are_d4rls_thirty_and_three_of_ours():
+    assert len(all_specs()) == 33
+    assert sum(spec.is_demo for spec in all_specs().values()) == 3
+    assert all(name == spec.name for name, spec in all_specs().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("hopper-medium", "nearest: hopper-medium-v2"),
+        ("Hopper-demo", "nearest: hopper-demo"),
+        ("", "known: antmaze-large-diverse-v2"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(name, nearest):
+    with pytest.raises(UserError, match=nearest):
+        lookup(name)
+
+
+@pytest.mark.skipif(not FACTS.exists(), reason="D4RL's collected facts are not here")
+def test_our_tables_are_the_collected_facts():
+    corl = json.loads((ROOT / "tests/data/corl_hyperparameters.json").read_text())
+    facts = {row["name"]: row for row in json.loads(FACTS.read_text())}
+    assert {name: row["corl"] for name, row in facts.items()} == corl
+    assert facts.keys() == {n for n, spec in all_specs().items() if not spec.is_demo}
+    for name, row in facts.items():
+        spec = lookup(name)
+        assert spec.family == name.partition("-")[0]
+        assert (spec.url, spec.max_episode_steps) == (
+            row["url"],
+            row["max_episode_steps"],
+        )
+        assert (spec.observation_size, spec.action_size) == (
+            row["obs_dim"],
+            row["act_dim"],
+        )
+        assert (spec.ref_min, spec.ref_max) == (row["ref_min"], row["ref_max"])

@@ -137,7 +137,7 @@ RULES = {
     "eval_every": _POSITIVE_INTEGER,
     "log_every": _POSITIVE_INTEGER,
     "checkpoint_every": _POSITIVE_INTEGER,
-    "keep_checkpoints": _POSITIVE_INTEGER,
+    "keep_checkpoints": _integer(2),
     "checkpoints_path": _or_none(_text("the path of a folder")),
     "deterministic": Rule("true or false", lambda v: type(v) is bool, _parse_bool),
     "train_seed": _INTEGER,

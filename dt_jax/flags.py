@@ -1,18 +1,19 @@
 """The command line of launch.py: --config=file.py:dataset, --config.key=value, ...
 
-ml_collections has flags of its own for this. They read neither 1e5 for an integer nor
-None for a number, depend on the flags' order, show a traceback for a misspelt dataset,
-and load the file by a call that Python is about to remove; so the little that is needed
-stands here.
+The flags are absl's. ml_collections has a flag of its own for config files, which reads
+neither 1e5 for an integer nor None for a number, depends on the flags' order, shows a
+traceback for a misspelt dataset, and loads the file by a call that Python is about to
+remove.
 """
 
 import inspect
 import os
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from dt_jax.config import RULES, override, validate, workdir_for
@@ -54,19 +55,19 @@ def parse(argv: Sequence[str], default_config: Path) -> tuple[ConfigDict, Path]:
       UserError: a flag, file, dataset, key or value is wrong; the line names the
         nearest valid ones.
     """
-    arguments = argv[1:]
-    if "--help" in arguments or "-h" in arguments:
+    values = _define(default_config)
+    if {"--help", "-h"} & set(argv):
         print(HELP.format(default_config=os.path.relpath(default_config)), end="")
         sys.exit(0)
-    given = dict(_split(arguments))
-    config = _load(given.pop("config", str(default_config)), default_config.parent)
-    workdir = given.pop("workdir", None)
-    if workdir == "":
-        raise UserError("--workdir= names no folder")
-    for flag, text in given.items():
-        override(config, flag.removeprefix("config."), text)
+    _read(values, argv)
+    if values.workdir is not None and values.workdir[:1] in ("", "-"):
+        raise UserError("--workdir lacks its value: --workdir=FOLDER")
+    config = _load(values.config, default_config.parent)
+    for key in RULES:
+        if values[f"config.{key}"].present:
+            override(config, key, str(values[f"config.{key}"].value))
     validate(config)
-    return config, workdir_for(config, workdir)
+    return config, workdir_for(config, values.workdir)
 
 
 def _load(reference: str, shipped: Path) -> ConfigDict:
@@ -98,26 +99,35 @@ def _load(reference: str, shipped: Path) -> ConfigDict:
     return config.lock()
 
 
-def _split(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each flag's name, without its dashes, and its value's text."""
-    flags = {"config", "workdir", *(f"config.{key}" for key in RULES)}
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--"):
-            raise UserError(
-                f"unexpected argument {argument!r}: every setting is --flag=value, "
-                "see --help"
-            )
-        flag, equals, text = argument[2:].partition("=")
-        if flag not in flags:
-            raise UserError(_unknown(flag))
-        if flag == "config.deterministic" and not equals:
-            text = "true"
-        elif not equals:
-            text = next(rest, "--")
-            if text.startswith("--"):
-                raise UserError(f"--{flag} lacks its value: --{flag}=...")
-        yield flag, text
+def _define(default_config: Path) -> flags.FlagValues:
+    """Define the flags, one for each key of the configuration among them."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", str(default_config), "", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    for key in RULES:
+        # Boolean flags may stand alone. The text of all others is read by their rule.
+        define = flags.DEFINE_string
+        if key == "deterministic":
+            define = flags.DEFINE_boolean
+        define(f"config.{key}", None, "", flag_values=values)
+    return values
+
+
+def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Give `values` what the command line says."""
+    try:
+        rest = values(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_unknown(error.flagname)) from None
+    except flags.IllegalFlagValueError as error:  # only a boolean's: the rest is text
+        flag = str(error).partition(":")[0]
+        raise UserError(f"{flag}: expected true or false") from None
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from None
+    if rest:
+        raise UserError(
+            f"unexpected argument {rest[0]!r}: a setting is --flag=value; see --help"
+        )
 
 
 def _unknown(flag: str) -> str:

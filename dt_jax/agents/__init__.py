@@ -1,0 +1,1 @@
+"""Agents: one file a variant, each with its loss, its update and its act."""

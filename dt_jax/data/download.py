@@ -84,5 +84,6 @@ def _shown(
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
+        error.close()  # it holds the connection
         return f"the server answers {error.code} {error.reason}"
     return str(getattr(error, "reason", "") or error) or type(error).__name__

@@ -53,8 +53,8 @@ class Trajectories:
         ends = np.flatnonzero(raw.terminals | raw.timeouts) + 1
         if len(ends) == 0:
             raise UserError(
-                f"{source}: no complete trajectory in {len(raw.rewards)} rows: set terminals or "
-                "timeouts in the last row of each"
+                f"{source}: no complete trajectory in {len(raw.rewards)} rows; "
+                "set terminals or timeouts in the last row of each"
             )
         starts = np.concatenate([[0], ends[:-1]])
         lengths = ends - starts
@@ -93,9 +93,9 @@ class Trajectories:
         sizes = self.observations.shape[1], self.actions.shape[1]
         if sizes != (observation_size, action_size):
             raise UserError(
-                f"{self.source}: observations of {sizes[0]} and actions of {sizes[1]} numbers don't "
-                f"fit the environment's {observation_size} and {action_size}; "
-                "choose the env_name that the data was recorded in"
+                f"{self.source}: observations of {sizes[0]} and actions of {sizes[1]} "
+                f"numbers don't fit the environment's {observation_size} and "
+                f"{action_size}; give the env_name that the data was recorded in"
             )
 
     def check_lengths(self, episode_len: int) -> None:
@@ -105,11 +105,11 @@ class Trajectories:
         D4RL's own antmaze files have it.
         """
         longest = int(self.lengths.argmax())
-        length = int(self.lengths[longest])
-        if length > episode_len + 1:
+        length, limit = int(self.lengths[longest]), episode_len + 1
+        if length > limit:
             raise UserError(
-                f"{self.source}: trajectory {longest} has {length} steps, more than episode_len + 1 "
-                f"= {episode_len + 1}; use --config.episode_len={length}"
+                f"{self.source}: trajectory {longest} has {length} steps, more than "
+                f"episode_len + 1 = {limit}; use --config.episode_len={length}"
             )
 
 

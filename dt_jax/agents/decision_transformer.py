@@ -1,0 +1,220 @@
+"""The Decision Transformer as an agent: its loss, its update and its way of acting."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dt_jax.models.decision_transformer import DecisionTransformer
+from dt_jax.train_state import TrainState
+from dt_jax.types import Array, Batch, Params
+
+Metrics = dict[str, Array]
+
+
+class Context(NamedTuple):
+    """What N running episodes remember: their last T timesteps, oldest first.
+
+    A short history fills the window from the left, as in training; the rest is zeros.
+    """
+
+    states: Array  # [N, T, S] normalised
+    actions: Array  # [N, T, A] zero where not yet chosen
+    returns_to_go: Array  # [N, T] scaled
+    length: Array  # [N] int32, timesteps seen since the episode's start
+    next_return: Array  # [N] scaled return-to-go of the newest timestep
+    target: Array  # [N] scaled return-to-go that an episode starts with
+
+
+@dataclass(frozen=True)
+class DecisionTransformerAgent:
+    """The network together with the scaling of what goes in.
+
+    Attributes:
+      model: the network.
+      state_mean: [S] of the training data, float32.
+      state_std: [S], positive.
+      reward_scale: factor from environment rewards to the network's returns-to-go.
+    """
+
+    model: DecisionTransformer
+    state_mean: np.ndarray
+    state_std: np.ndarray
+    reward_scale: float
+
+    def init_params(self, key: jax.Array) -> Params:
+        """Return freshly drawn parameters."""
+        t = self.model.seq_len
+        return self.model.init(
+            key,
+            states=jnp.zeros((1, t, len(self.state_mean))),
+            actions=jnp.zeros((1, t, self.model.action_size)),
+            returns_to_go=jnp.zeros((1, t)),
+            timesteps=jnp.zeros((1, t), jnp.int32),
+        )["params"]
+
+    def loss(self, params: Params, batch: Batch, dropout_key: jax.Array) -> Array:
+        """Return the squared action error, averaged as CORL does.
+
+        The padding is masked out of the sum but counted in the mean:
+        Σ(mask·err²) / (B·T·A).
+        """
+        predicted = self.model.apply(
+            {"params": params},
+            batch.states,
+            batch.actions,
+            batch.returns_to_go,
+            batch.timesteps,
+            deterministic=False,
+            rngs={"dropout": dropout_key},
+        )
+        error = jnp.square(predicted - batch.actions)
+        return jnp.mean(error * batch.mask[..., None])
+
+    def start(self, target_returns: Array) -> Context:
+        """Return the empty context of N episodes that are to reach their targets.
+
+        Args:
+          target_returns: [N], in the environment's own units.
+        """
+        n, t = target_returns.shape[0], self.model.seq_len
+        dtype = target_returns.dtype
+        target = target_returns * jnp.asarray(self.reward_scale, dtype)
+        return Context(
+            states=jnp.zeros((n, t, len(self.state_mean)), dtype),
+            actions=jnp.zeros((n, t, self.model.action_size), dtype),
+            returns_to_go=jnp.zeros((n, t), dtype),
+            length=jnp.zeros(n, jnp.int32),
+            next_return=target,
+            target=target,
+        )
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Take in what the environments answered, and choose the next actions.
+
+        Args:
+          params: the network's parameters.
+          context: of the N episodes, before this timestep.
+          observations: [N, S], raw.
+          rewards: [N], for the actions chosen last; zeros at the first timestep.
+          done: [N] bool, whether the last action ended the episode, so that
+            `observations` begin a new one there.
+
+        Returns:
+          The context after this timestep, and the actions [N, A].
+        """
+        dtype = context.states.dtype
+        context = _remember(
+            context,
+            states=(observations.astype(dtype) - self.state_mean[None].astype(dtype))
+            / self.state_std[None].astype(dtype),
+            scaled_rewards=rewards.astype(dtype)
+            * jnp.asarray(self.reward_scale, dtype),
+            done=done,
+        )
+        newest = _newest_slot(context)
+        oldest_timestep = context.length - 1 - newest  # [N]
+        predicted = self.model.apply(
+            {"params": params},
+            context.states,
+            context.actions,
+            context.returns_to_go,
+            oldest_timestep[:, None]
+            + jnp.arange(self.model.seq_len, dtype=jnp.int32)[None],
+        )  # [N, T, A]
+        actions = jnp.take_along_axis(predicted, newest[:, None, None], axis=1)[:, 0]
+        return context._replace(
+            actions=_write(context.actions, newest, actions)
+        ), actions
+
+
+def _newest_slot(context: Context) -> Array:
+    """Return where each window holds its newest timestep, [N] in 0..T-1."""
+    return jnp.minimum(context.length, context.states.shape[1]) - 1
+
+
+def _write(window: Array, slot: Array, value: Array) -> Array:
+    """Return [N, T, ...] with [N, ...] written at each row's slot [N]."""
+    here = (
+        jnp.arange(window.shape[1], dtype=slot.dtype)[None] == slot[:, None]
+    )  # [N, T]
+    here = here.reshape(here.shape + (1,) * (window.ndim - 2))
+    return jnp.where(here, value[:, None], window)
+
+
+def _remember(
+    context: Context, states: Array, scaled_rewards: Array, done: Array
+) -> Context:
+    """Append one timestep to each window, after forgetting the episodes that ended."""
+    length = jnp.where(done, 0, context.length)
+    next_return = jnp.where(
+        length == 0, context.target, context.next_return - scaled_rewards
+    )
+    full = length >= context.states.shape[1]
+
+    def prepared(window: Array) -> Array:
+        """Drop the oldest timestep of a full window, and all of an ended episode."""
+        trailing = (1,) * (window.ndim - 1)
+        moved = jnp.where(
+            full.reshape(-1, *trailing), jnp.roll(window, -1, axis=1), window
+        )
+        return jnp.where(done.reshape(-1, *trailing), jnp.zeros_like(moved), moved)
+
+    context = context._replace(length=length + 1, next_return=next_return)
+    newest = _newest_slot(context)
+    return context._replace(
+        states=_write(prepared(context.states), newest, states),
+        actions=_write(
+            prepared(context.actions), newest, jnp.zeros_like(context.actions[:, 0])
+        ),
+        returns_to_go=_write(prepared(context.returns_to_go), newest, next_return),
+    )
+
+
+def make_update(
+    agent: DecisionTransformerAgent,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Return the pure training step; a leading seed axis can be vmapped over it."""
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        dropout_key = jax.random.fold_in(state.key, state.step)
+        loss, grads = jax.value_and_grad(agent.loss)(state.params, batch, dropout_key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "train_loss": loss,
+            "learning_rate": jnp.asarray(schedule(state.step), loss.dtype),
+            "grad_norm": optax.tree.norm(grads),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state
+        ), metrics
+
+    return update
+
+
+def init_train_state(
+    agent: DecisionTransformerAgent, optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """Return the state before the first update."""
+    init_key, dropout_key = jax.random.split(jax.random.key(seed))
+    params = agent.init_params(init_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=dropout_key,
+    )

@@ -1,0 +1,196 @@
+"""Checkpoints by Orbax, each of which counts once its manifest is written.
+
+    checkpoints/1000/        params, train (step, optimiser, key) and record, by Orbax
+    checkpoints/1000.json    the manifest: the sha256 of each of those files
+
+The manifest comes last, so that whatever a killed run leaves behind reads as absent.
+The record holds what the parameters mean nothing without: config, state mean and std,
+sizes, the dataset's identity and the version of this format.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from dt_jax.errors import UserError
+from dt_jax.files import write_text
+
+FORMAT_VERSION = 1
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every save
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One whole checkpoint on disk."""
+
+    folder: Path
+    step: int
+    score: float | None  # mean normalised score of the evaluation at this step
+
+    def record(self) -> dict[str, Any]:
+        """Return the record that was saved with the parameters."""
+        return self._restore(record=ocp.args.JsonRestore())["record"]
+
+    def params(self, like: Any) -> Any:
+        """Return the parameters, shaped and placed as `like` (jax.eval_shape's)."""
+        return self._restore(params=ocp.args.StandardRestore(like))["params"]
+
+    def train(self, like: Any) -> Any:
+        """Return the rest of the training state, shaped and placed as `like`."""
+        return self._restore(train=ocp.args.StandardRestore(like))["train"]
+
+    def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(
+                self.folder / str(self.step), args=ocp.args.Composite(**items)
+            )
+
+
+class CheckpointWriter:
+    """Saves in the background; keeps the last few checkpoints and the best one."""
+
+    def __init__(self, folder: Path, keep: int):
+        """Open `folder` for a run that goes on from its newest whole checkpoint.
+
+        Args:
+          folder: made if it is not there; what no manifest vouches for is removed.
+          keep: how many of the newest to keep, at least 2: the newest does not count
+            before its manifest is written.
+        """
+        self._folder = folder.resolve()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        whole = {str(checkpoint.step) for checkpoint in find(folder)}
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name not in whole:
+                shutil.rmtree(path)
+        newest = checkpoint_managers.LatestN(keep)
+        best = checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics["score"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [newest, best]
+                )
+            ),
+        )
+        self._unconfirmed: tuple[int, float | None] | None = None
+
+    def save(
+        self, step: int, params: Any, train: Any, record: dict, score: float | None
+    ) -> None:
+        """Begin to save; the arrays may change as soon as this returns.
+
+        Args:
+          step: updates completed.
+          params: the network's parameters.
+          train: whatever else training goes on from.
+          record: JSON-able; the format's version is added.
+          score: by which the best checkpoint is chosen, if there was an evaluation.
+        """
+        self.confirm()
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(params),
+                train=ocp.args.StandardSave(train),
+                record=ocp.args.JsonSave(record | {"format_version": FORMAT_VERSION}),
+            ),
+            metrics=None if score is None else {"score": score},
+        )
+        self._unconfirmed = (step, score)
+
+    def poll(self) -> None:
+        """Write the manifest of a save that has ended; return at once otherwise."""
+        if self._unconfirmed and not self._manager.is_saving_in_progress():
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Wait for the save under way, and write its manifest."""
+        self._manager.wait_until_finished()  # raises what the save raised
+        if self._unconfirmed is None:
+            return
+        step, score = self._unconfirmed
+        manifest = {"step": step, "score": score, "files": _hashes(self._folder, step)}
+        write_text(self._folder / f"{step}.json", json.dumps(manifest, indent=1))
+        self._unconfirmed = None
+        for path in self._folder.glob("*.json"):  # of what Orbax has deleted since
+            if not (self._folder / path.stem).is_dir():
+                path.unlink()
+
+    def close(self) -> None:
+        """Wait for the save under way, and end."""
+        self.confirm()
+        self._manager.close()
+
+
+def find(folder: Path) -> list[Checkpoint]:
+    """Return the whole checkpoints of `folder`, the newest last.
+
+    A folder without a manifest is no checkpoint yet; one whose files are not those of
+    its manifest is warned about and left out.
+    """
+    found = []
+    for path in folder.glob("*.json"):
+        manifest = json.loads(path.read_text())
+        if manifest["files"] == _hashes(folder, manifest["step"]):
+            found.append(
+                Checkpoint(folder.resolve(), manifest["step"], manifest["score"])
+            )
+        elif (folder / path.stem).is_dir():
+            warnings.warn(
+                f"{folder / path.stem}: not the files that were saved; not used",
+                stacklevel=2,
+            )
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def choose(folder: Path, which: str | int) -> Checkpoint:
+    """Return the "last" or the "best" checkpoint, or the one of a step.
+
+    The best one has the highest mean normalised score over the target returns: a choice
+    made on the test, so its score is not comparable with a last one's.
+
+    Raises:
+      UserError: `folder` holds no such checkpoint, or one of a newer format.
+    """
+    found = find(folder)
+    if not found:
+        raise UserError(f"no checkpoint in {folder}: is it the folder of a run?")
+    if which == "last":
+        return found[-1]
+    if which == "best":
+        return max(
+            found, key=lambda c: (-math.inf if c.score is None else c.score, c.step)
+        )
+    for checkpoint in found:
+        if str(checkpoint.step) == str(which):
+            return checkpoint
+    steps = ", ".join(str(checkpoint.step) for checkpoint in found)
+    raise UserError(
+        f"no checkpoint {which!r} in {folder}; there are: last, best, {steps}"
+    )
+
+
+def _hashes(folder: Path, step: int) -> dict[str, str]:
+    """Return the sha256 of each file of a checkpoint, by its path inside it."""
+    top = folder / str(step)
+    hashes = {}
+    for path in sorted(p for p in top.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        hashes[str(path.relative_to(top))] = digest.hexdigest()
+    return hashes

@@ -1,0 +1,52 @@
+"""Collect a demo dataset: python -m dt_jax.collect hopper-demo --out=hopper.hdf5."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dt_jax.collect.demo import collect_demo
+from dt_jax.collect.episodes import Episode
+from dt_jax.errors import exit_with_one_line
+
+
+def main() -> None:
+    """Collect as the command line says and print what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dt_jax.collect",
+        description="Collect a demo dataset in D4RL's HDF5 schema: the bundled linear "
+        "policies at four levels of quality, in equal shares of steps.",
+        epilog="example: python -m dt_jax.collect hopper-demo --steps=100000 "
+        "--out=hopper.hdf5",
+    )
+    parser.add_argument("env_name", help="halfcheetah-demo, hopper-demo, walker2d-demo")
+    parser.add_argument("--steps", type=int, help="transitions, at least (about 200k)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
+    args = parser.parse_args()
+    out = args.out or Path(f"{args.env_name}.hdf5")
+    levels = collect_demo(args.env_name, out, steps=args.steps, seed=args.seed)
+    transitions = sum(len(episode.rewards) for level in levels for episode in level)
+    print(f"{out}: {transitions:,} transitions")
+    Console().print(_table(levels))
+
+
+def _table(levels: list[list[Episode]]) -> Table:
+    """Lay out how well and how long each level's episodes went."""
+    table = Table("level", "episodes", "return (mean ± std)", "length (mean)")
+    for number, episodes in enumerate(levels, start=1):
+        returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+        lengths = [len(episode.rewards) for episode in episodes]
+        table.add_row(
+            str(number),
+            str(len(episodes)),
+            f"{np.mean(returns):.1f} ± {np.std(returns):.1f}",
+            f"{np.mean(lengths):.1f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -1,0 +1,87 @@
+"""Any policy in any host environment -> whole episodes -> a file in D4RL's schema."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import h5py
+import numpy as np
+
+from dt_jax.envs.base import HostEnv
+from dt_jax.files import replacing
+from dt_jax.types import Array
+
+
+class Actor(Protocol):
+    """What can be collected with: a bundled linear policy or a trained one."""
+
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        done: np.ndarray | None = None,
+    ) -> Array:
+        """Return actions [N, A] for observations [N, S].
+
+        From the second step on, with the rewards [N] and ends [N] of the last one.
+        """
+
+
+class Episode(NamedTuple):
+    """One whole episode of T steps."""
+
+    observations: np.ndarray  # [T, S] float32, before each action
+    actions: np.ndarray  # [T, A] float32
+    rewards: np.ndarray  # [T] float32
+
+
+def run_episodes(env: HostEnv, policy: Actor) -> list[Episode]:
+    """Run one whole episode in each of the environments, in the order of their seeds.
+
+    All of them are kept, so that the long ones are not less likely to be.
+    """
+    observations, rewards, done = env.host_reset(), None, None
+    running = np.ones(env.num_envs, bool)
+    lengths = np.zeros(env.num_envs, int)
+    steps = []
+    while running.any():
+        actions = np.asarray(policy.act(observations, rewards, done), np.float32)
+        step = env.host_step(actions)
+        steps.append(Episode(observations, actions, np.asarray(step.rewards)))
+        lengths += running
+        running &= ~np.asarray(step.done)
+        observations, rewards, done = map(np.asarray, step)
+    by_time = [np.stack(arrays) for arrays in zip(*steps, strict=True)]  # [T, N, ...]
+    return [
+        Episode(*(array[:length, i] for array in by_time))
+        for i, length in enumerate(lengths)
+    ]
+
+
+def write_d4rl(
+    out: Path,
+    episodes: Sequence[Episode],
+    max_episode_steps: int,
+    attributes: Mapping[str, str | int | float],
+) -> None:
+    """Write episodes one after the other as D4RL does; the same bytes for the same.
+
+    Args:
+      out: the file; it appears when it is complete, in a folder made where missing.
+      episodes: at least one.
+      max_episode_steps: an episode of this length is marked in `timeouts`, a shorter
+        one in `terminals`, at its last row.
+      attributes: kept with the file, to say where it comes from.
+    """
+    lengths = np.array([len(episode.rewards) for episode in episodes])
+    last = np.zeros(lengths.sum(), bool)
+    last[lengths.cumsum() - 1] = True
+    at_limit = np.repeat(lengths == max_episode_steps, lengths)
+    names = Episode._fields
+    columns = map(np.concatenate, zip(*episodes, strict=True))
+    arrays = dict(zip(names, columns, strict=True))
+    arrays |= {"terminals": last & ~at_limit, "timeouts": last & at_limit}
+    with replacing(out) as unfinished, h5py.File(unfinished, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, track_times=False)
+        file.attrs.update(attributes)

@@ -1,0 +1,116 @@
+"""A trained Decision Transformer, ready to act in any loop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
+from dt_jax.types import Array, Params
+
+
+class Policy:
+    """Acts in one or many running episodes; raw observations in, actions out.
+
+    >>> policy = Policy.load("runs/quickstart")
+    >>> policy.reset(2000.0)
+    >>> action = policy.act(observation)
+    >>> action = policy.act(next_observation, reward)
+    """
+
+    def __init__(self, agent: DecisionTransformerAgent, params: Params):
+        self.agent = agent
+        self._params = params
+        self._act = jax.jit(agent.act)
+        self._context: Context | None = None
+        self._single = False  # reset with one number: no leading axis
+        self._lengths = np.zeros(0, int)  # timesteps seen in each running episode
+
+    @classmethod
+    def load(cls, workdir: str | Path, checkpoint: str | int = "last") -> "Policy":
+        """Return the policy that a run has trained.
+
+        Args:
+          workdir: the run's folder.
+          checkpoint: "last", "best" (by evaluation) or the number of a step.
+
+        Raises:
+          UserError: there is no such run or no such valid checkpoint.
+        """
+        from dt_jax.checkpoint import load_agent
+
+        agent, params, _ = load_agent(Path(workdir), checkpoint)
+        return cls(agent, params)
+
+    def reset(self, target_returns: float | Sequence[float] | np.ndarray) -> None:
+        """Forget all episodes and begin new ones.
+
+        Args:
+          target_returns: what each of N episodes is to reach, [N], in the
+            environment's units; a single number for one episode, whose observations,
+            rewards and actions then have no leading axis.
+        """
+        targets = np.asarray(target_returns, np.float32)
+        if targets.ndim > 1 or not targets.size or not np.isfinite(targets).all():
+            raise ValueError(
+                f"target_returns: expected a number or [N] finite ones, "
+                f"got {target_returns!r}"
+            )
+        self._single = targets.ndim == 0
+        self._context = self.agent.start(np.atleast_1d(targets))
+        self._lengths = np.zeros(targets.size, int)
+
+    def act(
+        self,
+        observations: Array,
+        rewards: Array | float | None = None,
+        done: Array | bool | None = None,
+    ) -> np.ndarray:
+        """Return the next action of each episode, [N, A], in environment units.
+
+        Args:
+          observations: [N, S], raw.
+          rewards: [N], what the last actions earned; from the second step on.
+          done: [N] bool, which episodes the last actions ended: their observations
+            are the first ones of new episodes, with the same targets.
+
+        Raises:
+          ValueError: no reset yet, rewards missing, a wrong shape, a value that is
+            not finite, or an episode longer than the training's episode_len.
+        """
+        if self._context is None:
+            raise ValueError("call reset(target_returns) before the first act()")
+        n = len(self._lengths)
+        if rewards is None and self._lengths.any():
+            raise ValueError("rewards: needed from the second step of an episode on")
+        observations = self._checked(
+            "observations", observations, (n, len(self.agent.state_mean))
+        )
+        rewards = self._checked(
+            "rewards", np.zeros(n) if rewards is None else rewards, (n,)
+        )
+        ended = self._checked("done", np.zeros(n) if done is None else done, (n,)) != 0
+        self._lengths = np.where(ended, 0, self._lengths) + 1
+        limit = self.agent.model.episode_len
+        if self._lengths.max() > limit:
+            raise ValueError(
+                f"an episode is longer than the {limit} steps (episode_len) of "
+                "training: pass done where one has ended, or reset()"
+            )
+        self._context, actions = self._act(
+            self._params, self._context, observations, rewards, ended
+        )
+        actions = np.array(actions)
+        return actions[0] if self._single else actions
+
+    def _checked(self, name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+        """Return `value` as a finite float32 array of `shape`."""
+        array = np.asarray(value, np.float32)
+        if self._single and array.ndim == len(shape) - 1:
+            array = array[None]
+        if array.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: NaN or infinity in {value!r}")
+        return array

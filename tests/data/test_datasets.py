@@ -1,0 +1,131 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+import dt_jax.collect
+from dt_jax import datasets, registry
+from dt_jax.data.hdf5 import RawData
+from dt_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DT_JAX_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Fail when something is collected or downloaded."""
+
+    def fail(*arguments, **options):
+        raise AssertionError("fetched what is there already")
+
+    monkeypatch.setattr(datasets, "download", fail)
+    monkeypatch.setattr(dt_jax.collect, "collect_demo", fail, raising=False)
+
+
+def hopper(raw: RawData) -> RawData:
+    """Return `raw` with observations and actions of the sizes of hopper."""
+    rows = len(raw.rewards)
+    return raw._replace(
+        observations=np.ones((rows, 11), np.float32),
+        actions=np.ones((rows, 3), np.float32),
+    )
+
+
+def test_data_path_wins_over_env_name(refuse):
+    assert datasets.find("hopper-medium-v2", "my.hdf5").name == "my.hdf5"
+    assert datasets.find(None, "my.hdf5").name == "my.hdf5"
+
+
+def test_neither_name_nor_path():
+    with pytest.raises(UserError, match=r"config.env_name or --config.data_path"):
+        datasets.find(None, None)
+
+
+def test_an_unknown_name():
+    with pytest.raises(UserError, match="hopper-medium-v2"):
+        datasets.find("hopper-medum-v2", None)
+
+
+def test_d4rl_file_is_downloaded_once(cache, monkeypatch):
+    asked = []
+
+    def pretend(url, path):
+        asked.append(url)
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    monkeypatch.setattr(datasets, "download", pretend)
+    for _ in range(2):
+        path = datasets.find("hopper-medium-v2", None)
+        assert path == cache / "hopper_medium-v2.hdf5"
+    assert asked == [registry.lookup("hopper-medium-v2").url]
+
+
+def test_demo_is_collected_once(cache, monkeypatch):
+    asked = []
+
+    def pretend(env_name, out):
+        asked.append(env_name)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch()
+
+    monkeypatch.setattr(dt_jax.collect, "collect_demo", pretend, raising=False)
+    for _ in range(2):
+        path = datasets.find("hopper-demo", None)
+        assert path == cache / "hopper-demo.hdf5"
+    assert asked == ["hopper-demo"]
+
+
+def test_no_two_names_share_a_file_in_the_cache(refuse, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: True)
+    names = registry.all_specs()
+    assert len({datasets.find(name, None) for name in names}) == len(names)
+
+
+def test_identity_is_that_of_the_file(raw, write_hdf5):
+    path = write_hdf5(hopper(raw))
+    dataset = datasets.load("hopper-medium-v2", str(path), episode_len=1000)
+    assert dataset.identity() == {
+        "source": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "num_transitions": 66,
+        "num_trajectories": 8,
+        "dropped_tail": 5,
+    }
+    assert json.loads(json.dumps(dataset.identity())) == dataset.identity()
+
+
+def test_source_is_the_name_in_the_cache(raw, write_hdf5, cache, refuse):
+    cache.mkdir()
+    write_hdf5(hopper(raw)).rename(cache / "hopper_medium-v2.hdf5")
+    dataset = datasets.load("hopper-medium-v2", None, episode_len=1000)
+    assert dataset.source == "hopper_medium-v2.hdf5"
+
+
+@pytest.mark.parametrize(
+    ("env_name", "episode_len", "told"),
+    [
+        ("halfcheetah-medium-v2", 1000, "the environment's 17 and 6"),
+        ("hopper-medium-v2", 38, "--config.episode_len=40"),
+    ],
+)
+def test_a_file_that_does_not_fit(raw, write_hdf5, env_name, episode_len, told):
+    path = write_hdf5(hopper(raw))
+    with pytest.raises(UserError) as caught:
+        datasets.load(env_name, str(path), episode_len)
+    message = str(caught.value)
+    assert told in message
+    assert str(path) in message
+    assert "\n" not in message
+
+
+def test_any_sizes_load_without_env_name(raw, write_hdf5):
+    path = write_hdf5(raw)
+    dataset = datasets.load(None, str(path), episode_len=40)
+    assert dataset.trajectories.observations.shape == (66, 4)

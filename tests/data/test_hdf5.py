@@ -1,0 +1,128 @@
+import h5py
+import numpy as np
+import pytest
+
+from dt_jax.data.hdf5 import BLOCK_ROWS, RawData, read_hdf5
+from dt_jax.errors import UserError
+
+
+def assert_same(ours: RawData, theirs: RawData):
+    for key, array in theirs._asdict().items():
+        np.testing.assert_array_equal(getattr(ours, key), array, strict=True)
+
+
+def test_reads_what_was_written(raw, write_hdf5):
+    assert_same(read_hdf5(write_hdf5(raw)), raw)
+
+
+def test_float64_gzip_and_single_columns_become_the_same_arrays(raw, tmp_path):
+    path = tmp_path / "data.hdf5"
+    with h5py.File(path, "w") as file:
+        for key in ("observations", "actions"):
+            wide = getattr(raw, key).astype(np.float64)
+            file.create_dataset(key, data=wide, compression="gzip", chunks=(7, 1))
+        file["rewards"] = raw.rewards.astype(np.float64)[:, None]
+        file["terminals"] = raw.terminals.astype(np.uint8)[:, None]
+        file["timeouts"] = raw.timeouts.astype(np.float32)
+        file["infos/qpos"] = np.zeros(3)  # other keys don't matter
+    assert_same(read_hdf5(path), raw)
+
+
+def with_nan(array: np.ndarray, row: int, value: float = np.nan) -> np.ndarray:
+    array = array.astype(np.float64)
+    array[row] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (lambda raw: {"timeouts": None}, "lacks timeouts; a dataset needs obs"),
+        (lambda raw: {"actions": None, "rewards": None}, "lacks actions, rewards;"),
+        (lambda raw: {"actions": raw.actions[:-1]}, "actions 70, rewards 71"),
+        (lambda raw: {"timeouts": raw.timeouts[:9]}, "timeouts 9"),
+        (lambda raw: {"observations": raw.rewards}, "observations has shape (71,)"),
+        (lambda raw: {"rewards": raw.actions}, "rewards has shape (71, 2)"),
+        (lambda raw: {"rewards": np.float32(1)}, "rewards has shape ()"),
+        (lambda raw: {k: v[:0] for k, v in raw._asdict().items()}, "is empty"),
+        (lambda raw: {"actions": raw.actions[:, :0]}, "actions is empty"),
+        (lambda raw: {"actions": np.full(71, b"left")}, "actions holds |S4"),
+        (
+            lambda raw: {"observations": with_nan(raw.observations, 13)},
+            "observations has a NaN or an infinity, first in row 13",
+        ),
+        (
+            lambda raw: {"rewards": with_nan(raw.rewards, 70, -np.inf)},
+            "rewards has a NaN or an infinity, first in row 70",
+        ),
+        (  # finite, but not as float32
+            lambda raw: {"actions": with_nan(raw.actions, 5, 1e300)},
+            "actions has a NaN or an infinity, first in row 5",
+        ),
+        (
+            lambda raw: {"terminals": with_nan(raw.terminals, 8)},
+            "terminals has a NaN or an infinity, first in row 8",
+        ),
+    ],
+)
+def test_one_line_says_what_is_wrong_with_the_arrays(raw, write_hdf5, changes, told):
+    path = write_hdf5(raw, **changes(raw))
+    assert_one_line(path, told)
+
+
+def test_rows_are_counted_over_blocks(write_hdf5):
+    rows = BLOCK_ROWS + 100
+    flags, rewards = np.zeros(rows, bool), np.zeros(rows, np.float32)
+    rewards[BLOCK_ROWS + 3 :] = np.nan
+    matrix = np.zeros((rows, 1), np.float32)
+    path = write_hdf5(RawData(matrix, matrix, rewards, flags, flags))
+    assert_one_line(path, f"rewards has a NaN or an infinity, first in row {rows - 97}")
+
+
+def test_no_such_file(tmp_path):
+    assert_one_line(tmp_path / "missing.hdf5", "no such file")
+
+
+def test_folder(tmp_path):
+    assert_one_line(tmp_path, "is a folder")
+
+
+def test_text_file(tmp_path):
+    path = tmp_path / "data.hdf5"
+    path.write_text("<html>404</html>" * 100)
+    assert_one_line(path, "is not an HDF5 file, or is damaged")
+
+
+@pytest.mark.parametrize("kept", [0, 100, -100])
+def test_truncated_file(raw, write_hdf5, kept):
+    path = write_hdf5(raw)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert_one_line(path, "is not an HDF5 file, or is damaged")
+
+
+def test_damaged_chunk(raw, tmp_path):
+    path = tmp_path / "data.hdf5"
+    with h5py.File(path, "w") as file:
+        for key, array in raw._asdict().items():
+            file.create_dataset(key, data=array, compression="gzip")
+        chunk = file["actions"].id.get_chunk_info(0)
+    damaged = bytearray(path.read_bytes())
+    damaged[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"x" * chunk.size
+    path.write_bytes(damaged)
+    assert_one_line(path, "is not an HDF5 file, or is damaged")
+
+
+def test_group_in_place_of_an_array(raw, write_hdf5):
+    path = write_hdf5(raw, actions=None)
+    with h5py.File(path, "a") as file:
+        file.create_group("actions")
+    assert_one_line(path, "lacks actions")
+
+
+def assert_one_line(path, told: str):
+    with pytest.raises(UserError) as caught:
+        read_hdf5(path)
+    message = str(caught.value)
+    assert told in message
+    assert str(path) in message
+    assert "\n" not in message

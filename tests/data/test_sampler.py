@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.trajectories import Trajectories
+
+BATCH, SEQ, SCALE = 64, 6, 0.001
+
+
+@pytest.fixture
+def store(raw):
+    return Trajectories.from_raw(raw, source="x")
+
+
+def make(store, **changes) -> Sampler:
+    options = {"batch_size": BATCH, "seq_len": SEQ, "reward_scale": SCALE, "seed": 7}
+    return Sampler(store, **options | changes)
+
+
+def pad(array: np.ndarray, length: int) -> np.ndarray:
+    padded = np.zeros((length, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def naive_window(store, trajectory: int, start: int, seq_len: int):
+    """Slice one trajectory and pad, as CORL's __prepare_sample does."""
+    first, length = store.starts[trajectory], store.lengths[trajectory]
+    whole = slice(first, first + length)
+    window = slice(start, start + seq_len)
+    states = store.observations[whole][window]
+    states = (states - store.state_mean) / store.state_std
+    returns = store.returns_to_go[whole][window] * np.float32(SCALE)
+    return (
+        pad(states, seq_len),
+        pad(store.actions[whole][window], seq_len),
+        pad(returns, seq_len),
+        np.arange(start, start + seq_len, dtype=np.int32),
+        pad(np.ones(len(states), np.float32), seq_len),
+    )
+
+
+@pytest.mark.parametrize("seq_len", [1, SEQ, 100])
+def test_every_window_equals_the_naive_one(store, lengths, seq_len):
+    sampler = make(store, seq_len=seq_len)
+    batch = sampler.gather(np.arange(store.num_transitions))
+    places = [(k, t) for k, length in enumerate(lengths) for t in range(length)]
+    for i, (trajectory, start) in enumerate(places):
+        window = naive_window(store, trajectory, start, seq_len)
+        for ours, theirs in zip(batch, window, strict=True):
+            np.testing.assert_array_equal(ours[i], theirs, strict=True)
+
+
+def test_batch_is_the_gathered_indices(store):
+    sampler = make(store)
+    indices = sampler.indices(3)
+    assert indices.shape == (BATCH,)
+    assert indices.dtype == np.int64
+    for ours, theirs in zip(sampler.batch(3), sampler.gather(indices), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_batch_depends_on_seed_and_step_alone(store):
+    def batch_bytes(sampler, step):
+        return b"".join(array.tobytes() for array in sampler.batch(step))
+
+    one, other = make(store), make(store)
+    for step in range(5):  # `one` has drawn these before
+        one.batch(step)
+    assert batch_bytes(one, 5) == batch_bytes(other, 5)
+    assert batch_bytes(one, 5) != batch_bytes(one, 6)
+    assert batch_bytes(one, 5) != batch_bytes(make(store, seed=8), 5)
+
+
+def test_what_a_caller_does_to_a_batch_stays_in_it(store):
+    sampler = make(store)
+    before = [array.copy() for array in sampler.batch(0)]
+    for array in sampler.batch(0):
+        array.fill(3)
+    for ours, theirs in zip(sampler.batch(0), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
+    return float(((observed - expected) ** 2 / expected).sum())
+
+
+def test_trajectories_are_drawn_by_length_and_starts_uniformly(store, lengths):
+    draws = 20_000
+    indices = make(store, batch_size=draws).indices(0)
+    trajectories = np.searchsorted(store.starts, indices, side="right") - 1
+    observed = np.bincount(trajectories, minlength=len(lengths))
+    expected = draws * np.array(lengths) / sum(lengths)
+    assert chi_square(observed, expected) < 24  # 1 in 1000 by chance, 7 degrees
+    starts = np.bincount(indices, minlength=store.num_transitions)
+    uniform = np.full(store.num_transitions, draws / store.num_transitions)
+    assert chi_square(starts, uniform) < 105  # 1 in 1000 by chance, 65 degrees

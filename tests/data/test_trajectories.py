@@ -1,0 +1,149 @@
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from dt_jax.data.hdf5 import BLOCK_ROWS, RawData, read_hdf5
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.errors import UserError
+
+ARRAYS = [f.name for f in dataclasses.fields(Trajectories) if f.type is np.ndarray]
+
+
+def discounted_cumsum(rewards: np.ndarray) -> np.ndarray:
+    """Add as CORL does: in float32, one by one, from the end."""
+    total = np.zeros_like(rewards)
+    total[-1] = rewards[-1]
+    for t in reversed(range(len(rewards) - 1)):
+        total[t] = rewards[t] + total[t + 1]
+    return total
+
+
+def flat(lengths: list[int], tail: int = 0, size: int = 1) -> RawData:
+    """Return transitions in trajectories of these lengths, and an unfinished one."""
+    random = np.random.default_rng(1)
+    rows = sum(lengths) + tail
+    timeouts = np.zeros(rows, bool)
+    timeouts[np.cumsum(lengths) - 1] = True
+    return RawData(
+        observations=random.normal(size=(rows, size)).astype(np.float32),
+        actions=random.normal(size=(rows, size)).astype(np.float32),
+        rewards=random.normal(size=rows).astype(np.float32),
+        terminals=np.zeros(rows, bool),
+        timeouts=timeouts,
+    )
+
+
+def test_cuts_like_the_naive_loop(raw, lengths):
+    store = Trajectories.from_raw(raw, source="x")
+    cut, rows = [], []
+    for i in range(len(raw.rewards)):
+        rows.append(i)
+        if raw.terminals[i] or raw.timeouts[i]:
+            cut.append(rows)
+            rows = []
+    assert store.dropped_tail == len(rows) == 5
+    assert [len(rows) for rows in cut] == lengths
+    assert store.num_trajectories == len(cut)
+    assert store.num_transitions == sum(lengths)
+    assert store.starts.dtype == store.lengths.dtype == np.int64
+    for start, length, rows in zip(store.starts, store.lengths, cut, strict=True):
+        window = slice(start, start + length)
+        for ours, theirs in [
+            (store.observations, raw.observations[rows]),
+            (store.actions, raw.actions[rows]),
+            (store.rewards, raw.rewards[rows]),
+            (store.returns_to_go, discounted_cumsum(raw.rewards[rows])),
+        ]:
+            np.testing.assert_array_equal(ours[window], theirs, strict=True)
+    totals = [discounted_cumsum(raw.rewards[rows])[0] for rows in cut]
+    np.testing.assert_array_equal(store.episode_returns, totals)
+
+
+def test_mean_and_std_are_float64_sums_over_all_rows_the_tail_too():
+    raw = flat([3] * BLOCK_ROWS, tail=BLOCK_ROWS // 2, size=2)
+    raw = raw._replace(observations=raw.observations + np.float32(1000))
+    raw.observations[-BLOCK_ROWS // 2 :] += 5  # a mean without the tail would miss it
+    store = Trajectories.from_raw(raw, source="x")
+    wide = raw.observations.astype(np.float64)
+    assert store.state_mean.dtype == store.state_std.dtype == np.float32
+    np.testing.assert_array_equal(store.state_mean, wide.mean(0).astype(np.float32))
+    std = (wide.std(0) + 1e-6).astype(np.float32)
+    np.testing.assert_array_max_ulp(store.state_std, std, maxulp=1)
+
+
+def test_a_constant_column_has_the_std_1e_6():
+    raw = flat([4])
+    raw.observations[:] = 0.1
+    store = Trajectories.from_raw(raw, source="x")
+    np.testing.assert_allclose(store.state_std, 1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "lengths", [[1], [1] * 2000, [500], [1, 300, 1, 2, 299, 300, 1], [30] * 30]
+)
+def test_returns_to_go_equal_the_sequential_sum_bit_by_bit(lengths):
+    raw = flat(lengths)
+    store = Trajectories.from_raw(raw, source="x")
+    pieces = np.split(raw.rewards, np.cumsum(lengths)[:-1])
+    expected = np.concatenate([discounted_cumsum(piece) for piece in pieces])
+    np.testing.assert_array_equal(store.returns_to_go, expected, strict=True)
+
+
+def test_nothing_can_be_written_to_and_nothing_is_copied(raw):
+    store = Trajectories.from_raw(raw, source="x")
+    for name in ARRAYS:
+        assert not getattr(store, name).flags.writeable, name
+    for name in ("observations", "actions", "rewards"):
+        assert np.shares_memory(getattr(store, name), getattr(raw, name)), name
+    with pytest.raises(AttributeError):
+        store.dropped_tail = 0
+    raw.rewards[0] = 0  # the caller's own array stays writeable
+
+
+def test_memory_while_loading_stays_below_two_and_a_half_times_the_arrays(write_hdf5):
+    raw = flat([50] * 2000, tail=10, size=17)
+    path = write_hdf5(raw, observations=raw.observations.astype(np.float64))
+    del raw
+    tracemalloc.start()
+    try:
+        store = Trajectories.from_raw(read_hdf5(path), source="x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    arrays = sum(getattr(store, name).nbytes for name in ARRAYS)
+    assert arrays < peak < 2.5 * arrays
+
+
+def assert_one_line(caught, *told: str):
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("some.hdf5", *told):
+        assert part in message
+
+
+def test_no_complete_trajectory(raw):
+    never = np.zeros_like(raw.terminals)
+    with pytest.raises(UserError) as caught:
+        Trajectories.from_raw(
+            raw._replace(terminals=never, timeouts=never), source="some.hdf5"
+        )
+    assert_one_line(caught, "no complete trajectory in 71 rows")
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), (5, 2)])
+def test_sizes_of_another_environment(raw, sizes):
+    store = Trajectories.from_raw(raw, source="some.hdf5")
+    store.check_sizes(4, 2)
+    with pytest.raises(UserError) as caught:
+        store.check_sizes(*sizes)
+    assert_one_line(caught, "of 4 and actions of 2", f"{sizes[0]} and {sizes[1]}")
+
+
+def test_one_step_more_than_episode_len_may_load_and_two_may_not(raw):
+    store = Trajectories.from_raw(raw, source="some.hdf5")
+    store.check_lengths(39)
+    with pytest.raises(UserError) as caught:
+        store.check_lengths(38)
+    assert_one_line(caught, "trajectory 5 has 40 steps", "--config.episode_len=40")

@@ -77,7 +77,7 @@ def find(env_name: str | None, data_path: str | None) -> Path:
         return path
     path = cache_folder() / f"{env_name}.hdf5"
     if not path.exists():
-        # Only here: the engines behind it take seconds to import.
+        # Only here: the engines behind it take a second or two to import.
         from dt_jax.collect import collect_demo
 
         collect_demo(env_name, path)

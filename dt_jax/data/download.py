@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import wrap_file
 
 from dt_jax.errors import UserError
+from dt_jax.files import replacing
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without an answer
@@ -41,18 +42,14 @@ def download(url: str, path: Path) -> None:
       UserError: there is no network, the server refuses, or it sends less than it
         announced; the line says which file to put where by hand.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _fetch(url, part)
-        part.replace(path)
+        with replacing(path) as part:
+            _fetch(url, part)
     except _NETWORK_ERRORS as error:
         raise UserError(
             f"{url} could not be downloaded ({_reason(error)}); "
             f"fetch {path.name} from there by other means and put it at {path}"
         ) from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _fetch(url: str, part: Path) -> None:

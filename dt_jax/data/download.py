@@ -31,7 +31,7 @@ _NETWORK_ERRORS = (
 def cache_folder() -> Path:
     """Return where datasets are kept: DT_JAX_DATA, or else the user's cache folder."""
     if folder := os.environ.get("DT_JAX_DATA"):
-        return Path(folder).expanduser()
+        return Path(folder).expanduser().absolute()
     return Path(platformdirs.user_cache_dir("dt_jax"))
 
 

@@ -22,7 +22,7 @@ def main() -> None:
         "--out=hopper.hdf5",
     )
     parser.add_argument("env_name", help="halfcheetah-demo, hopper-demo, walker2d-demo")
-    parser.add_argument("--steps", type=int, help="transitions, at least (about 200k)")
+    parser.add_argument("--steps", type=int, help="transitions, at least")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
     args = parser.parse_args()

@@ -8,18 +8,16 @@ LEVELS = 4  # of quality, the worst first
 
 
 class LinearPolicy:
-    """Action = clip(W ((o − mean) / std) + noise, −1, 1).
+    """Action = clip(W ((o - mean) / std) + noise, -1, 1).
 
     Args:
       family: the body, "hopper".
-      level: its quality, 0 to LEVELS − 1.
+      level: its quality, 0 to LEVELS - 1.
       noise: standard deviation of the action noise.
       rng: where the noise comes from.
     """
 
-    def __init__(
-        self, family: str, level: int, noise: float, rng: np.random.Generator
-    ):
+    def __init__(self, family: str, level: int, noise: float, rng: np.random.Generator):
         resource = files("dt_jax.collect") / "policies" / f"{family}.npz"
         with as_file(resource) as path, np.load(path) as arrays:
             self._weights = arrays["W"][level]  # [A, S]

@@ -6,6 +6,7 @@ and time limit; v5 has another healthy reward and another foot friction of Walke
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import envpool
 import numpy as np
@@ -38,7 +39,7 @@ class EnvPoolEnv(HostEnv):
         self._max_episode_steps = max_episode_steps
         self._num_threads = min(num_threads or _usable_cores(), len(seeds))
         self._seeds = [int(seed) for seed in seeds]
-        self._pool = None
+        self._pool: Any = None
         spec = envpool.make_spec(env_id)
         self.num_envs = len(seeds)
         (self.observation_size,) = spec.observation_space.shape

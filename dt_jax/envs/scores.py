@@ -11,7 +11,7 @@ from dt_jax.types import Array
 def normalized_score(
     spec: DatasetSpec, returns: float | Sequence[float] | Array
 ) -> np.ndarray:
-    """Return 100 (R − ref_min) / (ref_max − ref_min), of the shape of `returns`.
+    """Return 100 (R - ref_min) / (ref_max - ref_min), of the shape of `returns`.
 
     0 is D4RL's random policy and 100 its expert: section 5.2 of Fu et al., D4RL,
     https://arxiv.org/abs/2004.07219, with the constants of d4rl/infos.py.

@@ -1,0 +1,115 @@
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from dt_jax import envs
+from dt_jax.collect import __main__ as cli
+from dt_jax.collect import collect_demo, run_episodes
+from dt_jax.errors import UserError, exit_with_one_line
+from dt_jax.registry import lookup
+
+
+def test_the_same_bytes_for_the_same_seed(tmp_path, monkeypatch):
+    def collected(name, seed):
+        collect_demo("hopper-demo", tmp_path / name, steps=2000, seed=seed)
+        return (tmp_path / name).read_bytes()
+
+    first = collected("a.hdf5", 0)
+    time.sleep(1.1)  # HDF5's times count in seconds
+    monkeypatch.setattr(envs.envpool_env, "_usable_cores", lambda: 1)
+    assert collected("b.hdf5", 0) == first
+    assert collected("c.hdf5", 1) != first
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "gap"),
+    [("halfcheetah-demo", 12_000, 500), ("hopper-demo", 12_000, 400)],
+)
+def test_levels_in_equal_shares_with_returns_apart(tmp_path, name, steps, gap):
+    out = tmp_path / "demo.hdf5"
+    levels = collect_demo(name, out, steps=steps)
+    for episodes in levels:
+        lengths = [len(episode.rewards) for episode in episodes]
+        assert sum(lengths) >= steps / 4 > sum(lengths[:-1])
+    medians = [np.median([e.rewards.sum() for e in episodes]) for episodes in levels]
+    assert (np.diff(medians) > gap).all(), medians
+    with h5py.File(out) as file:
+        ends = file["terminals"][()] | file["timeouts"][()]
+        assert ends[-1]
+        assert ends.sum() == sum(map(len, levels))
+        rewards = np.concatenate([e.rewards for level in levels for e in level])
+        np.testing.assert_array_equal(file["rewards"][()], rewards)
+
+
+def test_walker2d_too_and_not_from_the_starts_of_evaluation(tmp_path):
+    levels = collect_demo("walker2d-demo", tmp_path / "w.hdf5", steps=400, seed=3)
+    first = np.stack([episodes[0].observations[0] for episodes in levels])
+    assert len(np.unique(first, axis=0)) == 4
+    evaluation = envs.make(lookup("walker2d-demo"), envs.episode_seeds(3, 4))
+    starts = evaluation.host_reset()
+    assert not (first[:, None] == starts).all(axis=-1).any()
+
+
+def test_progress_in_plain_lines(tmp_path, capsys):
+    collect_demo("hopper-demo", tmp_path / "x.hdf5", steps=1000)
+    assert capsys.readouterr().err.splitlines() == [
+        f"collecting hopper-demo: {done:,} of 1,000 transitions"
+        for done in (250, 500, 750, 1000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["hoper-demo"], "unknown demo dataset 'hoper-demo'; nearest: hopper-demo"),
+        (["hopper-medium-v2"], "unknown demo dataset 'hopper-medium-v2'; nearest: "),
+        (["hopper-demo", "--steps=3"], "steps is 3; at least 4"),
+        (["hopper-demo", "--seed=-1"], "seed is -1; it must not be negative"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(
+    tmp_path, monkeypatch, capsys, arguments, line
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["collect", *arguments])
+    with pytest.raises(SystemExit) as error:
+        exit_with_one_line(cli.main)
+    assert error.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"collect: error: {line}")
+    assert shown.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "h.hdf5"
+    monkeypatch.setattr(
+        sys, "argv", ["collect", "hopper-demo", "--steps=600", f"--out={out}"]
+    )
+    cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{out}: ")
+    rows = [line.split()[1] for line in lines if line[:1] == "│"]
+    assert rows == ["1", "2", "3", "4"]
+    assert out.exists()
+
+
+def test_an_error_on_the_command_line():
+    command = [sys.executable, "-m", "dt_jax.collect", "nothing"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "error: unknown demo dataset 'nothing'; known: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_policy_that_gives_nan_is_refused():
+    class Broken:
+        def act(self, observations, rewards=None, done=None):
+            return np.full((len(observations), 3), np.nan)
+
+    with pytest.raises(UserError, match="NaN action in episode 0 of 2"):
+        run_episodes(envs.make(lookup("hopper-demo"), [0, 1]), Broken())

@@ -1,0 +1,161 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dt_jax import envs
+from dt_jax.envs.envpool_env import EnvPoolEnv
+from dt_jax.errors import UserError
+from dt_jax.registry import lookup
+
+HOPPER = {"env_id": "Hopper-v4", "max_episode_steps": 1000}
+
+
+def random_actions(steps, n, size, scale=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-scale, scale, (steps, n, size)).astype(np.float32)
+
+
+def play(env, actions):
+    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
+    first = env.host_reset()
+    steps = [env.host_step(a) for a in actions]
+    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
+    return np.concatenate([first[None], observations]), rewards, done
+
+
+@pytest.mark.parametrize(
+    ("env_name", "sizes"),
+    [
+        ("halfcheetah-medium-v2", (17, 6)),
+        ("hopper-demo", (11, 3)),
+        ("walker2d-medium-v2", (17, 6)),
+    ],
+)
+def test_shapes_and_dtypes(env_name, sizes):
+    spec = lookup(env_name)
+    env = envs.make(spec, seeds=[3, 5])
+    assert (env.observation_size, env.action_size) == sizes
+    assert (spec.observation_size, spec.action_size) == sizes
+    state, observations = env.reset()
+    assert observations.shape == (2, sizes[0])
+    assert observations.dtype == np.float32
+    _, step = env.step(state, jnp.zeros((2, sizes[1])))
+    env.check()
+    assert step.observations.shape == (2, sizes[0])
+    assert step.observations.dtype == step.rewards.dtype == np.float32
+    assert step.rewards.shape == step.done.shape == (2,)
+    assert step.done.dtype == bool
+
+
+def test_the_threads_do_not_matter_nor_the_other_episodes():
+    actions = random_actions(30, 5, 3)
+    seeds = [7, 8, 7, 9, 10]
+    one = EnvPoolEnv(seeds=seeds, num_threads=1, **HOPPER)
+    three = EnvPoolEnv(seeds=seeds, num_threads=3, **HOPPER)
+    expected = play(one, actions)
+    for got, want in zip(play(three, actions), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    alone = EnvPoolEnv(seeds=[9], **HOPPER)
+    np.testing.assert_array_equal(
+        play(alone, actions[:, 3:4])[0][:, 0], expected[0][:, 3]
+    )
+
+
+def test_reset_starts_the_same_episodes_again():
+    env = EnvPoolEnv(seeds=[1, 2, 1], **HOPPER)
+    first = env.host_reset()
+    env.host_step(np.ones((3, 3)))
+    np.testing.assert_array_equal(env.host_reset(), first)
+    np.testing.assert_array_equal(first[0], first[2])
+    assert (first[0] != first[1]).any()
+
+
+def test_done_at_the_time_limit_and_at_a_fall():
+    env = EnvPoolEnv("HalfCheetah-v4", seeds=[0, 1], max_episode_steps=4)
+    done = play(env, np.zeros((4, 2, 6)))[2]
+    np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
+    env = EnvPoolEnv(seeds=[0], **HOPPER)
+    _, _, done = play(env, np.ones((60, 1, 3)))
+    assert 0 < done[:, 0].argmax() < 59
+
+
+def test_actions_are_clipped():
+    actions = random_actions(20, 2, 3, scale=3.0)
+    env = EnvPoolEnv(seeds=[0, 1], **HOPPER)
+    wild, clipped = play(env, actions), play(env, np.clip(actions, -1, 1))
+    np.testing.assert_array_equal(wild[0], clipped[0])
+    np.testing.assert_array_equal(wild[1], clipped[1])
+
+
+# Mean return ± standard error of a uniformly random policy, 256 episodes, measured
+# elsewhere; D4RL's ref_min of HalfCheetah, -280.2, is the same thing.
+@pytest.mark.parametrize(
+    ("env_name", "mean", "error"),
+    [("hopper-demo", 18.56, 1.16), ("halfcheetah-demo", -288.1, 5.1)],
+)
+def test_return_of_a_random_policy(env_name, mean, error):
+    n = 96
+    env = envs.make(lookup(env_name), envs.episode_seeds(0, n))
+    rng = np.random.default_rng(1)
+    env.host_reset()
+    running, returns = np.ones(n, bool), np.zeros(n)
+    while running.any():
+        _, rewards, done = env.host_step(rng.uniform(-1, 1, (n, env.action_size)))
+        returns += running * rewards
+        running &= ~done
+    own_error = returns.std() / np.sqrt(n)
+    assert abs(returns.mean() - mean) < 4 * np.hypot(error, own_error)
+
+
+def in_scan(env, actions):
+    """Step inside a compiled scan: what `play` gives, without the first."""
+
+    @jax.jit
+    def run(state, actions):
+        return jax.lax.scan(env.step, state, actions)[1]
+
+    state, _ = env.reset()
+    return jax.block_until_ready(run(state, actions))
+
+
+def test_inside_a_compiled_scan_it_steps_as_on_the_host():
+    env = EnvPoolEnv(seeds=[0, 1, 2], max_episode_steps=15, env_id="Walker2d-v4")
+    actions = random_actions(20, 3, 6)
+    observations, rewards, done = play(env, actions)
+    step = in_scan(env, actions)
+    env.check()
+    np.testing.assert_array_equal(step.observations, observations[1:])
+    np.testing.assert_array_equal(step.rewards, rewards)
+    np.testing.assert_array_equal(step.done, done)
+
+
+def test_a_nan_action_is_refused():
+    env = EnvPoolEnv(seeds=[0, 1, 2], **HOPPER)
+    actions = random_actions(4, 3, 3)
+    actions[2, 1, 0] = np.nan
+    with pytest.raises(UserError, match="NaN action in episode 1 of 3"):
+        play(env, actions)
+
+
+def test_a_nan_action_in_a_compiled_program_ends_it_and_check_tells(caplog):
+    env = EnvPoolEnv(seeds=[0, 1, 2], **HOPPER)
+    actions = random_actions(4, 3, 3)
+    bad = actions.copy()
+    bad[2, 1, 0] = np.nan
+    step = in_scan(env, bad)
+    with pytest.raises(UserError, match="NaN action in episode 1 of 3"):
+        env.check()
+    assert not caplog.records
+    assert np.isfinite(step.rewards[:2]).all()
+    assert not step.done[:2].any()
+    assert np.isnan(step.rewards[2:]).all()
+    assert step.done[2:].all()
+    in_scan(env, actions)  # a reset forgets it
+    env.check()
+
+
+def test_actions_of_ended_episodes_are_not_looked_at():
+    env = EnvPoolEnv("HalfCheetah-v4", seeds=[0], max_episode_steps=2)
+    play(env, np.zeros((2, 1, 6)))
+    env.host_step(np.full((1, 6), np.nan))

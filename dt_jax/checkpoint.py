@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -38,16 +39,27 @@ class Checkpoint:
     score: float | None  # mean normalised score of the evaluation at this step
 
     def record(self) -> dict[str, Any]:
-        """Return the record that was saved with the parameters."""
-        return self._restore(record=ocp.args.JsonRestore())["record"]
+        """Return the record that was saved with the parameters.
+
+        Raises:
+          UserError: it is of another format.
+        """
+        record = self._restore(record=ocp.args.JsonRestore())["record"]
+        if record["format_version"] != FORMAT_VERSION:
+            raise UserError(
+                f"{self.folder / str(self.step)} has checkpoint format "
+                f"{record['format_version']}; this version of dt_jax reads "
+                f"{FORMAT_VERSION}"
+            )
+        return record
 
     def params(self, like: Any) -> Any:
-        """Return the parameters, shaped and placed as `like` (jax.eval_shape's)."""
-        return self._restore(params=ocp.args.StandardRestore(like))["params"]
+        """Return the parameters, shaped as `like` (jax.eval_shape's)."""
+        return self._restore(params=_on_first_device(like))["params"]
 
     def train(self, like: Any) -> Any:
-        """Return the rest of the training state, shaped and placed as `like`."""
-        return self._restore(train=ocp.args.StandardRestore(like))["train"]
+        """Return the rest of the training state, shaped as `like`."""
+        return self._restore(train=_on_first_device(like))["train"]
 
     def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -57,7 +69,10 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Saves in the background; keeps the last few checkpoints and the best one."""
+    """Saves in the background; keeps the last few checkpoints and the best one.
+
+    A context manager: leaving it waits for the save under way.
+    """
 
     def __init__(self, folder: Path, keep: int):
         """Open `folder` for a run that goes on from its newest whole checkpoint.
@@ -131,8 +146,10 @@ class CheckpointWriter:
             if not (self._folder / path.stem).is_dir():
                 path.unlink()
 
-    def close(self) -> None:
-        """Wait for the save under way, and end."""
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self.confirm()
         self._manager.close()
 
@@ -165,7 +182,7 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
     made on the test, so its score is not comparable with a last one's.
 
     Raises:
-      UserError: `folder` holds no such checkpoint, or one of a newer format.
+      UserError: `folder` holds no such checkpoint.
     """
     found = find(folder)
     if not found:
@@ -182,6 +199,16 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
     steps = ", ".join(str(checkpoint.step) for checkpoint in found)
     raise UserError(
         f"no checkpoint {which!r} in {folder}; there are: last, best, {steps}"
+    )
+
+
+def _on_first_device(like: Any) -> ocp.args.StandardRestore:
+    """Ask for arrays on this process's first device, wherever they were saved."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return ocp.args.StandardRestore(
+        jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
+        )
     )
 
 

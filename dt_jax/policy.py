@@ -1,13 +1,37 @@
 """A trained Decision Transformer, ready to act in any loop."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
+from dt_jax.checkpoint import choose
+from dt_jax.config import from_json
 from dt_jax.types import Array, Params
+
+
+def restore(
+    workdir: Path, which: str | int
+) -> tuple[DecisionTransformerAgent, Params, dict[str, Any]]:
+    """Return the agent, the parameters and the record of a run's checkpoint.
+
+    Raises:
+      UserError: there is no such run or no such valid checkpoint.
+    """
+    checkpoint = choose(workdir / "checkpoints", which)
+    record = checkpoint.record()
+    agent = DecisionTransformerAgent.from_config(
+        from_json(json.dumps(record["config"])),
+        np.asarray(record["state_mean"], np.float32),
+        np.asarray(record["state_std"], np.float32),
+        record["action_size"],
+    )
+    like = jax.eval_shape(lambda: agent.init_params(jax.random.key(0)))
+    return agent, checkpoint.params(like), record
 
 
 class Policy:
@@ -38,9 +62,7 @@ class Policy:
         Raises:
           UserError: there is no such run or no such valid checkpoint.
         """
-        from dt_jax.checkpoint import load_agent
-
-        agent, params, _ = load_agent(Path(workdir), checkpoint)
+        agent, params, _ = restore(Path(workdir), checkpoint)
         return cls(agent, params)
 
     def reset(self, target_returns: float | Sequence[float] | np.ndarray) -> None:

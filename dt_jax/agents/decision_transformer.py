@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from dt_jax.models.decision_transformer import DecisionTransformer
 from dt_jax.train_state import TrainState
@@ -45,6 +46,29 @@ class DecisionTransformerAgent:
     state_mean: np.ndarray
     state_std: np.ndarray
     reward_scale: float
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ConfigDict,
+        state_mean: np.ndarray,
+        state_std: np.ndarray,
+        action_size: int,
+    ) -> "DecisionTransformerAgent":
+        """Return the agent of a configuration and a dataset's statistics."""
+        model = DecisionTransformer(
+            action_size=action_size,
+            seq_len=config.seq_len,
+            episode_len=config.episode_len,
+            embedding_dim=config.embedding_dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            attention_dropout=config.attention_dropout,
+            residual_dropout=config.residual_dropout,
+            embedding_dropout=config.embedding_dropout,
+            max_action=config.max_action,
+        )
+        return cls(model, state_mean, state_std, config.reward_scale)
 
     def init_params(self, key: jax.Array) -> Params:
         """Return freshly drawn parameters."""

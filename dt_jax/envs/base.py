@@ -3,8 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
@@ -47,7 +45,7 @@ class HostEnv(ABC):
     An exception that left a callback would reach the caller as a JaxRuntimeError with
     the whole traceback as its text, logged once more by JAX. So it stays here: from
     then on every episode is done, with NaN as observation and reward, which ends the
-    rollout soon and cannot pass for a result; `check` then raises the exception itself.
+    rollout soon, and `check` raises the exception itself.
     """
 
     num_envs: int
@@ -70,13 +68,8 @@ class HostEnv(ABC):
 
     def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
         """Advance each episode by one action [N, A], from inside a compiled program."""
-        n = self.num_envs
-        answer = Step(
-            observations=jax.ShapeDtypeStruct((n, self.observation_size), jnp.float32),
-            rewards=jax.ShapeDtypeStruct((n,), jnp.float32),
-            done=jax.ShapeDtypeStruct((n,), jnp.bool_),
-        )
-        return state, io_callback(self._callback, answer, actions, ordered=True)
+        shapes = self._all_over()
+        return state, io_callback(self._callback, shapes, actions, ordered=True)
 
     def check(self) -> None:
         """Raise what `host_step` raised since the reset, if it did.
@@ -93,6 +86,10 @@ class HostEnv(ABC):
                 return self.host_step(np.asarray(actions))
             except Exception as error:
                 self._error = error
+        return self._all_over()
+
+    def _all_over(self) -> Step:
+        """Return an answer that ends every episode and cannot pass for a result."""
         n = self.num_envs
         return Step(
             observations=np.full((n, self.observation_size), np.nan, np.float32),

@@ -1,0 +1,120 @@
+"""Evaluation: how a policy fares at several target returns, and how that is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dt_jax import envs
+from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.envs.scores import normalized_score
+from dt_jax.errors import UserError
+from dt_jax.files import replacing
+from dt_jax.registry import DatasetSpec
+from dt_jax.rollout import make_rollout
+from dt_jax.types import Params
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The episodes of one evaluation, K targets with E episodes each.
+
+    Attributes:
+      target_returns: [K] float64, what was asked for.
+      seeds: [E], episode i's seed, the same at every target.
+      returns: [K, E] float32, what was reached.
+      lengths: [K, E] int32, environment steps.
+      normalized_scores: [K, E], D4RL's score of each return.
+    """
+
+    target_returns: np.ndarray
+    seeds: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+    normalized_scores: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """The mean normalised score over all targets, by which checkpoints compare."""
+        return float(self.normalized_scores.mean())
+
+    def metrics(self) -> dict[str, float]:
+        """Return means and standard deviations over episodes under CORL's names."""
+        metrics = {}
+        for k, target in enumerate(self.target_returns):
+            for name, values in [
+                ("return", self.returns[k]),
+                ("normalized_score", self.normalized_scores[k]),
+                ("length", self.lengths[k]),
+            ]:
+                metrics[f"eval/{float(target)}_{name}_mean"] = float(values.mean())
+                metrics[f"eval/{float(target)}_{name}_std"] = float(values.std())
+        return metrics
+
+    def save(self, path: Path) -> None:
+        """Write every array to an .npz."""
+        with replacing(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**arrays)
+
+
+class Evaluator:
+    """Plays all episodes of all targets at once, on one device."""
+
+    def __init__(
+        self,
+        agent: DecisionTransformerAgent,
+        spec: DatasetSpec,
+        target_returns: Sequence[float],
+        episodes: int,
+        seed: int,
+    ):
+        """Set up K·E environments and the program that plays in them.
+
+        Args:
+          agent: whose parameters are to be evaluated.
+          spec: the environment and the constants of its score.
+          target_returns: K of them, in the environment's units.
+          episodes: E, for each target.
+          seed: from which each of the E episodes gets its own.
+
+        Raises:
+          UserError: there is no such environment yet.
+        """
+        self._spec = spec
+        self._targets = np.asarray(target_returns, np.float64)
+        self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
+        # One flat axis of episodes: target 0 with every seed, then target 1, ...
+        self._env = envs.make(spec, np.tile(self._seeds, len(self._targets)).tolist())
+        self._rollout = make_rollout(agent, self._env, agent.model.episode_len)
+
+    def __call__(self, params: Params) -> Evaluation:
+        """Play every episode to its end.
+
+        Raises:
+          UserError: the policy or the environment gave something that is no number.
+        """
+        state, observations = self._env.reset()
+        targets = np.repeat(self._targets.astype(np.float32), len(self._seeds))
+        episodes = jax.device_get(self._rollout(params, state, observations, targets))
+        self._env.check()
+        shape = len(self._targets), len(self._seeds)
+        returns = np.reshape(episodes.returns, shape)
+        if not np.isfinite(returns).all():
+            raise UserError(
+                f"an episode of {self._spec.name} returned no finite number"
+            )
+        return Evaluation(
+            target_returns=self._targets,
+            seeds=self._seeds,
+            returns=returns,
+            lengths=np.reshape(episodes.lengths, shape),
+            normalized_scores=normalized_score(self._spec, returns),
+        )

@@ -1,0 +1,106 @@
+"""A run's metrics: one JSON object a line, one line a step, and how far it has come."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from dt_jax.files import write_text
+
+_SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+
+
+class MetricsLog:
+    """The metrics.jsonl of a run, each line on disk as soon as it is written."""
+
+    def __init__(self, path: Path, up_to_step: int):
+        """Open the log; what an interrupted run wrote after `up_to_step` is dropped."""
+        kept = [row for row in read_metrics(path) if row["step"] <= up_to_step]
+        write_text(path, "".join(map(_line, kept)))
+        self._file = path.open("a")
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Append the metrics of a step."""
+        self._file.write(_line({"step": step, **metrics}))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics.jsonl, without a last line that was cut short."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+class ProgressReport:
+    """A bar with loss, rate and time left; plain lines where there is no terminal."""
+
+    def __init__(self, total: int, done: int):
+        console = Console(stderr=True)
+        self._total = total
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[rate]} updates/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "training", total=total, completed=done, loss="-", rate="-"
+        )
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "ProgressReport":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, metrics: dict[str, float]) -> None:
+        """Show the metrics of a step, if there are any of training."""
+        if "train_loss" not in metrics:
+            return
+        loss = f"{metrics['train_loss']:.4f}"
+        rate = metrics["steps_per_second"]
+        self._bar.update(self._task, completed=step, loss=loss, rate=f"{rate:.0f}")
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (self._total - step) / rate
+            self.say(
+                f"step {step}/{self._total}  loss {loss}  {rate:.0f} updates/s  "
+                f"about {left:.0f} s of updates left"
+            )
+
+    def say(self, message: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self._bar.disable:
+            print(message, file=sys.stderr, flush=True)
+        else:
+            self._bar.console.print(message, highlight=False)

@@ -1,0 +1,70 @@
+"""Whether, and from where, a run in a folder may go on."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dt_jax.checkpoint import Checkpoint, find
+from dt_jax.errors import UserError
+
+# What a run may go on with differently: none of it bears on the updates done so far.
+# data_path is among them because a file may move; its content is held by its hash.
+MAY_CHANGE = {
+    "project",
+    "group",
+    "name",
+    "data_path",
+    "update_steps",
+    "num_workers",
+    "target_returns",
+    "eval_episodes",
+    "eval_every",
+    "eval_seed",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "checkpoints_path",
+    "deterministic",
+    "device",
+}
+
+
+def last_checkpoint(
+    workdir: Path, config: ConfigDict
+) -> tuple[Checkpoint, dict[str, Any]] | None:
+    """Return where the run in `workdir` stands, with its record; None for a new run.
+
+    Raises:
+      UserError: the run there is another than `config` describes.
+    """
+    checkpoints = find(workdir / "checkpoints")
+    if not checkpoints:
+        return None
+    record = checkpoints[-1].record()
+    before, now = record["config"], _as_json(config.to_dict())
+    changed = [
+        f"{key} {before[key]} -> {now[key]}"
+        for key in now
+        if key not in MAY_CHANGE and before[key] != now[key]
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} holds another run ({', '.join(changed)}): set these back, or "
+            "choose another --workdir"
+        )
+    return checkpoints[-1], record
+
+
+def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise a UserError unless both identities are of the same file content."""
+    if before["sha256"] != now["sha256"]:
+        raise UserError(
+            f"{workdir} was trained on {before['source']}, and the content of "
+            f"{now['source']} is another: restore the file, or choose another --workdir"
+        )
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values as JSON gives them back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

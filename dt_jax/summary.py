@@ -1,0 +1,127 @@
+"""What a run came to: a table on the terminal, a picture in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dt_jax.evaluation import Evaluation
+from dt_jax.files import replacing
+from dt_jax.metrics import read_metrics
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+_BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
+
+
+def data_label(config: Any, dataset: dict[str, Any]) -> str:
+    """Return what the scores were reached on, as every table and picture names it."""
+    if config["data_path"] is not None:
+        return f"{dataset['source']} (scored as {config['env_name']})"
+    return str(config["env_name"])
+
+
+def evaluation_table(evaluation: Evaluation, title: str) -> Table:
+    """Return a row for each target return; ± is the standard error over episodes."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading in ("target", "return", "normalised score", "length", "episodes"):
+        table.add_column(heading, justify="right")
+    count = evaluation.returns.shape[1]
+
+    def with_error(values: np.ndarray, digits: int) -> str:
+        error = values.std() / np.sqrt(count)
+        return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
+
+    for k, target in enumerate(evaluation.target_returns):
+        table.add_row(
+            f"{target:g}",
+            with_error(evaluation.returns[k], 1 if abs(target) >= 10 else 3),
+            with_error(evaluation.normalized_scores[k], 1),
+            f"{evaluation.lengths[k].mean():.0f}",
+            str(count),
+        )
+    return table
+
+
+def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
+    """Return the step and the episodes of a run's newest evaluation, if any."""
+    files = {int(path.stem): path for path in (workdir / "eval").glob("[0-9]*.npz")}
+    if not files:
+        return None
+    step = max(files)
+    return step, Evaluation.load(files[step])
+
+
+def show(workdir: Path, label: str) -> None:
+    """Print the final table of a run, and where its picture is."""
+    console = Console()
+    if newest := last_evaluation(workdir):
+        step, evaluation = newest
+        console.print(evaluation_table(evaluation, f"{label}, after {step} updates"))
+    console.print(
+        f"run folder {workdir}, picture {workdir / 'summary.png'}", soft_wrap=True
+    )
+
+
+def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
+    """Write summary.png: the loss, and the achieved against the target return.
+
+    Args:
+      workdir: the run's folder.
+      label: what the run was trained on.
+      dataset: its identity, with the mean and the best return of its trajectories.
+    """
+    newest = last_evaluation(workdir)
+    figure, axes = plt.subplots(
+        1, 2 if newest else 1, figsize=(10 if newest else 5, 4), layout="constrained"
+    )
+    axes = np.atleast_1d(axes)
+    _draw_loss(axes[0], read_metrics(workdir / "metrics.jsonl"))
+    if newest:
+        _draw_returns(axes[1], *newest, dataset)
+    figure.suptitle(label)
+    with replacing(workdir / "summary.png") as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
+
+
+def _draw_loss(axes: plt.Axes, rows: list[dict[str, Any]]) -> None:
+    rows = [row for row in rows if "train_loss" in row]
+    steps, losses = ([row[key] for row in rows] for key in ("step", "train_loss"))
+    axes.plot(steps, losses, color=_BLUE, linewidth=1)
+    axes.set(xlabel="updates", ylabel="training loss", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+
+
+def _draw_returns(
+    axes: plt.Axes, step: int, evaluation: Evaluation, dataset: dict[str, Any]
+) -> None:
+    targets, returns = evaluation.target_returns, evaluation.returns
+    every = np.repeat(targets, returns.shape[1])
+    axes.scatter(every, returns.ravel(), s=8, color=_BLUE, alpha=0.25, linewidths=0)
+    order = np.argsort(targets)
+    means = returns.mean(axis=1)
+    axes.plot(
+        targets[order],
+        means[order],
+        "o-",
+        color=_BLUE,
+        label="achieved, mean of episodes",
+    )
+    ends = [min(targets.min(), means.min()), max(targets.max(), means.max())]
+    axes.plot(ends, ends, ":", color=_GREY, label="achieved = target")
+    axes.axhline(
+        dataset["return_mean"], color=_ORANGE, linestyle="--", label="data, mean"
+    )
+    axes.axhline(dataset["return_best"], color=_ORANGE, label="data, best")
+    axes.set(
+        xlabel="target return",
+        ylabel="achieved return",
+        title=f"evaluation after {step} updates",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")

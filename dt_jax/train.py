@@ -1,0 +1,253 @@
+"""Training: from a configuration to a run's folder."""
+
+import json
+import math
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from dt_jax import datasets, registry, summary
+from dt_jax.agents.decision_transformer import (
+    DecisionTransformerAgent,
+    Metrics,
+    init_train_state,
+    make_update,
+)
+from dt_jax.checkpoint import Checkpoint, CheckpointWriter
+from dt_jax.config import to_json
+from dt_jax.data.prefetch import prefetch
+from dt_jax.data.sampler import Sampler
+from dt_jax.datasets import Dataset
+from dt_jax.errors import UserError
+from dt_jax.evaluation import Evaluation, Evaluator
+from dt_jax.files import write_text
+from dt_jax.metrics import MetricsLog, ProgressReport
+from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.resume import check_same_data, last_checkpoint
+from dt_jax.train_state import TrainState
+from dt_jax.versions import versions
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
+    """Train, evaluate and keep checkpoints until `update_steps` updates are done.
+
+    A run that is in `workdir` already goes on from its last checkpoint, or is said to
+    be complete.
+
+    Args:
+      config: validated, as configs/default.py describes it.
+      workdir: the run's folder, made if it is not there.
+
+    Raises:
+      UserError: the data, the environment or the run in `workdir` doesn't fit the
+        configuration, or the loss is no longer finite.
+    """
+    last = last_checkpoint(workdir, config)
+    if last and last[0].step >= config.update_steps:
+        checkpoint, record = last
+        print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
+        _summarise(workdir, config, record["dataset"])
+        return
+    dataset = datasets.load(config.env_name, config.data_path, config.episode_len)
+    trainer = Trainer(config, workdir, dataset)
+    if last:
+        checkpoint, record = last
+        check_same_data(workdir, record["dataset"], dataset.identity())
+        trainer.restore(checkpoint)
+        _say_how_it_goes_on(config, record["config"], checkpoint.step)
+    trainer.run()
+    _summarise(workdir, config, dataset.identity())
+
+
+def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -> None:
+    print(f"going on from the checkpoint at step {step}")
+    changed = config.update_steps != before["update_steps"]
+    if changed and config.lr_schedule == "warmup_cosine":
+        print(
+            f"update_steps {before['update_steps']} -> {config.update_steps}: the cosine "
+            "schedule is recomputed, so the learning rate jumps here"
+        )
+
+
+def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    label = summary.data_label(config, dataset)
+    summary.draw(workdir, label, dataset)
+    summary.show(workdir, label)
+
+
+class Trainer:
+    """One run: its training state, and what is done with it at each step."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, dataset: Dataset):
+        trajectories = dataset.trajectories
+        action_size = trajectories.actions.shape[1]
+        self._config = config
+        self._workdir = workdir
+        # What the parameters mean nothing without.
+        self._record = {
+            "config": config.to_dict(),
+            "state_mean": trajectories.state_mean.tolist(),
+            "state_std": trajectories.state_std.tolist(),
+            "action_size": action_size,
+            "dataset": dataset.identity(),
+        }
+        self._sampler = Sampler(
+            trajectories,
+            batch_size=config.batch_size,
+            seq_len=config.seq_len,
+            reward_scale=config.reward_scale,
+            seed=config.train_seed,
+        )
+        agent = DecisionTransformerAgent.from_config(
+            config, trajectories.state_mean, trajectories.state_std, action_size
+        )
+        self._evaluator = _make_evaluator(config, agent)
+        schedule = make_schedule(
+            config.lr_schedule,
+            config.learning_rate,
+            config.warmup_steps,
+            config.update_steps,
+        )
+        optimizer = make_optimizer(
+            schedule, config.betas, config.weight_decay, config.clip_grad
+        )
+        update = make_update(agent, optimizer, schedule)
+        self._update = jax.jit(update, donate_argnums=0)
+        self._state: TrainState = jax.jit(
+            lambda: init_train_state(agent, optimizer, config.train_seed)
+        )()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over the training state of a checkpoint."""
+        like = jax.eval_shape(lambda: self._state)
+        self._state = TrainState(
+            params=checkpoint.params(like.params),
+            **checkpoint.train(_train_items(like)),
+        )
+
+    def run(self) -> None:
+        """Make the updates that are left, and all that is due between them."""
+        config, start = self._config, int(self._state.step)
+        self._describe()
+        batches = prefetch(
+            self._sampler.batch, range(start, config.update_steps), config.num_workers
+        )
+        with (
+            CheckpointWriter(
+                self._workdir / "checkpoints", config.keep_checkpoints
+            ) as self._writer,
+            MetricsLog(
+                self._workdir / "metrics.jsonl", up_to_step=start or -1
+            ) as self._log,
+            ProgressReport(config.update_steps, start) as self._report,
+            closing(batches),
+        ):
+            self._start_clock(start)
+            if start == 0 and self._evaluator:  # of the untouched initialisation
+                self._after(0, [])
+            unread = []  # metrics of updates, which may still be under way
+            for step, batch in enumerate(batches, start + 1):
+                self._state, metrics = self._update(self._state, batch)
+                unread.append(metrics)
+                if self._logs(step) or self._evaluates(step) or self._saves(step):
+                    self._after(step, unread)
+                    unread = []
+                self._writer.poll()
+
+    def _describe(self) -> None:
+        """Write what the run is, and with what it is made."""
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        write_text(self._workdir / "config.json", to_json(self._config))
+        about = versions() | {"dataset": self._record["dataset"]}
+        write_text(self._workdir / "versions.json", json.dumps(about, indent=2) + "\n")
+
+    def _logs(self, step: int) -> bool:
+        return step % self._config.log_every == 0 or self._is_last(step)
+
+    def _evaluates(self, step: int) -> bool:
+        due = step % self._config.eval_every == 0 or self._is_last(step)
+        return self._evaluator is not None and due
+
+    def _saves(self, step: int) -> bool:
+        due = step % self._config.checkpoint_every == 0 or self._is_last(step)
+        return step > 0 and (due or self._evaluates(step))
+
+    def _is_last(self, step: int) -> bool:
+        return step == self._config.update_steps
+
+    def _after(self, step: int, unread: list[Metrics]) -> None:
+        """Check the updates up to `step`, then log, evaluate and save what is due."""
+        row = self._read(unread, step) if unread else {}
+        evaluation = None
+        if self._evaluates(step):
+            evaluation = self._evaluate(step)
+            row |= evaluation.metrics()
+        if evaluation or self._logs(step):
+            self._log.write(step, row)
+            self._report.update(step, row)
+            self._start_clock(step)
+        # Last, so that a run which goes on from here finds the row above.
+        if self._saves(step):
+            self._writer.save(
+                step,
+                self._state.params,
+                _train_items(self._state),
+                self._record,
+                score=evaluation.score if evaluation else None,
+            )
+
+    def _read(self, unread: list[Metrics], step: int) -> dict[str, float]:
+        """Return the metrics of update `step`, after a look at all since the last.
+
+        Raises:
+          UserError: one of them made a loss or a gradient that is not finite.
+        """
+        read = jax.device_get(unread)
+        for i, metrics in enumerate(read, step - len(read) + 1):
+            loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise UserError(
+                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm}; "
+                    f"the checkpoints in {self._workdir} from before it are good. A "
+                    "smaller learning_rate or clip_grad may help, in a new --workdir"
+                )
+        seconds = time.perf_counter() - self._clock
+        row = {name: float(value) for name, value in read[-1].items()}
+        return row | {"steps_per_second": (step - self._clock_step) / seconds}
+
+    def _start_clock(self, step: int) -> None:
+        self._clock, self._clock_step = time.perf_counter(), step
+
+    def _evaluate(self, step: int) -> Evaluation:
+        evaluation = self._evaluator(self._state.params)
+        evaluation.save(self._workdir / "eval" / f"{step}.npz")
+        for k, target in enumerate(evaluation.target_returns):
+            self._report.say(
+                f"step {step}  target {target:g}: "
+                f"return {evaluation.returns[k].mean():.1f}, "
+                f"normalised score {evaluation.normalized_scores[k].mean():.1f}"
+            )
+        return evaluation
+
+
+def _make_evaluator(
+    config: ConfigDict, agent: DecisionTransformerAgent
+) -> Evaluator | None:
+    if config.env_name is None or config.eval_episodes == 0:
+        return None
+    return Evaluator(
+        agent,
+        registry.lookup(config.env_name),
+        config.target_returns,
+        config.eval_episodes,
+        config.eval_seed,
+    )
+
+
+def _train_items(state: TrainState) -> dict[str, Any]:
+    """Return what a checkpoint keeps beside the parameters."""
+    return {"step": state.step, "opt_state": state.opt_state, "key": state.key}

@@ -1,0 +1,49 @@
+# Each target sets itself up: it needs make and Python >= 3.11, and installs into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt --editable
+
+.PHONY: help demo test test-slow lint clean
+
+help:
+	@echo "make demo       train the quickstart and show its table and picture"
+	@echo "make test       run the fast tests"
+	@echo "make test-slow  run the tests that take minutes each"
+	@echo "make lint       check format, style and types"
+	@echo "make clean      remove .venv and all caches"
+	@echo "PYTHON=python3.12 after any of these chooses the interpreter of a new .venv"
+
+demo: .venv/installed
+	$(BIN)/python launch.py
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -q
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .*_cache build dist *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing dt_jax and what it needs into .venv (a minute or two)"
+	@$(INSTALL) .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing dt_jax, what it needs and its tests into .venv (a minute or two)"
+	@$(INSTALL) ".[dev]"
+	@touch .venv/installed $@
+
+.venv/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+		echo "$(PYTHON) is not Python 3.11 or newer: name one, as in make" \
+			"PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }

@@ -37,23 +37,23 @@ class CausalSelfAttention(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: Array, deterministic: bool) -> Array:
-        """Map tokens [B, L, D] to [B, L, D]."""
-        b, length, d = x.shape
-        h = self.num_heads
+    def __call__(self, x: Array, length: int, deterministic: bool) -> Array:
+        """Map the tokens [B·L, D] of sequences of `length` L to [B·L, D]."""
+        d, h = x.shape[-1], self.num_heads
         # torch's fused in-projection is Xavier-uniform over [3D, D], which keeps its
         # bound smaller than three separate [D, D] matrices would have.
         in_proj = nn.Dense(
             3 * d, kernel_init=nn.initializers.xavier_uniform(), name="in_proj"
         )
-        # [B, L, 3D] -> three of [B, L, H, D/H]
-        q, k, v = jnp.split(in_proj(x).reshape(b, length, 3 * h, d // h), 3, axis=2)
+        # [B·L, 3D] -> three of [B, L, H, D/H]
+        qkv = in_proj(x).reshape(-1, length, 3 * h, d // h)
+        q, k, v = jnp.split(qkv, 3, axis=2)
         scores = jnp.einsum("bqhd,bkhd->bhqk", q * (d // h) ** -0.5, k)
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]  # [1, 1, L, L]
         scores = jnp.where(causal, scores, jnp.finfo(scores.dtype).min)
         weights = nn.Dropout(self.dropout)(jax.nn.softmax(scores), deterministic)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-        return dense(d, "out_proj")(mixed.reshape(b, length, d))
+        return dense(d, "out_proj")(mixed.reshape(-1, d))
 
 
 class Block(nn.Module):
@@ -64,12 +64,12 @@ class Block(nn.Module):
     residual_dropout: float
 
     @nn.compact
-    def __call__(self, x: Array, deterministic: bool) -> Array:
-        """Map tokens [B, L, D] to [B, L, D]."""
+    def __call__(self, x: Array, length: int, deterministic: bool) -> Array:
+        """Map the tokens [B·L, D] of sequences of `length` L to [B·L, D]."""
         attention = CausalSelfAttention(
             self.num_heads, self.attention_dropout, name="attention"
         )
-        mixed = attention(LayerNorm(name="norm1")(x), deterministic)
+        mixed = attention(LayerNorm(name="norm1")(x), length, deterministic)
         # minGPT drops out after the projection, torch's attention does not by itself.
         x = x + nn.Dropout(self.residual_dropout)(mixed, deterministic)
         hidden = dense(4 * x.shape[-1], "mlp_in")(LayerNorm(name="norm2")(x))
@@ -89,7 +89,10 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, deterministic: bool) -> Array:
         """Map embedded tokens [B, L, D] to features [B, L, D]."""
-        x = LayerNorm(name="emb_norm")(x)
+        b, length, d = x.shape
+        # Batch and tokens stay one axis: XLA's CPU back end is slow in the backward
+        # pass of [B, L, D] @ [D, E].
+        x = LayerNorm(name="emb_norm")(x.reshape(b * length, d))
         x = nn.Dropout(self.embedding_dropout)(x, deterministic)
         for i in range(self.num_layers):
             block = Block(
@@ -98,5 +101,5 @@ class Transformer(nn.Module):
                 self.residual_dropout,
                 name=f"blocks_{i}",
             )
-            x = block(x, deterministic)
-        return LayerNorm(name="out_norm")(x)
+            x = block(x, length, deterministic)
+        return LayerNorm(name="out_norm")(x).reshape(b, length, d)

@@ -32,6 +32,9 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
 
 def fail(message: str, status: int) -> None:
     """Print `message` as this program's one error line and exit with `status`."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":  # python -m package
+        program = program.parent
     one_line = " ".join(message.split())
-    print(f"{Path(sys.argv[0]).name}: error: {one_line}", file=sys.stderr)
+    print(f"{program.name}: error: {one_line}", file=sys.stderr)
     sys.exit(status)

@@ -196,7 +196,7 @@ class Trainer:
                 step,
                 self._state.params,
                 _train_items(self._state),
-                self._record,
+                self._record | {"step": step},
                 score=evaluation.score if evaluation else None,
             )
 

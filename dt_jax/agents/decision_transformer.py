@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from dt_jax.errors import UserError
 from dt_jax.models.decision_transformer import DecisionTransformer
 from dt_jax.train_state import TrainState
 from dt_jax.types import Array, Batch, Params
@@ -69,6 +70,15 @@ class DecisionTransformerAgent:
             max_action=config.max_action,
         )
         return cls(model, state_mean, state_std, config.reward_scale)
+
+    def check_sizes(self, observation_size: int, action_size: int) -> None:
+        """Raise a UserError unless S and A are an environment's."""
+        sizes = len(self.state_mean), self.model.action_size
+        if sizes != (observation_size, action_size):
+            raise UserError(
+                f"trained on observations of {sizes[0]} and actions of {sizes[1]} "
+                f"numbers; the environment has {observation_size} and {action_size}"
+            )
 
     def init_params(self, key: jax.Array) -> Params:
         """Return freshly drawn parameters."""

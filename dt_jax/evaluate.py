@@ -1,0 +1,78 @@
+"""Evaluate a trained run: python -m dt_jax.evaluate runs/hopper --episodes=50."""
+
+import argparse
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from dt_jax import registry
+from dt_jax.config import from_json, override, prepare_backend, validate
+from dt_jax.errors import UserError, exit_with_one_line
+from dt_jax.evaluation import Evaluator
+from dt_jax.policy import restore
+from dt_jax.summary import data_label, evaluation_table
+
+
+def main() -> None:
+    """Play the episodes that the command line asks for, and print a table."""
+    args = _parser().parse_args()
+    config = _config_of(args.workdir)
+    config.device = "auto"  # the run may have been trained on another machine
+    for key in ("target_returns", "eval_episodes", "eval_seed", "env_name", "device"):
+        if (text := getattr(args, key)) is not None:
+            override(config, key, text)
+    validate(config)
+    if config.env_name is None:
+        raise UserError("this run has no environment: name one by --env_name")
+    if not config.eval_episodes or not config.target_returns:
+        raise UserError("nothing to play: give --episodes and --target_returns")
+    prepare_backend(config)
+
+    agent, params, record = restore(args.workdir, args.checkpoint)
+    spec = registry.lookup(config.env_name)
+    agent.check_sizes(spec.observation_size, spec.action_size)
+    evaluator = Evaluator(
+        agent, spec, config.target_returns, config.eval_episodes, config.eval_seed
+    )
+    title = (
+        f"{data_label(config, record['dataset'])}, {args.checkpoint} checkpoint "
+        f"of {args.workdir}, after {record['step']} updates"
+    )
+    Console().print(evaluation_table(evaluator(params), title))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dt_jax.evaluate",
+        description="Evaluate a checkpoint of a run. What is not given is as the run's "
+        "configuration has it.",
+        epilog="example: python -m dt_jax.evaluate runs/hopper "
+        "--target_returns=3600,1800 --episodes=50",
+    )
+    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("--target_returns", help="such as 3600,1800")
+    parser.add_argument("--episodes", dest="eval_episodes", help="for each target")
+    parser.add_argument(
+        "--seed", dest="eval_seed", help="from which each episode gets its own"
+    )
+    parser.add_argument("--env_name", help="in whose environment, by whose score")
+    parser.add_argument(
+        "--checkpoint",
+        default="last",
+        help="last (the default), a step, or best: chosen by these very scores, so not "
+        "to be compared with another run's last",
+    )
+    parser.add_argument("--device", help="auto (the default), cpu, gpu or tpu")
+    return parser
+
+
+def _config_of(workdir: Path) -> ConfigDict:
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"no {path}: is {workdir} the folder of a run?")
+    return from_json(path.read_text())
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

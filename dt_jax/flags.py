@@ -105,11 +105,10 @@ def _define(default_config: Path) -> flags.FlagValues:
     flags.DEFINE_string("config", str(default_config), "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     for key in RULES:
-        # Boolean flags may stand alone. The text of all others is read by their rule.
-        define = flags.DEFINE_string
-        if key == "deterministic":
-            define = flags.DEFINE_boolean
-        define(f"config.{key}", None, "", flag_values=values)
+        if key == "deterministic":  # may stand alone
+            flags.DEFINE_boolean(f"config.{key}", None, "", flag_values=values)
+        else:  # the text is read by the key's rule
+            flags.DEFINE_string(f"config.{key}", None, "", flag_values=values)
     return values
 
 

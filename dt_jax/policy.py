@@ -126,7 +126,7 @@ class Policy:
         actions = np.array(actions)
         return actions[0] if self._single else actions
 
-    def _checked(self, name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+    def _checked(self, name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         """Return `value` as a finite float32 array of `shape`."""
         array = np.asarray(value, np.float32)
         if self._single and array.ndim == len(shape) - 1:

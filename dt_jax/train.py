@@ -68,8 +68,8 @@ def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -
     changed = config.update_steps != before["update_steps"]
     if changed and config.lr_schedule == "warmup_cosine":
         print(
-            f"update_steps {before['update_steps']} -> {config.update_steps}: the cosine "
-            "schedule is recomputed, so the learning rate jumps here"
+            f"update_steps {before['update_steps']} -> {config.update_steps}: the "
+            "cosine schedule is recomputed, so the learning rate jumps here"
         )
 
 
@@ -170,7 +170,7 @@ class Trainer:
 
     def _evaluates(self, step: int) -> bool:
         due = step % self._config.eval_every == 0 or self._is_last(step)
-        return self._evaluator is not None and due
+        return due and self._evaluator is not None
 
     def _saves(self, step: int) -> bool:
         due = step % self._config.checkpoint_every == 0 or self._is_last(step)
@@ -183,8 +183,8 @@ class Trainer:
         """Check the updates up to `step`, then log, evaluate and save what is due."""
         row = self._read(unread, step) if unread else {}
         evaluation = None
-        if self._evaluates(step):
-            evaluation = self._evaluate(step)
+        if self._evaluator and self._evaluates(step):
+            evaluation = self._evaluate(self._evaluator, step)
             row |= evaluation.metrics()
         if evaluation or self._logs(step):
             self._log.write(step, row)
@@ -222,8 +222,8 @@ class Trainer:
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step
 
-    def _evaluate(self, step: int) -> Evaluation:
-        evaluation = self._evaluator(self._state.params)
+    def _evaluate(self, evaluator: Evaluator, step: int) -> Evaluation:
+        evaluation = evaluator(self._state.params)
         evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
             self._report.say(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,14 +97,13 @@ class DecisionTransformerAgent:
         The padding is masked out of the sum but counted in the mean:
         Σ(mask·err²) / (B·T·A).
         """
-        predicted = self.model.apply(
-            {"params": params},
+        predicted = self._predict(
+            params,
             batch.states,
             batch.actions,
             batch.returns_to_go,
             batch.timesteps,
-            deterministic=False,
-            rngs={"dropout": dropout_key},
+            dropout_key,
         )
         error = jnp.square(predicted - batch.actions)
         return jnp.mean(error * batch.mask[..., None])
@@ -159,18 +158,39 @@ class DecisionTransformerAgent:
         )
         newest = _newest_slot(context)
         oldest_timestep = context.length - 1 - newest  # [N]
-        predicted = self.model.apply(
-            {"params": params},
+        slots = jnp.arange(self.model.seq_len, dtype=jnp.int32)
+        predicted = self._predict(
+            params,
             context.states,
             context.actions,
             context.returns_to_go,
-            oldest_timestep[:, None]
-            + jnp.arange(self.model.seq_len, dtype=jnp.int32)[None],
-        )  # [N, T, A]
+            oldest_timestep[:, None] + slots[None],  # [N, T]
+        )
         actions = jnp.take_along_axis(predicted, newest[:, None, None], axis=1)[:, 0]
         return context._replace(
             actions=_write(context.actions, newest, actions)
         ), actions
+
+    def _predict(
+        self,
+        params: Params,
+        states: Array,
+        actions: Array,
+        returns_to_go: Array,
+        timesteps: Array,
+        dropout_key: jax.Array | None = None,
+    ) -> Array:
+        """Run the network, with dropout if there is a key for it; [B, T, A]."""
+        predicted = self.model.apply(
+            {"params": params},
+            states,
+            actions,
+            returns_to_go,
+            timesteps,
+            deterministic=dropout_key is None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+        return cast(Array, predicted)
 
 
 def _newest_slot(context: Context) -> Array:
@@ -180,9 +200,8 @@ def _newest_slot(context: Context) -> Array:
 
 def _write(window: Array, slot: Array, value: Array) -> Array:
     """Return [N, T, ...] with [N, ...] written at each row's slot [N]."""
-    here = (
-        jnp.arange(window.shape[1], dtype=slot.dtype)[None] == slot[:, None]
-    )  # [N, T]
+    slots = jnp.arange(window.shape[1], dtype=slot.dtype)
+    here = slots[None] == slot[:, None]  # [N, T]
     here = here.reshape(here.shape + (1,) * (window.ndim - 2))
     return jnp.where(here, value[:, None], window)
 

@@ -1,7 +1,7 @@
 """Batches made by background threads while the device is busy."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -11,7 +11,7 @@ from dt_jax.types import Batch
 
 def prefetch(
     make_batch: Callable[[int], Batch], steps: range, num_workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield the batches of `steps` in order, each on the default device already.
 
     Args:

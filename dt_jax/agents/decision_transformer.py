@@ -245,7 +245,9 @@ def make_update(
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         dropout_key = jax.random.fold_in(state.key, state.step)
         loss, grads = jax.value_and_grad(agent.loss)(state.params, batch, dropout_key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # optax mixes integers and floats; the rest of the program runs without that.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "train_loss": loss,
             "learning_rate": jnp.asarray(schedule(state.step), loss.dtype),

@@ -1,0 +1,165 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dt_jax.agents.decision_transformer import (
+    DecisionTransformerAgent,
+    init_train_state,
+    make_update,
+)
+from dt_jax.models.decision_transformer import DecisionTransformer
+from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.types import Batch
+
+S, A, T, LIMIT, SCALE = 3, 2, 4, 12, 0.5
+RNG = np.random.default_rng(0)
+MEAN = RNG.normal(size=S).astype(np.float32)
+STD = RNG.uniform(0.5, 2, S).astype(np.float32)
+
+
+def make_agent(dropout=0.0):
+    model = DecisionTransformer(
+        action_size=A,
+        seq_len=T,
+        episode_len=LIMIT,
+        embedding_dim=8,
+        num_layers=2,
+        num_heads=2,
+        attention_dropout=dropout,
+        residual_dropout=dropout,
+        embedding_dropout=dropout,
+        max_action=1.0,
+    )
+    return DecisionTransformerAgent(model, MEAN, STD, SCALE)
+
+
+def make_batch(size=6, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, T + 1, size)
+    return Batch(
+        states=rng.standard_normal((size, T, S), np.float32),
+        actions=rng.uniform(-1, 1, (size, T, A)).astype(np.float32),
+        returns_to_go=rng.standard_normal((size, T), np.float32),
+        timesteps=np.tile(np.arange(T, dtype=np.int32), (size, 1)),
+        mask=(np.arange(T) < lengths[:, None]).astype(np.float32),
+    )
+
+
+def large_params(agent, seed=0):
+    """Parameters so large that every input matters."""
+    params = jax.jit(agent.init_params)(jax.random.key(seed))
+    return jax.tree.map(lambda p: 20 * p if p.ndim > 1 else p, params)
+
+
+def test_loss_counts_the_padding_in_its_mean():
+    agent, batch = make_agent(), make_batch()
+    params = large_params(agent)
+    predicted = np.asarray(jax.jit(agent.model.apply)({"params": params}, *batch[:4]))
+    total = 0.0
+    for b, t in zip(*np.nonzero(batch.mask), strict=True):
+        total += np.square(predicted[b, t] - batch.actions[b, t]).sum()
+    loss = jax.jit(agent.loss)(params, batch, jax.random.key(0))
+    assert loss == pytest.approx(total / predicted.size, rel=1e-5)
+
+
+class NaiveEpisode:
+    """CORL's eval_rollout: whole histories, cut to T and never padded."""
+
+    def __init__(self, agent, params, target):
+        self.params, self.target = {"params": params}, target
+        self.apply = jax.jit(agent.model.apply)
+        self.restart()
+
+    def restart(self):
+        self.states, self.actions, self.returns = [], [], [self.target * SCALE]
+
+    def act(self, observation, reward):
+        if self.states:
+            self.returns.append(self.returns[-1] - reward * SCALE)
+        self.states.append((observation - MEAN) / STD)
+        self.actions.append(np.zeros(A))  # a dummy, which nothing reads
+        last = slice(max(len(self.states) - T, 0), len(self.states))
+        window = [
+            np.asarray(x[last], np.float32)[None]
+            for x in (self.states, self.actions, self.returns)
+        ]
+        timesteps = np.arange(last.start, last.stop, dtype=np.int32)[None]
+        out = self.apply(self.params, *window, timesteps)
+        self.actions[-1] = np.asarray(out[0, -1])
+        return self.actions[-1]
+
+
+def test_act_gives_what_corls_unpadded_short_contexts_give():
+    """Also where episodes end and begin anew at different times."""
+    agent, rng = make_agent(), np.random.default_rng(1)
+    params = large_params(agent)
+    targets = np.array([3.0, -1.0, 0.5], np.float32)
+    naive = [NaiveEpisode(agent, params, target) for target in targets]
+    act, context = jax.jit(agent.act), agent.start(targets)
+    for step in range(LIMIT):
+        observations = rng.standard_normal((3, S), np.float32)
+        rewards = rng.standard_normal(3, np.float32) * (step > 0)
+        done = np.array([step == 2, step in (5, 6), False])
+        for i in np.flatnonzero(done):
+            naive[i].restart()
+        expected = [
+            episode.act(*inputs)
+            for episode, *inputs in zip(naive, observations, rewards, strict=True)
+        ]
+        context, actions = act(params, context, observations, rewards, done)
+        np.testing.assert_allclose(actions, expected, atol=1e-5)
+    assert act._cache_size() == 1  # compiled once
+
+
+def make_training(dropout=0.1, seed=0):
+    agent = make_agent(dropout)
+    schedule = make_schedule("warmup_cosine", 1e-2, 3, 10)
+    optimizer = make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25)
+    update = make_update(agent, optimizer, schedule)
+    state = jax.jit(lambda: init_train_state(agent, optimizer, seed))()
+    return update, schedule, state
+
+
+def test_update_counts_steps_and_logs_the_rate_it_used():
+    update, schedule, state = make_training()
+    update = jax.jit(update, donate_argnums=0)
+    losses = []
+    for step in range(4):
+        before = state
+        state, metrics = update(state, make_batch())
+        assert state.step == step + 1
+        assert metrics["learning_rate"] == schedule(jnp.int32(step))
+        assert metrics["grad_norm"] > 0
+        losses.append(float(metrics["train_loss"]))
+        assert jax.tree.leaves(before.params)[0].is_deleted()  # donated
+    assert losses[-1] < losses[0]
+    assert update._cache_size() == 1  # compiled once
+
+
+def test_dropout_differs_from_step_to_step():
+    update, _, state = make_training(dropout=0.5)
+    update = jax.jit(update)
+    losses = {
+        float(update(state.replace(step=jnp.int32(i)), make_batch())[1]["train_loss"])
+        for i in range(3)
+    }
+    assert len(losses) == 3
+
+
+def test_update_can_be_vmapped_over_seeds():
+    update, _, _ = make_training()
+    states = [make_training(seed=seed)[2] for seed in (0, 1)]
+    batches = [make_batch(seed=seed) for seed in (0, 1)]
+
+    def stacked(trees):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    together, _ = jax.jit(jax.vmap(update))(stacked(states), stacked(batches))
+    for i in range(2):
+        alone, _ = jax.jit(update)(states[i], batches[i])
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6),
+            together.params,
+            alone.params,
+        )

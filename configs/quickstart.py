@@ -2,7 +2,8 @@
 
   python launch.py
 
-Score and time: not measured.
+Asked for returns from 400 to 4000, halfcheetah reaches about as much as it is asked
+for. The README tells how well and how fast.
 """
 
 from configs import default
@@ -14,13 +15,13 @@ def get_config():
         "halfcheetah-demo",
         embedding_dim=64,
         num_layers=2,
-        batch_size=64,
+        seq_len=5,
         learning_rate=1e-3,
-        update_steps=3_000,
+        update_steps=4_000,
         warmup_steps=300,
-        eval_every=1_000,
+        eval_every=2_000,
         eval_episodes=10,
-        target_returns=(2600.0, 2100.0, 1600.0, 1300.0, 700.0, 200.0),
+        target_returns=(400.0, 1000.0, 1700.0, 2300.0, 2900.0, 3400.0, 4000.0),
     )
     config.name = "quickstart"
     return config

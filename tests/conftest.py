@@ -1,7 +1,12 @@
-"""JAX's strict modes, and what several tests share."""
+"""JAX's strict modes, and a small run that several tests share."""
 
+import h5py
 import jax
+import numpy as np
 import pytest
+
+from configs import default
+from dt_jax.registry import lookup
 
 
 @pytest.fixture(autouse=True)
@@ -9,3 +14,52 @@ def _strict_jax():
     """Refuse silent promotion of dtypes and ranks in everything under test."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_each_program_once(tmp_path_factory):
+    """Share what is compiled between tests: most of their time would go there."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(scope="session")
+def hopper_file(tmp_path_factory):
+    """Six short random episodes of hopper's sizes, and an unfinished one."""
+    spec, rng = lookup("hopper-demo"), np.random.default_rng(0)
+    lengths = (30, 1, 25, 40, 12, 33, 5)
+    rows = sum(lengths)
+    terminals = np.zeros(rows, bool)
+    terminals[np.cumsum(lengths[:-1]) - 1] = True
+    path = tmp_path_factory.mktemp("data") / "hopper.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"] = rng.standard_normal(
+            (rows, spec.observation_size), np.float32
+        )
+        file["actions"] = rng.uniform(-1, 1, (rows, spec.action_size)).astype("f4")
+        file["rewards"] = rng.uniform(0, 2, rows).astype("f4")
+        file["terminals"] = terminals
+        file["timeouts"] = np.zeros(rows, bool)
+    return path
+
+
+@pytest.fixture
+def small_config(hopper_file):
+    """A run of 8 updates with two evaluations, which takes seconds."""
+    config = default.for_dataset(
+        "hopper-demo",
+        data_path=str(hopper_file),
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=3,
+        batch_size=4,
+        update_steps=8,
+        warmup_steps=2,
+        eval_every=4,
+        eval_episodes=2,
+        target_returns=(30.0, 5.5),
+        log_every=2,
+        checkpoint_every=3,
+        num_workers=1,
+    )
+    return config.lock()

@@ -1,0 +1,73 @@
+"""Does the achieved return follow the target? The quickstart, and a control without.
+
+  python benchmarks/return_conditioning.py [--seeds=0,1,2] [--out=runs/conditioning]
+
+Trains the quickstart once for each seed, and once more with every return token zeroed
+(reward_scale=0). Prints, over the targets of each run, Spearman's rank correlation of
+the mean achieved return with the target.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from dt_jax.summary import last_evaluation
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(workdir: Path, seed: int, *overrides: str) -> float:
+    """Train the quickstart and return the seconds it took, start-up included."""
+    start = time.perf_counter()
+    command = [sys.executable, ROOT / "launch.py", f"--workdir={workdir}"]
+    command += [f"--config.train_seed={seed}", *overrides]
+    with (workdir.with_suffix(".log")).open("w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Train what is not trained yet and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", type=Path, default=Path("runs/conditioning"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    table = Table("return tokens", "seed")
+    kinds = {"as they are": (), "zeroed": ("--config.reward_scale=0",)}
+    for kind, overrides in kinds.items():
+        for seed in map(int, args.seeds.split(",")):
+            name = f"{'control' if overrides else 'quickstart'}-{seed}"
+            seconds = run(args.out / name, seed, *overrides)
+            newest = last_evaluation(args.out / name)
+            assert newest, "the quickstart evaluates"
+            _, evaluation = newest
+            if not table.row_count:
+                for target in evaluation.target_returns:
+                    table.add_column(f"{target:g}", justify="right")
+                for heading in ("Spearman", "top score", "seconds"):
+                    table.add_column(heading, justify="right")
+            means = evaluation.returns.mean(axis=1)
+            correlation = spearmanr(evaluation.target_returns, means).statistic
+            top = evaluation.normalized_scores[np.argmax(evaluation.target_returns)]
+            table.add_row(
+                kind,
+                str(seed),
+                *(f"{mean:.0f}" for mean in means),
+                f"{correlation:.2f}",
+                f"{top.mean():.1f}",
+                f"{seconds:.0f}",
+            )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dt_jax.checkpoint import CheckpointWriter, choose, find
+from dt_jax.errors import UserError
+
+
+def params_at(step):
+    return {"kernel": jnp.full((3, 2), float(step)), "bias": jnp.arange(2.0) / step}
+
+
+def save(writer, step, score=None, record=None):
+    writer.save(
+        step,
+        params_at(step),
+        {"step": jnp.int32(step), "key": jax.random.key(step)},
+        record or {"state_mean": [0.1, step]},
+        score,
+    )
+
+
+def write(folder, *steps, keep=3, scores=()):
+    with CheckpointWriter(folder, keep) as writer:
+        for i, step in enumerate(steps):
+            save(writer, step, scores[i] if scores else None)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
+    write(tmp_path / "c", 3)
+    (checkpoint,) = find(tmp_path / "c")
+    assert (checkpoint.step, checkpoint.score) == (3, None)
+    same(checkpoint.params(jax.eval_shape(lambda: params_at(3))), params_at(3))
+    like = {"step": jnp.int32(0), "key": jax.random.key(0)}
+    train = checkpoint.train(jax.eval_shape(lambda: like))
+    assert train["step"] == 3
+    assert jnp.array_equal(
+        jax.random.key_data(train["key"]), jax.random.key_data(jax.random.key(3))
+    )
+    record = checkpoint.record()
+    assert record == {"state_mean": [0.1, 3], "format_version": 1}
+
+
+def test_the_last_few_and_the_best_are_kept(tmp_path):
+    write(tmp_path, 1, 2, 3, 4, 5, keep=2, scores=(1.0, 9.0, None, 2.0, None))
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [2, 4, 5]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "2", "2.json", "4", "4.json", "5", "5.json",
+    }  # fmt: skip
+    assert choose(tmp_path, "last").step == 5
+    assert choose(tmp_path, "best").step == 2
+    assert choose(tmp_path, 4).step == choose(tmp_path, "4").step == 4
+
+
+def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
+    step = jax.jit(lambda p: jax.tree.map(lambda x: x + 1, p), donate_argnums=0)
+    params = {"kernel": jnp.zeros(1_000_000)}
+    with CheckpointWriter(tmp_path, 2) as writer:
+        writer.save(1, params, {"step": jnp.int32(1)}, {}, None)
+        for _ in range(20):
+            params = step(params)
+    (checkpoint,) = find(tmp_path)
+    saved = checkpoint.params(jax.eval_shape(lambda: params))
+    assert (np.asarray(saved["kernel"]) == 0).all()
+
+
+def test_a_checkpoint_counts_once_its_manifest_is_there(tmp_path):
+    with CheckpointWriter(tmp_path, 3) as writer:
+        save(writer, 1)
+        writer._manager.wait_until_finished()  # all is on disk but the manifest
+        assert find(tmp_path) == []
+        writer.poll()
+        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+
+
+def test_what_a_killed_run_left_is_absent_and_can_be_saved_again(tmp_path):
+    write(tmp_path, 1, 2)
+    (tmp_path / "2.json").unlink()
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+    write(tmp_path, 2)
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 2]
+    assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
+
+
+def test_changed_files_are_found_out(tmp_path):
+    write(tmp_path, 1, 2)
+    files = [path for path in (tmp_path / "2" / "params").rglob("*") if path.is_file()]
+    file = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"2: not the files that were saved"):
+        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+
+
+def test_a_deleted_checkpoint_is_no_matter(tmp_path):
+    write(tmp_path, 1, 2)
+    shutil.rmtree(tmp_path / "2")
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("which", ["last", "best", 1])
+def test_no_checkpoint_at_all(tmp_path, which):
+    with pytest.raises(UserError, match="no checkpoint in"):
+        choose(tmp_path / "nowhere", which)
+
+
+def test_no_such_checkpoint(tmp_path):
+    write(tmp_path, 1, 2)
+    with pytest.raises(UserError, match="there are: last, best, 1, 2"):
+        choose(tmp_path, "7")
+
+
+def test_another_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("dt_jax.checkpoint.FORMAT_VERSION", 9)
+    write(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="format 9; this version of dt_jax reads 1"):
+        find(tmp_path)[0].record()
+
+
+def test_the_manifest_names_every_file(tmp_path):
+    write(tmp_path, 1)
+    manifest = json.loads((tmp_path / "1.json").read_text())
+    files = {
+        str(p.relative_to(tmp_path / "1"))
+        for p in (tmp_path / "1").rglob("*")
+        if p.is_file()
+    }
+    assert manifest["files"].keys() == files
+    assert all(len(digest) == 64 for digest in manifest["files"].values())

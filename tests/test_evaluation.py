@@ -1,0 +1,81 @@
+import jax
+import numpy as np
+import pytest
+
+from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.errors import UserError
+from dt_jax.evaluation import Evaluation, Evaluator
+from dt_jax.registry import lookup
+
+SPEC = lookup("hopper-medium-v2")
+
+
+@pytest.fixture(scope="module")
+def agent():
+    from configs import default
+
+    config = default.for_dataset(
+        "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3
+    )
+    return DecisionTransformerAgent.from_config(
+        config, np.zeros(11, np.float32), np.ones(11, np.float32), action_size=3
+    )
+
+
+@pytest.fixture(scope="module")
+def params(agent):
+    params = jax.jit(agent.init_params)(jax.random.key(0))
+    return jax.tree.map(lambda p: 9 * p if p.ndim > 1 else p, params)
+
+
+@pytest.fixture(scope="module")
+def evaluator(agent):
+    return Evaluator(agent, SPEC, [50000.0, 0.06], episodes=3, seed=42)
+
+
+def test_an_evaluation_repeats_itself(evaluator, params):
+    first, second = evaluator(params), evaluator(params)
+    np.testing.assert_array_equal(first.returns, second.returns)
+    assert first.returns.shape == first.lengths.shape == (2, 3)
+    assert (first.returns[0] != first.returns[1]).any()  # the target matters
+    assert len(set(first.returns[0].tolist())) == 3  # and so does the seed
+
+
+def test_an_episode_starts_alike_at_every_target_and_in_every_number(agent, params):
+    few = Evaluator(agent, SPEC, [7.0, 7.0], episodes=2, seed=1)(params)
+    more = Evaluator(agent, SPEC, [7.0], episodes=4, seed=1)(params)
+    np.testing.assert_allclose(few.returns[0], few.returns[1], rtol=1e-4)
+    np.testing.assert_allclose(few.returns[0], more.returns[0, :2], rtol=1e-4)
+    np.testing.assert_array_equal(few.seeds, more.seeds[:2])
+
+
+def test_metrics_have_corls_names(evaluator, params):
+    evaluation = evaluator(params)
+    metrics = evaluation.metrics()
+    assert list(metrics) == [
+        f"eval/{target}_{name}_{statistic}"
+        for target in ("50000.0", "0.06")
+        for name in ("return", "normalized_score", "length")
+        for statistic in ("mean", "std")
+    ]
+    returns = evaluation.returns[1]
+    assert metrics["eval/0.06_return_mean"] == pytest.approx(returns.mean())
+    assert metrics["eval/0.06_return_std"] == pytest.approx(returns.std())
+    scores = 100 * (returns + 20.272305) / (3234.3 + 20.272305)
+    assert metrics["eval/0.06_normalized_score_mean"] == pytest.approx(scores.mean())
+    assert evaluation.score == pytest.approx(evaluation.normalized_scores.mean())
+
+
+def test_every_episode_is_kept(evaluator, params, tmp_path):
+    evaluation = evaluator(params)
+    evaluation.save(tmp_path / "eval" / "7.npz")
+    loaded = Evaluation.load(tmp_path / "eval" / "7.npz")
+    for name, array in vars(evaluation).items():
+        np.testing.assert_array_equal(getattr(loaded, name), array)
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["7.npz"]
+
+
+def test_parameters_that_are_not_finite_are_told(evaluator, params):
+    broken = jax.tree.map(lambda p: p * np.nan, params)
+    with pytest.raises(UserError, match="NaN action in episode 0"):
+        evaluator(broken)

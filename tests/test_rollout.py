@@ -1,0 +1,116 @@
+import jax
+import numpy as np
+import pytest
+
+from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.envs.base import HostEnv
+from dt_jax.envs.toy import LinearEnv
+from dt_jax.models.decision_transformer import DecisionTransformer
+from dt_jax.policy import Policy
+from dt_jax.rollout import make_rollout
+from dt_jax.types import Step
+
+S, A, LIMIT = 3, 2, 60
+RNG = np.random.default_rng(0)
+M = (0.9 * np.linalg.qr(RNG.normal(size=(S, S)))[0]).astype(np.float32)
+B, W, S0 = (RNG.normal(size=n).astype(np.float32) for n in ((S, A), S, S))
+TARGETS = np.array([5, 5, -2, 1], np.float32)
+
+
+def make_env(horizons, seeds=(3, 4, 5, 6)):
+    return LinearEnv(M, B, W, S0, horizons, seeds)
+
+
+@pytest.fixture(scope="module")
+def agent():
+    model = DecisionTransformer(
+        action_size=A,
+        seq_len=4,
+        episode_len=LIMIT,
+        embedding_dim=8,
+        num_layers=1,
+        num_heads=1,
+        attention_dropout=0.0,
+        residual_dropout=0.0,
+        embedding_dropout=0.0,
+        max_action=1.0,
+    )
+    return DecisionTransformerAgent(
+        model, np.zeros(S, np.float32), np.ones(S, np.float32), 0.1
+    )
+
+
+@pytest.fixture(scope="module")
+def params(agent):
+    params = jax.jit(agent.init_params)(jax.random.key(0))
+    return jax.tree.map(lambda p: 20 * p if p.ndim > 1 else p, params)
+
+
+def play_one_by_one(agent, params, env):
+    """The naive loop: one policy for all, one Python step at a time."""
+    policy = Policy(agent, params)
+    policy.reset(TARGETS)
+    returns, lengths = np.zeros(4), np.zeros(4, int)
+    running, rewards = np.ones(4, bool), None
+    state, observations = env.reset()
+    while running.any() and lengths.max() < agent.model.episode_len:
+        actions = policy.act(observations, rewards)
+        state, (observations, rewards, done) = env.step(state, actions)
+        returns += np.where(running, rewards, 0)
+        lengths += running
+        running &= ~np.asarray(done)
+    return returns, lengths
+
+
+@pytest.mark.parametrize(
+    "horizons",
+    [(1, 30, 7, 26), (LIMIT, 5, LIMIT + 9, 25)],
+    ids=["all end early", "one never ends"],
+)
+def test_the_compiled_rollout_plays_what_a_loop_plays(agent, params, horizons):
+    env = make_env(horizons)
+    episodes = make_rollout(agent, env, LIMIT)(params, *env.reset(), TARGETS)
+    returns, lengths = play_one_by_one(agent, params, env)
+    np.testing.assert_allclose(episodes.returns, returns, atol=1e-4)
+    assert episodes.lengths.tolist() == lengths.tolist()
+    assert lengths.tolist() == [min(horizon, LIMIT) for horizon in horizons]
+
+
+class OnTheHost(HostEnv):
+    """The linear environment behind callbacks, counting its steps."""
+
+    def __init__(self, horizons):
+        self._env = make_env(horizons)
+        self.num_envs, self.observation_size, self.action_size = 4, S, A
+        self._horizons = np.asarray(horizons)
+
+    def host_reset(self):
+        self.steps = 0
+        self._observations = np.asarray(self._env.reset()[1])
+        return self._observations
+
+    def host_step(self, actions):
+        self.steps += 1
+        self._observations = self._observations @ M.T + actions @ B.T
+        done = self._horizons <= self.steps
+        return Step(self._observations, self._observations @ W, done)
+
+
+def test_a_host_environment_is_stepped_just_as_often_as_needed(agent, params):
+    horizons = (1, 30, 7, 26)
+    env, toy = OnTheHost(horizons), make_env(horizons)
+    rollout = make_rollout(agent, env, LIMIT)
+    episodes = rollout(params, *env.reset(), TARGETS)
+    expected = make_rollout(agent, toy, LIMIT)(params, *toy.reset(), TARGETS)
+    np.testing.assert_allclose(episodes.returns, expected.returns, atol=1e-4)
+    assert env.steps == 30
+    rollout(params, *env.reset(), TARGETS)
+    assert rollout._cache_size() == 1  # compiled once
+
+
+def test_an_error_of_the_environment_comes_out_of_the_rollout(agent, params):
+    env = OnTheHost((30, 30, 30, 30))
+    env.host_step = lambda actions: 1 / 0
+    make_rollout(agent, env, LIMIT)(params, *env.reset(), TARGETS)
+    with pytest.raises(ZeroDivisionError):
+        env.check()

@@ -1,0 +1,202 @@
+import json
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from dt_jax import train
+from dt_jax.checkpoint import find
+from dt_jax.errors import UserError
+from dt_jax.metrics import read_metrics
+from dt_jax.train import train_and_evaluate
+
+EVALUATED = [
+    f"eval/{target}_{name}_{statistic}"
+    for target in ("30.0", "5.5")
+    for name in ("return", "normalized_score", "length")
+    for statistic in ("mean", "std")
+]
+TRAINED = ["train_loss", "learning_rate", "grad_norm", "steps_per_second"]
+
+
+def changed(config, **changes):
+    config = config.copy_and_resolve_references().unlock()
+    config.update(changes)
+    return config.lock()
+
+
+def arrays(workdir):
+    """Return all that the last checkpoint holds, as bytes by path."""
+    checkpoint = find(workdir / "checkpoints")[-1]
+    as_saved = ocp.args.StandardRestore()
+    restored = checkpoint._restore(params=as_saved, train=as_saved)
+    flat, _ = jax.tree_util.tree_flatten_with_path(
+        {"params": restored["params"], "train": restored["train"]}
+    )
+    return {
+        jax.tree_util.keystr(path): np.asarray(
+            jax.random.key_data(x)
+            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else x
+        ).tobytes()
+        for path, x in flat
+    }
+
+
+def untimed(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Where `small_config` has been run from start to end; made on first use."""
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
+@pytest.fixture
+def finished(whole_run, small_config):
+    if not whole_run.exists():
+        train_and_evaluate(small_config, whole_run)
+    return whole_run
+
+
+def test_a_run_leaves_its_folder(finished, small_config):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "versions.json",
+        "summary.png",
+        "eval",
+        "checkpoints",
+    }
+    rows = read_metrics(finished / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8]
+    assert list(rows[0]) == ["step", *EVALUATED]
+    for row in rows[1:]:
+        evaluated = EVALUATED if row["step"] % 4 == 0 else []
+        assert sorted(row) == sorted(["step", *TRAINED, *evaluated])
+    # The rate that the update before the row has used.
+    assert rows[1]["learning_rate"] == pytest.approx(small_config.learning_rate)
+    assert rows[4]["learning_rate"] < rows[3]["learning_rate"]
+    evaluations = {path.name for path in (finished / "eval").iterdir()}
+    assert evaluations == {"0.npz", "4.npz", "8.npz"}
+    kept = [checkpoint.step for checkpoint in find(finished / "checkpoints")]
+    assert kept[-2:] == [6, 8]
+    config = json.loads((finished / "config.json").read_text())
+    assert config["target_returns"] == [30.0, 5.5]
+    about = json.loads((finished / "versions.json").read_text())
+    assert about["jax"] == jax.__version__
+    assert about["dataset"]["num_trajectories"] == 6
+
+
+def test_step_0_is_of_the_untouched_initialisation(finished, small_config, tmp_path):
+    other = changed(small_config, learning_rate=0.5, update_steps=1)
+    train_and_evaluate(other, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert rows[0] == read_metrics(finished / "metrics.jsonl")[0]
+    assert rows[1]["step"] == 1
+
+
+def test_a_complete_run_says_so_and_is_left_alone(finished, small_config, capsys):
+    before = arrays(finished)
+    train_and_evaluate(small_config, finished)
+    out = capsys.readouterr().out
+    assert "this run is complete, with 8 updates" in out
+    assert "hopper.hdf5 (scored as" in "".join(out.split("\n"))
+    assert arrays(finished) == before
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 5, 7])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    finished, small_config, tmp_path, monkeypatch, interrupted_at
+):
+    """Parameters, optimiser, key and metrics, bit for bit."""
+    batch = train.Sampler.batch
+
+    def breaking(self, step):
+        if step == interrupted_at:
+            raise KeyboardInterrupt
+        return batch(self, step)
+
+    monkeypatch.setattr(train.Sampler, "batch", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(small_config, tmp_path / "run")
+    monkeypatch.undo()
+    train_and_evaluate(small_config, tmp_path / "run")
+    assert arrays(tmp_path / "run") == arrays(finished)
+    assert untimed(tmp_path / "run") == untimed(finished)
+
+
+@pytest.mark.parametrize("schedule", ["warmup_cosine", "warmup_constant"])
+def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
+    config = changed(small_config, lr_schedule=schedule, eval_episodes=0)
+    train_and_evaluate(config, tmp_path / "run")
+    train_and_evaluate(changed(config, update_steps=12), tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "going on from the checkpoint at step 8" in out
+    assert ("schedule is recomputed" in out) == (schedule == "warmup_cosine")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    whole = changed(config, update_steps=12)
+    train_and_evaluate(whole, tmp_path / "whole")
+    same = arrays(tmp_path / "run") == arrays(tmp_path / "whole")
+    assert same == (schedule == "warmup_constant")
+
+
+def test_batches_are_the_same_for_any_number_of_workers(
+    finished, small_config, tmp_path
+):
+    config = changed(small_config, num_workers=0, eval_episodes=0)
+    train_and_evaluate(config, tmp_path / "run")
+    assert arrays(tmp_path / "run") == arrays(finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"embedding_dim": 16}, "embedding_dim 8 -> 16"),
+        ({"train_seed": 11}, "train_seed 10 -> 11"),
+        ({"betas": (0.8, 0.9)}, "betas"),
+    ],
+)
+def test_another_run_in_the_folder_is_refused(finished, small_config, change, named):
+    config = changed(small_config, update_steps=20, **change)
+    with pytest.raises(UserError, match=f"holds another run.*{named}"):
+        train_and_evaluate(config, finished)
+
+
+def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
+    other = tmp_path / "other.hdf5"
+    content = bytearray(hopper_file.read_bytes())
+    at = content.rindex(np.float32(0).tobytes() * 4)  # in no array
+    content[at] ^= 1
+    other.write_bytes(content)
+    config = changed(small_config, update_steps=20, data_path=str(other))
+    with pytest.raises(UserError, match=r"the content of .*other.hdf5 is another"):
+        train_and_evaluate(config, finished)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeypatch):
+    """With the step's number, and without a bad checkpoint."""
+    batch = train.Sampler.batch
+
+    def poisoned(self, step):
+        good = batch(self, step)
+        return good._replace(states=good.states * np.nan) if step == 4 else good
+
+    monkeypatch.setattr(train.Sampler, "batch", poisoned)
+    config = changed(small_config, eval_episodes=0)
+    with pytest.raises(UserError, match=r"^step 5: the loss is nan"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert [c.step for c in find(tmp_path / "run" / "checkpoints")] == [3]
+
+
+def test_training_without_an_environment(small_config, tmp_path, capsys):
+    config = changed(small_config, env_name=None)
+    train_and_evaluate(config, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert (tmp_path / "run" / "summary.png").exists()
+    assert "picture" in capsys.readouterr().out

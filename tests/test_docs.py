@@ -1,0 +1,133 @@
+"""What the docs say is tried: their code, commands, options, links and paths."""
+
+import re
+import shlex
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from configs import default
+from dt_jax.evaluation import Evaluation
+from dt_jax.flags import parse
+from dt_jax.registry import lookup
+from dt_jax.train import train_and_evaluate
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def fenced(page: Path, language: str) -> list[tuple[int, str]]:
+    """Return the fenced blocks of a language, each with its first line's number."""
+    text = page.read_text()
+    return [
+        (text.count("\n", 0, block.start(2)) + 1, block[2])
+        for block in FENCE.finditer(text)
+        if block[1] == language
+    ]
+
+
+def commands() -> list[list[str]]:
+    """Return the words of every `python ...` command on any page."""
+    lines = [
+        line
+        for page in PAGES
+        for _, block in fenced(page, "")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [words[1:] for words in found if words[:1] == ["python"]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the pages' code runs: runs/quickstart is there, barely trained."""
+    folder = tmp_path_factory.mktemp("docs")
+    spec, rng, rows = lookup("halfcheetah-demo"), np.random.default_rng(0), 60
+    with h5py.File(folder / "data.hdf5", "w") as file:
+        file["observations"] = rng.standard_normal((rows, spec.observation_size))
+        file["actions"] = rng.uniform(-1, 1, (rows, spec.action_size))
+        file["rewards"] = rng.standard_normal(rows)
+        file["terminals"] = np.zeros(rows, bool)
+        file["timeouts"] = np.arange(rows) % 20 == 19
+    config = default.for_dataset(
+        spec.name,
+        data_path=str(folder / "data.hdf5"),
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=3,
+        batch_size=4,
+        update_steps=2,
+        eval_episodes=0,
+    )
+    run = folder / "runs/quickstart"
+    train_and_evaluate(config.lock(), run)
+    scores = rng.standard_normal(
+        (2, 3)
+    )  # an evaluation would take longer than all else
+    Evaluation(np.array([400.0, 2900.0]), np.arange(3), scores, scores, scores).save(
+        run / "eval/2.npz"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if fenced(p, "python")], ids=lambda page: page.name
+)
+def test_the_code_of_a_page_runs(page, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {"__name__": page.stem}
+    for line, code in fenced(page, "python"):
+        # Where it fails, the traceback then names the page and the line.
+        exec(compile("\n" * (line - 1) + code, page, "exec"), names)
+
+
+def test_launch_takes_every_command(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    launches = [words for words in commands() if words[0] == "launch.py"]
+    assert len(launches) > 3
+    for words in launches:
+        parse(words, ROOT / "configs/quickstart.py")
+
+
+def test_the_other_commands_have_their_options():
+    checked = 0
+    for program, *words in commands():
+        if program == "-m" and words[0].startswith("dt_jax."):
+            path = ROOT / words[0].replace(".", "/")
+            source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+            for option in re.findall(r"--\w+", " ".join(words)):
+                assert f'"{option}"' in source.read_text(), f"{source}: {option}"
+                checked += 1
+        elif program.endswith(".py"):
+            assert (ROOT / program).is_file(), program
+    assert checked > 3
+
+
+@every_page
+def test_the_keys_exist(page):
+    keys = re.findall(r"--config\.([a-z]\w*)", page.read_text())
+    assert set(keys) <= set(default.get_config())
+
+
+@every_page
+def test_the_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not re.match(r"https?://", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_paths_in_the_readme_exist(folder):
+    _, here, rest = (ROOT / "README.md").read_text().partition("## What is where")
+    checkout, between, run = rest.partition("\n## ")[0].partition("in a run's folder")
+    assert here
+    assert between
+    for top, table in [(ROOT, checkout), (folder / "runs/quickstart", run)]:
+        cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+        assert len(cells) > 5
+        for path in re.findall(r"`(.+?)`", " ".join(cells)):
+            assert (top / path).exists(), path

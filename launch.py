@@ -6,13 +6,15 @@ from pathlib import Path
 from dt_jax.config import prepare_backend
 from dt_jax.errors import exit_with_one_line
 from dt_jax.flags import parse
-from dt_jax.train import train_and_evaluate
 
 
 def main() -> None:
     """Run what the command line asks for."""
     config, workdir = parse(sys.argv, Path(__file__).parent / "configs/quickstart.py")
     prepare_backend(config)
+    # Here, since it takes seconds: a mistake on the command line is told at once.
+    from dt_jax.train import train_and_evaluate
+
     train_and_evaluate(config, workdir)
 
 

@@ -46,6 +46,7 @@ def main() -> None:
     for kind, overrides in kinds.items():
         for seed in map(int, args.seeds.split(",")):
             name = f"{'control' if overrides else 'quickstart'}-{seed}"
+            is_new = not (args.out / name).exists()
             seconds = run(args.out / name, seed, *overrides)
             newest = last_evaluation(args.out / name)
             assert newest, "the quickstart evaluates"
@@ -56,15 +57,18 @@ def main() -> None:
                 for heading in ("Spearman", "top score", "seconds"):
                     table.add_column(heading, justify="right")
             means = evaluation.returns.mean(axis=1)
-            correlation = spearmanr(evaluation.target_returns, means).statistic
+            correlation = "all equal"
+            if np.ptp(means) > 0:
+                rank = spearmanr(evaluation.target_returns, means).statistic
+                correlation = f"{rank:.2f}"
             top = evaluation.normalized_scores[np.argmax(evaluation.target_returns)]
             table.add_row(
                 kind,
                 str(seed),
                 *(f"{mean:.0f}" for mean in means),
-                f"{correlation:.2f}",
+                correlation,
                 f"{top.mean():.1f}",
-                f"{seconds:.0f}",
+                f"{seconds:.0f}" if is_new else "",
             )
     Console(width=120).print(table)
 

@@ -1,0 +1,188 @@
+"""The programs as a user starts them, each in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+
+from dt_jax.checkpoint import find
+from dt_jax.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    "--config=configs/hopper.py:medium",
+    "--config.embedding_dim=8",
+    "--config.num_layers=1",
+    "--config.seq_len=3",
+    "--config.batch_size=4",
+    "--config.eval_episodes=2",
+    "--config.eval_every=200",
+    "--config.log_every=50",
+    "--config.checkpoint_every=50",
+    "--config.update_steps=400",
+    "--config.target_returns=50,20",
+]
+
+
+def start(*command, **environment):
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*command, **environment):
+    process = start(*command, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def refusal(*command, **environment):
+    """Run a command that must fail by its user's mistake; return its one line."""
+    status, _, err = run(*command, **environment)
+    assert status == 2, err
+    (line,) = err.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, hopper_file):
+    status, out, err = run("launch.py", *arguments(runs / "whole", hopper_file))
+    assert status == 0, err
+    assert "hopper.hdf5" in out
+    assert "normalised score" in out
+    return runs / "whole"
+
+
+def arguments(workdir, data):
+    return [*SMALL, f"--config.data_path={data}", f"--workdir={workdir}"]
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, runs, hopper_file):
+    """SIGKILL in the middle, then the same command again: the same bits."""
+    workdir = runs / "killed"
+    process = start("launch.py", *arguments(workdir, hopper_file))
+    deadline = time.monotonic() + 200
+    while len(find(workdir / "checkpoints")) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert find(workdir / "checkpoints")[-1].step < 400
+
+    status, out, err = run("launch.py", *arguments(workdir, hopper_file))
+    assert status == 0, err
+    assert "going on from the checkpoint at step" in out
+    for item in ("params", "train"):
+        assert restored(workdir, item) == restored(undisturbed, item)
+    assert untimed(workdir) == untimed(undisturbed)
+
+
+def restored(workdir, item):
+    """Return the bytes of every array of the last checkpoint, read in a fresh way."""
+    code = (
+        "import sys, jax, numpy as np, orbax.checkpoint as ocp\n"
+        "tree = ocp.StandardCheckpointer().restore(sys.argv[1])\n"
+        "for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:\n"
+        "    key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)\n"
+        "    x = np.asarray(jax.random.key_data(x) if key else x)\n"
+        "    print(jax.tree_util.keystr(path), x.dtype, x.shape, x.tobytes().hex())\n"
+    )
+    step = find(workdir / "checkpoints")[-1].step
+    status, out, err = run("-c", code, str(workdir / "checkpoints" / f"{step}" / item))
+    assert status == 0, err
+    assert out.count("\n") > 2
+    return out
+
+
+def untimed(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
+
+
+def test_a_complete_run_is_said_to_be(undisturbed, hopper_file):
+    status, out, _ = run("launch.py", *arguments(undisturbed, hopper_file))
+    assert status == 0
+    assert "this run is complete, with 400 updates" in out
+
+
+def test_evaluate(undisturbed):
+    command = ["-m", "dt_jax.evaluate", str(undisturbed)]
+    status, out, err = run(*command, "--target_returns=40,3.5", "--episodes=3")
+    assert status == 0, err
+    for part in ("hopper.hdf5", "last checkpoint", "after 400 updates", "40", "3.5"):
+        assert part in " ".join(out.split())
+    assert "no checkpoint '7'" in refusal(*command, "--checkpoint=7")
+    assert "target_returns=a" in refusal(*command, "--target_returns=a")
+    assert "observations of 11 and actions of 3 numbers" in refusal(
+        *command, "--env_name=halfcheetah-medium-v2"
+    )
+
+
+def test_evaluate_without_a_run(tmp_path):
+    line = refusal("-m", "dt_jax.evaluate", str(tmp_path))
+    assert line.startswith("evaluate.py: error: ")
+    assert "is it the folder of a run" in line.replace(
+        f"is {tmp_path} the", "is it the"
+    )
+
+
+def test_no_network_names_the_file_and_its_place(tmp_path):
+    line = refusal(
+        "launch.py",
+        "--config=configs/hopper.py:medium",
+        f"--workdir={tmp_path / 'run'}",
+        DT_JAX_DATA=str(tmp_path / "cache"),
+        http_proxy="http://127.0.0.1:9",  # nobody there
+    )
+    assert "hopper_medium-v2.hdf5" in line
+    assert str(tmp_path / "cache" / "hopper_medium-v2.hdf5") in line
+    assert not (tmp_path / "run").exists()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_environment_that_is_not_built_yet(tmp_path, hopper_file):
+    file = tmp_path / "antmaze.hdf5"
+    with h5py.File(file, "w") as out:
+        for key, shape in [("observations", (9, 29)), ("actions", (9, 8))]:
+            out[key] = [[0.5] * shape[1]] * shape[0]
+        for key in ("rewards", "terminals", "timeouts"):
+            out[key] = [0.0] * 8 + [1.0]
+    line = refusal(
+        "launch.py",
+        "--config=configs/antmaze.py",
+        f"--config.data_path={file}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert "antmaze-umaze-v2 cannot be evaluated" in line
+    assert "--config.env_name=None" in line
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, hopper_file):
+    (tmp_path / "file").write_text("in the way")
+    line = refusal("launch.py", *arguments(tmp_path / "file" / "run", hopper_file))
+    assert "file/run" in line
+    assert "Not a directory" in line
+
+
+def test_bad_data_is_told_with_its_file(tmp_path):
+    file = tmp_path / "notes.hdf5"
+    file.write_text("not HDF5")
+    line = refusal("launch.py", *arguments(tmp_path / "run", file))
+    assert f"{file} is not an HDF5 file" in line
+    assert not (tmp_path / "run").exists()

@@ -106,6 +106,18 @@ def for_dataset(env_name: str, **changes: Any) -> ml_collections.ConfigDict:
     return config
 
 
+def for_locomotion(
+    body: str, dataset: str, targets: Sequence[float], demo_targets: Sequence[float]
+) -> ml_collections.ConfigDict:
+    """Return CORL's hyper-parameters for a body's D4RL dataset, ours for its `demo`."""
+    check_dataset(dataset, ("medium", "medium-replay", "medium-expert", "demo"))
+    if dataset == "demo":
+        return for_dataset(f"{body}-demo", **LAPTOP, target_returns=tuple(demo_targets))
+    return for_dataset(
+        f"{body}-{dataset}-v2", **LARGE_BATCH, target_returns=tuple(targets)
+    )
+
+
 def check_dataset(dataset: str, known: Sequence[str]) -> None:
     """Raise ValueError, naming the nearest, if `dataset` is none of `known`."""
     if dataset not in known:

@@ -16,20 +16,12 @@ Our own times: not measured.
 
 from configs import default
 
-DATASETS = ("medium", "medium-replay", "medium-expert", "demo")
-
 
 def get_config(dataset: str = "medium"):
-    """Return CORL's hyper-parameters for `dataset`, ours for `demo`."""
-    default.check_dataset(dataset, DATASETS)
-    if dataset == "demo":
-        return default.for_dataset(
-            "halfcheetah-demo",
-            **default.LAPTOP,
-            target_returns=(2600.0, 1600.0, 1300.0, 200.0),
-        )
-    return default.for_dataset(
-        f"halfcheetah-{dataset}-v2",
-        **default.LARGE_BATCH,
-        target_returns=(12000.0, 6000.0),
+    """Return the configuration for `dataset`."""
+    return default.for_locomotion(
+        "halfcheetah",
+        dataset,
+        targets=(12000.0, 6000.0),
+        demo_targets=(4000.0, 2900.0, 1700.0, 400.0),
     )

@@ -16,20 +16,12 @@ Our own times: not measured.
 
 from configs import default
 
-DATASETS = ("medium", "medium-replay", "medium-expert", "demo")
-
 
 def get_config(dataset: str = "medium"):
-    """Return CORL's hyper-parameters for `dataset`, ours for `demo`."""
-    default.check_dataset(dataset, DATASETS)
-    if dataset == "demo":
-        return default.for_dataset(
-            "hopper-demo",
-            **default.LAPTOP,
-            target_returns=(2800.0, 1800.0, 1100.0, 400.0),
-        )
-    return default.for_dataset(
-        f"hopper-{dataset}-v2",
-        **default.LARGE_BATCH,
-        target_returns=(3600.0, 1800.0),
+    """Return the configuration for `dataset`."""
+    return default.for_locomotion(
+        "hopper",
+        dataset,
+        targets=(3600.0, 1800.0),
+        demo_targets=(3400.0, 2400.0, 1250.0, 400.0),
     )

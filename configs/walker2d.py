@@ -16,20 +16,12 @@ Our own times: not measured.
 
 from configs import default
 
-DATASETS = ("medium", "medium-replay", "medium-expert", "demo")
-
 
 def get_config(dataset: str = "medium"):
-    """Return CORL's hyper-parameters for `dataset`, ours for `demo`."""
-    default.check_dataset(dataset, DATASETS)
-    if dataset == "demo":
-        return default.for_dataset(
-            "walker2d-demo",
-            **default.LAPTOP,
-            target_returns=(2000.0, 1000.0, 700.0, 400.0),
-        )
-    return default.for_dataset(
-        f"walker2d-{dataset}-v2",
-        **default.LARGE_BATCH,
-        target_returns=(5000.0, 2500.0),
+    """Return the configuration for `dataset`."""
+    return default.for_locomotion(
+        "walker2d",
+        dataset,
+        targets=(5000.0, 2500.0),
+        demo_targets=(2200.0, 750.0, 500.0, 400.0),
     )

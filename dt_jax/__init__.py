@@ -1,1 +1,17 @@
 """The Decision Transformer for offline reinforcement learning, in JAX."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dt_jax.policy import Policy
+
+__all__ = ["Policy"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Policy` when it is asked for: what stands behind it takes seconds."""
+    if name == "Policy":
+        from dt_jax.policy import Policy
+
+        return Policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

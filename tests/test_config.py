@@ -234,7 +234,7 @@ def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
     [
         ("--config=configs/hoper.py", ["configs/hoper.py", "nearest: hopper.py"]),
         ("--config=hopper:medium", ["'hopper'", "nearest: hopper.py"]),
-        ("--config=launch/", ["launch/", "hopper.py"]),
+        ("--config=configs/", ["configs/", "hopper.py"]),
         ("--config=configs/hopper.py:medum", ["medum", "nearest: medium"]),
         ("--config=configs/hopper.py:", ["unknown dataset ''", "medium-replay"]),
         ("--config=configs/pen.py:zzz", ["zzz", "human, cloned, expert"]),

@@ -4,6 +4,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,13 @@ class ProgressReport:
                 f"step {step}/{self._total}  loss {loss}  {rate:.0f} updates/s  "
                 f"about {left:.0f} s of updates left"
             )
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Say on the bar what is done meanwhile."""
+        self._bar.update(self._task, description=what)
+        yield
+        self._bar.update(self._task, description="training")
 
     def say(self, message: str) -> None:
         """Print a line, above the bar if there is one."""

@@ -20,9 +20,11 @@ _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
 
 def data_label(config: Any, dataset: dict[str, Any]) -> str:
     """Return what the scores were reached on, as every table and picture names it."""
-    if config["data_path"] is not None:
-        return f"{dataset['source']} (scored as {config['env_name']})"
-    return str(config["env_name"])
+    if config["env_name"] is None:
+        return dataset["source"]
+    if config["data_path"] is None:
+        return config["env_name"]
+    return f"{dataset['source']} (scored as {config['env_name']})"
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:

@@ -223,7 +223,8 @@ class Trainer:
         self._clock, self._clock_step = time.perf_counter(), step
 
     def _evaluate(self, evaluator: Evaluator, step: int) -> Evaluation:
-        evaluation = evaluator(self._state.params)
+        with self._report.doing("evaluating"):
+            evaluation = evaluator(self._state.params)
         evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
             self._report.say(

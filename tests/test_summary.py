@@ -41,6 +41,8 @@ def test_foreign_data_is_named_beside_the_score():
     assert (
         summary.data_label(config, DATASET) == "mine.hdf5 (scored as hopper-medium-v2)"
     )
+    config = {"data_path": "a/mine.hdf5", "env_name": None}
+    assert summary.data_label(config, DATASET) == "mine.hdf5"
     config = {"data_path": None, "env_name": "hopper-demo"}
     assert summary.data_label(config, DATASET) == "hopper-demo"
 

@@ -104,7 +104,15 @@ def _draw_returns(
 ) -> None:
     targets, returns = evaluation.target_returns, evaluation.returns
     every = np.repeat(targets, returns.shape[1])
-    axes.scatter(every, returns.ravel(), s=8, color=_BLUE, alpha=0.25, linewidths=0)
+    axes.scatter(
+        every,
+        returns.ravel(),
+        s=18,
+        color=_BLUE,
+        alpha=0.35,
+        linewidths=0,
+        label="achieved, each episode",
+    )
     order = np.argsort(targets)
     means = returns.mean(axis=1)
     axes.plot(

@@ -20,10 +20,10 @@ _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
 
 def data_label(config: Any, dataset: dict[str, Any]) -> str:
     """Return what the scores were reached on, as every table and picture names it."""
-    if config["env_name"] is None:
-        return dataset["source"]
     if config["data_path"] is None:
         return config["env_name"]
+    if config["env_name"] is None or not config["eval_episodes"]:
+        return dataset["source"]
     return f"{dataset['source']} (scored as {config['env_name']})"
 
 
@@ -94,7 +94,8 @@ def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
 def _draw_loss(axes: plt.Axes, rows: list[dict[str, Any]]) -> None:
     rows = [row for row in rows if "train_loss" in row]
     steps, losses = ([row[key] for row in rows] for key in ("step", "train_loss"))
-    axes.plot(steps, losses, color=_BLUE, linewidth=1)
+    marker = "o" if len(steps) < 5 else None  # a line needs two of them
+    axes.plot(steps, losses, color=_BLUE, linewidth=1, marker=marker)
     axes.set(xlabel="updates", ylabel="training loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
 

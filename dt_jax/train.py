@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from dt_jax import datasets, registry, summary
+from dt_jax import datasets, envs, registry, summary
 from dt_jax.agents.decision_transformer import (
     DecisionTransformerAgent,
     Metrics,
@@ -46,6 +46,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
       UserError: the data, the environment or the run in `workdir` doesn't fit the
         configuration, or the loss is no longer finite.
     """
+    if _is_evaluated(config):
+        envs.check_built(registry.lookup(config.env_name))
     last = last_checkpoint(workdir, config)
     if last and last[0].step >= config.update_steps:
         checkpoint, record = last
@@ -235,10 +237,14 @@ class Trainer:
         return evaluation
 
 
+def _is_evaluated(config: ConfigDict) -> bool:
+    return config.env_name is not None and config.eval_episodes > 0
+
+
 def _make_evaluator(
     config: ConfigDict, agent: DecisionTransformerAgent
 ) -> Evaluator | None:
-    if config.env_name is None or config.eval_episodes == 0:
+    if not _is_evaluated(config):
         return None
     return Evaluator(
         agent,

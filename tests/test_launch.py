@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import pytest
 
 from dt_jax.checkpoint import find
@@ -156,21 +155,17 @@ def test_no_network_names_the_file_and_its_place(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_environment_that_is_not_built_yet(tmp_path, hopper_file):
-    file = tmp_path / "antmaze.hdf5"
-    with h5py.File(file, "w") as out:
-        for key, shape in [("observations", (9, 29)), ("actions", (9, 8))]:
-            out[key] = [[0.5] * shape[1]] * shape[0]
-        for key in ("rewards", "terminals", "timeouts"):
-            out[key] = [0.0] * 8 + [1.0]
+def test_an_environment_that_is_not_built_yet(tmp_path):
+    """Said before anything is downloaded."""
     line = refusal(
         "launch.py",
         "--config=configs/antmaze.py",
-        f"--config.data_path={file}",
         f"--workdir={tmp_path / 'run'}",
+        DT_JAX_DATA=str(tmp_path / "cache"),
     )
     assert "antmaze-umaze-v2 cannot be evaluated" in line
-    assert "--config.env_name=None" in line
+    assert "--config.eval_episodes=0" in line
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_folder_that_may_not_be_written(tmp_path, hopper_file):

@@ -41,7 +41,7 @@ def test_foreign_data_is_named_beside_the_score():
     assert (
         summary.data_label(config, DATASET) == "mine.hdf5 (scored as hopper-medium-v2)"
     )
-    config = {"data_path": "a/mine.hdf5", "env_name": None}
+    config = {"data_path": "a/mine.hdf5", "env_name": None, "eval_episodes": 5}
     assert summary.data_label(config, DATASET) == "mine.hdf5"
     config = {"data_path": None, "env_name": "hopper-demo"}
     assert summary.data_label(config, DATASET) == "hopper-demo"

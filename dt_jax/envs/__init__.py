@@ -16,18 +16,23 @@ _ENVPOOL_IDS = {
 }
 
 
+def check_built(spec: DatasetSpec) -> None:
+    """Raise a UserError if the environment of `spec` is not built yet."""
+    if spec.family not in _ENVPOOL_IDS:
+        raise UserError(
+            f"{spec.name} cannot be evaluated: there is no {spec.family} environment "
+            "yet; --config.eval_episodes=0 trains without evaluation, and "
+            f"{', '.join(_ENVPOOL_IDS)} can be evaluated"
+        )
+
+
 def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
     """Build the environment that `spec` is scored in, one episode for each seed.
 
     Raises:
       UserError: the environments of this family are not built yet.
     """
-    if spec.family not in _ENVPOOL_IDS:
-        raise UserError(
-            f"{spec.name} cannot be evaluated: there is no {spec.family} environment "
-            "yet; --config.env_name=None --config.data_path=FILE trains without "
-            f"evaluation, and {', '.join(_ENVPOOL_IDS)} can be evaluated"
-        )
+    check_built(spec)
     return EnvPoolEnv(_ENVPOOL_IDS[spec.family], seeds, spec.max_episode_steps)
 
 
@@ -49,4 +54,4 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
         draws *= 2
 
 
-__all__ = ["BatchedEnv", "episode_seeds", "make"]
+__all__ = ["BatchedEnv", "check_built", "episode_seeds", "make"]

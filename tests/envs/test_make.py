@@ -20,7 +20,7 @@ def test_every_dataset_has_its_environment_or_one_clear_line(name):
         envs.make(spec, seeds=[0])
     line = str(error.value)
     assert line.startswith(f"{name} cannot be evaluated: there is no {spec.family} ")
-    assert "--config.env_name=None" in line
+    assert "--config.eval_episodes=0" in line
     assert "\n" not in line
 
 

@@ -37,14 +37,14 @@ def test_table_gives_mean_and_standard_error():
 
 
 def test_foreign_data_is_named_beside_the_score():
-    config = {"data_path": "a/mine.hdf5", "env_name": "hopper-medium-v2"}
-    assert (
-        summary.data_label(config, DATASET) == "mine.hdf5 (scored as hopper-medium-v2)"
-    )
-    config = {"data_path": "a/mine.hdf5", "env_name": None, "eval_episodes": 5}
-    assert summary.data_label(config, DATASET) == "mine.hdf5"
-    config = {"data_path": None, "env_name": "hopper-demo"}
-    assert summary.data_label(config, DATASET) == "hopper-demo"
+    def label(**changes):
+        config = {"data_path": "a/mine.hdf5", "env_name": "hopper-demo"}
+        return summary.data_label(config | {"eval_episodes": 5} | changes, DATASET)
+
+    assert label() == "mine.hdf5 (scored as hopper-demo)"
+    assert label(eval_episodes=0) == "mine.hdf5"
+    assert label(env_name=None) == "mine.hdf5"
+    assert label(data_path=None) == "hopper-demo"
 
 
 def test_the_newest_evaluation_is_shown(tmp_path):

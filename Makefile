@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python launch.py
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

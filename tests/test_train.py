@@ -104,7 +104,7 @@ def test_a_complete_run_says_so_and_is_left_alone(finished, small_config, capsys
     train_and_evaluate(small_config, finished)
     out = capsys.readouterr().out
     assert "this run is complete, with 8 updates" in out
-    assert "hopper.hdf5 (scored as" in "".join(out.split("\n"))
+    assert "after 8 updates" in out  # the table
     assert arrays(finished) == before
 
 
@@ -139,10 +139,9 @@ def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
     assert ("schedule is recomputed" in out) == (schedule == "warmup_cosine")
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
-    whole = changed(config, update_steps=12)
-    train_and_evaluate(whole, tmp_path / "whole")
-    same = arrays(tmp_path / "run") == arrays(tmp_path / "whole")
-    assert same == (schedule == "warmup_constant")
+    if schedule == "warmup_constant":  # as if it had been as long from the start
+        train_and_evaluate(changed(config, update_steps=12), tmp_path / "whole")
+        assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")
 
 
 def test_batches_are_the_same_for_any_number_of_workers(

@@ -18,13 +18,13 @@ MEAN = RNG.normal(size=S).astype(np.float32)
 STD = RNG.uniform(0.5, 2, S).astype(np.float32)
 
 
-def make_agent(dropout=0.0):
+def make_agent(dropout=0.0, num_layers=2):
     model = DecisionTransformer(
         action_size=A,
         seq_len=T,
         episode_len=LIMIT,
         embedding_dim=8,
-        num_layers=2,
+        num_layers=num_layers,
         num_heads=2,
         attention_dropout=dropout,
         residual_dropout=dropout,
@@ -113,7 +113,7 @@ def test_act_gives_what_corls_unpadded_short_contexts_give():
 
 
 def make_training(dropout=0.1, seed=0):
-    agent = make_agent(dropout)
+    agent = make_agent(dropout, num_layers=1)  # its dropout takes long to compile
     schedule = make_schedule("warmup_cosine", 1e-2, 3, 10)
     optimizer = make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25)
     update = make_update(agent, optimizer, schedule)

@@ -97,6 +97,8 @@ def test_identity_is_that_of_the_file(raw, write_hdf5):
         "num_transitions": 66,
         "num_trajectories": 8,
         "dropped_tail": 5,
+        "return_mean": float(dataset.trajectories.episode_returns.mean()),
+        "return_best": float(dataset.trajectories.episode_returns.max()),
     }
     assert json.loads(json.dumps(dataset.identity())) == dataset.identity()
 

@@ -11,7 +11,6 @@ sizes, the dataset's identity and the version of this format.
 import hashlib
 import json
 import logging
-import math
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -85,21 +84,22 @@ class CheckpointWriter:
         self._folder = folder.resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
         whole = {str(checkpoint.step) for checkpoint in find(folder)}
-        for path in self._folder.iterdir():
-            if path.is_dir() and path.name not in whole:
+        for path in self._folder.glob("[0-9]*"):  # and nothing that is not ours
+            step, dot, rest = path.name.partition(".")
+            ours = step.isdecimal() and (not dot or rest.startswith("orbax"))
+            if path.is_dir() and ours and path.name not in whole:
                 shutil.rmtree(path)
         newest = checkpoint_managers.LatestN(keep)
         best = checkpoint_managers.BestN(
-            get_metric_fn=lambda metrics: metrics["score"],
-            n=1,
-            keep_checkpoints_without_metrics=False,
+            get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
         )
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
+                best_fn=_score,  # else Orbax forgets the scores when a run goes on
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                     [newest, best]
-                )
+                ),
             ),
         )
         self._unconfirmed: tuple[int, float | None] | None = None
@@ -142,7 +142,7 @@ class CheckpointWriter:
         manifest = {"step": step, "score": score, "files": _hashes(self._folder, step)}
         write_text(self._folder / f"{step}.json", json.dumps(manifest, indent=1))
         self._unconfirmed = None
-        for path in self._folder.glob("*.json"):  # of what Orbax has deleted since
+        for path in _manifests(self._folder):  # of what Orbax has deleted since
             if not (self._folder / path.stem).is_dir():
                 path.unlink()
 
@@ -161,17 +161,21 @@ def find(folder: Path) -> list[Checkpoint]:
     its manifest is warned about and left out.
     """
     found = []
-    for path in folder.glob("*.json"):
-        manifest = json.loads(path.read_text())
-        if manifest["files"] == _hashes(folder, manifest["step"]):
-            found.append(
-                Checkpoint(folder.resolve(), manifest["step"], manifest["score"])
-            )
-        elif (folder / path.stem).is_dir():
-            warnings.warn(
-                f"{folder / path.stem}: not the files that were saved; not used",
-                stacklevel=2,
-            )
+    for path in _manifests(folder):
+        step = int(path.stem)
+        try:
+            manifest = json.loads(path.read_text())
+            if manifest["files"] == _hashes(folder, step):
+                found.append(Checkpoint(folder.resolve(), step, manifest["score"]))
+                continue
+        except (ValueError, TypeError, KeyError):
+            why = "its manifest can't be read"
+        except FileNotFoundError:  # being deleted by a run that goes on meanwhile
+            continue
+        else:
+            why = "its files are not those that were saved"
+        if (folder / path.stem).is_dir():
+            warnings.warn(f"{folder / path.stem} is not used: {why}", stacklevel=2)
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -190,9 +194,10 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
     if which == "last":
         return found[-1]
     if which == "best":
-        return max(
-            found, key=lambda c: (-math.inf if c.score is None else c.score, c.step)
-        )
+        scored = [c for c in found if c.score is not None]
+        if not scored:
+            raise UserError(f"no checkpoint in {folder} was made at an evaluation")
+        return max(scored, key=lambda c: (c.score, c.step))
     for checkpoint in found:
         if str(checkpoint.step) == str(which):
             return checkpoint
@@ -200,6 +205,14 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
     raise UserError(
         f"no checkpoint {which!r} in {folder}; there are: last, best, {steps}"
     )
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def _manifests(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.json") if path.stem.isdecimal()]
 
 
 def _on_first_device(like: Any) -> ocp.args.StandardRestore:

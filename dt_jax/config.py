@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -205,7 +205,20 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """Return the configuration that `to_json` wrote, locked; its lists were tuples."""
-    values = json.loads(text)
+    return from_dict(json.loads(text))
+
+
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+    """Return the configuration whose keys and values JSON gave back, locked.
+
+    Raises:
+      UserError: a key is missing.
+    """
+    if missing := RULES.keys() - values:
+        raise UserError(
+            f"a configuration without {', '.join(sorted(missing))}: it was written by "
+            "another version of dt_jax"
+        )
     return ConfigDict(
         {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     ).lock()

@@ -1,6 +1,5 @@
 """A trained Decision Transformer, ready to act in any loop."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 
 from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
 from dt_jax.checkpoint import choose
-from dt_jax.config import from_json
+from dt_jax.config import from_dict
 from dt_jax.types import Array, Params
 
 
@@ -25,7 +24,7 @@ def restore(
     checkpoint = choose(workdir / "checkpoints", which)
     record = checkpoint.record()
     agent = DecisionTransformerAgent.from_config(
-        from_json(json.dumps(record["config"])),
+        from_dict(record["config"]),
         np.asarray(record["state_mean"], np.float32),
         np.asarray(record["state_std"], np.float32),
         record["action_size"],
@@ -104,18 +103,17 @@ class Policy:
         if self._context is None:
             raise ValueError("call reset(target_returns) before the first act()")
         n = len(self._lengths)
-        if rewards is None and self._lengths.any():
-            raise ValueError("rewards: needed from the second step of an episode on")
         observations = self._checked(
             "observations", observations, (n, len(self.agent.state_mean))
         )
-        rewards = self._checked(
-            "rewards", np.zeros(n) if rewards is None else rewards, (n,)
-        )
+        no_rewards = rewards is None
+        rewards = self._checked("rewards", np.zeros(n) if no_rewards else rewards, (n,))
         ended = self._checked("done", np.zeros(n) if done is None else done, (n,)) != 0
-        self._lengths = np.where(ended, 0, self._lengths) + 1
+        seen = np.where(ended, 0, self._lengths)
+        if no_rewards and seen.any():
+            raise ValueError("rewards: needed from the second step of an episode on")
         limit = self.agent.model.episode_len
-        if self._lengths.max() > limit:
+        if seen.max() == limit:
             raise ValueError(
                 f"an episode is longer than the {limit} steps (episode_len) of "
                 "training: pass done where one has ended, or reset()"
@@ -123,6 +121,7 @@ class Policy:
         self._context, actions = self._act(
             self._params, self._context, observations, rewards, ended
         )
+        self._lengths = seen + 1
         actions = np.array(actions)
         return actions[0] if self._single else actions
 

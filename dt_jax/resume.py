@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dt_jax.checkpoint import Checkpoint, find
+from dt_jax.config import from_dict
 from dt_jax.errors import UserError
 
 # What a run may go on with differently: none of it bears on the updates done so far.
@@ -42,11 +43,11 @@ def last_checkpoint(
     if not checkpoints:
         return None
     record = checkpoints[-1].record()
-    before, now = record["config"], _as_json(config.to_dict())
+    before = from_dict(record["config"])
     changed = [
-        f"{key} {before[key]} -> {now[key]}"
-        for key in now
-        if key not in MAY_CHANGE and before[key] != now[key]
+        f"{key} {before[key]} -> {config[key]}"
+        for key in config
+        if key not in MAY_CHANGE and before[key] != config[key]
     ]
     if changed:
         raise UserError(
@@ -63,8 +64,3 @@ def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
             f"{workdir} was trained on {before['source']}, and the content of "
             f"{now['source']} is another: restore the file, or choose another --workdir"
         )
-
-
-def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values as JSON gives them back."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -60,6 +60,35 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
     assert choose(tmp_path, 4).step == choose(tmp_path, "4").step == 4
 
 
+def test_the_best_is_kept_when_a_run_goes_on(tmp_path):
+    write(tmp_path, 1, 2, keep=2, scores=(9.0, 1.0))
+    write(tmp_path, 3, 4, keep=2, scores=(2.0, None))
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 3, 4]
+
+
+def test_the_best_needs_an_evaluation(tmp_path):
+    write(tmp_path, 1)
+    with pytest.raises(UserError, match="was made at an evaluation"):
+        choose(tmp_path, "best")
+
+
+def test_foreign_files_are_left_alone(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes.json").write_text("mine")
+    (tmp_path / "7.txt").mkdir()
+    write(tmp_path, 1)
+    assert {"notes", "notes.json", "7.txt"} < {path.name for path in tmp_path.iterdir()}
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"files": {}}'])
+def test_a_manifest_that_cannot_be_read(tmp_path, text):
+    write(tmp_path, 1, 2)
+    (tmp_path / "2.json").write_text(text)
+    with pytest.warns(UserWarning, match="2 is not used"):
+        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+
+
 def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
     step = jax.jit(lambda p: jax.tree.map(lambda x: x + 1, p), donate_argnums=0)
     params = {"kernel": jnp.zeros(1_000_000)}
@@ -98,7 +127,7 @@ def test_changed_files_are_found_out(tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"2: not the files that were saved"):
+    with pytest.warns(UserWarning, match="2 is not used: its files are not"):
         assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
 
 

@@ -1,9 +1,11 @@
 """Errors that a user can cause, told in one line and without a traceback."""
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -15,6 +17,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UserErrors; flags may not be shortened."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Tell a mistake on the command line."""
+        raise UserError(f"{message}; see --help")
 
 
 def exit_with_one_line(main: Callable[[], None]) -> None:

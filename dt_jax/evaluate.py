@@ -1,6 +1,5 @@
 """Evaluate a trained run: python -m dt_jax.evaluate runs/hopper --episodes=50."""
 
-import argparse
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -8,7 +7,7 @@ from rich.console import Console
 
 from dt_jax import registry
 from dt_jax.config import from_json, override, prepare_backend, validate
-from dt_jax.errors import UserError, exit_with_one_line
+from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
 from dt_jax.policy import restore
 from dt_jax.summary import data_label, evaluation_table
@@ -36,14 +35,15 @@ def main() -> None:
         agent, spec, config.target_returns, config.eval_episodes, config.eval_seed
     )
     title = (
-        f"{data_label(config, record['dataset'])}, {args.checkpoint} checkpoint "
+        f"{data_label(record['config'], record['dataset'], config.env_name)}, "
+        f"{args.checkpoint} checkpoint "
         f"of {args.workdir}, after {record['step']} updates"
     )
     Console().print(evaluation_table(evaluator(params), title))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="python -m dt_jax.evaluate",
         description="Evaluate a checkpoint of a run. What is not given is as the run's "
         "configuration has it.",

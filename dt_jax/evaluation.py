@@ -65,6 +65,26 @@ class Evaluation:
             return cls(**arrays)
 
 
+def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
+    """Return the step and the episodes of a run's newest evaluation, if any."""
+    files = {int(path.stem): path for path in _files(workdir)}
+    if not files:
+        return None
+    step = max(files)
+    return step, Evaluation.load(files[step])
+
+
+def forget_evaluations_after(step: int, workdir: Path) -> None:
+    """Delete the evaluations that a run which goes on from `step` has lost."""
+    for path in _files(workdir):
+        if int(path.stem) > step:
+            path.unlink()
+
+
+def _files(workdir: Path) -> list[Path]:
+    return [path for path in (workdir / "eval").glob("*.npz") if path.stem.isdecimal()]
+
+
 class Evaluator:
     """Plays all episodes of all targets at once, on one device."""
 

@@ -81,15 +81,20 @@ def _load(reference: str, shipped: Path) -> ConfigDict:
         hint = did_you_mean(Path(path).name, (file.name for file in files))
         where = os.path.relpath(shipped)
         raise UserError(f"no config file {path!r} (ours are in {where}/); {hint}")
-    get_config = runpy.run_path(path).get("get_config")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+    except SyntaxError as error:
+        raise UserError(f"{path}: {error}") from None
     if get_config is None:
         raise UserError(f"{path} is no config file: it defines no get_config()")
     if colon and not inspect.signature(get_config).parameters:
         raise UserError(f"{path} takes no dataset: leave out ':{dataset}'")
     try:
         config = get_config(dataset) if colon else get_config()
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() returns no ConfigDict, but {config!r}")
     for key in config:
         if key not in RULES:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, RULES)}")

@@ -90,13 +90,13 @@ class ProgressReport:
             return
         loss = f"{metrics['train_loss']:.4f}"
         rate = metrics["steps_per_second"]
-        self._bar.update(self._task, completed=step, loss=loss, rate=f"{rate:.0f}")
+        self._bar.update(self._task, completed=step, loss=loss, rate=f"{rate:.3g}")
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (self._total - step) / rate
             self.say(
-                f"step {step}/{self._total}  loss {loss}  {rate:.0f} updates/s  "
+                f"step {step}/{self._total}  loss {loss}  {rate:.3g} updates/s  "
                 f"about {left:.0f} s of updates left"
             )
 

@@ -11,7 +11,8 @@ from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
 from dt_jax.envs.base import BatchedEnv, EnvState
 from dt_jax.types import Array, Params, Step
 
-# Timesteps between two looks at whether every episode has ended.
+# Timesteps in a scan. The while_loop around it looks whether there is more to play;
+# the longer the chunk, the rarer that look, and the more idle turns at the end.
 CHUNK = 25
 
 

@@ -1,30 +1,36 @@
 """What a run came to: a table on the terminal, a picture in its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.evaluation import Evaluation
+from dt_jax.evaluation import Evaluation, last_evaluation
 from dt_jax.files import replacing
 from dt_jax.metrics import read_metrics
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 
 _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
 
 
-def data_label(config: Any, dataset: dict[str, Any]) -> str:
-    """Return what the scores were reached on, as every table and picture names it."""
-    if config["data_path"] is None:
+def data_label(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], scored_as: str | None
+) -> str:
+    """Return what scores were reached on, as every table and picture names it.
+
+    Args:
+      config: the run's.
+      dataset: its identity.
+      scored_as: the env_name of the evaluation, if there was one.
+    """
+    if config["data_path"] is None and scored_as in (None, config["env_name"]):
         return config["env_name"]
-    if config["env_name"] is None or not config["eval_episodes"]:
-        return dataset["source"]
-    return f"{dataset['source']} (scored as {config['env_name']})"
+    trained_on = dataset["source"] if config["data_path"] else config["env_name"]
+    return f"{trained_on} (scored as {scored_as})" if scored_as else trained_on
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
@@ -35,7 +41,9 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     count = evaluation.returns.shape[1]
 
     def with_error(values: np.ndarray, digits: int) -> str:
-        error = values.std() / np.sqrt(count)
+        if count == 1:
+            return f"{values.mean():.{digits}f}"
+        error = values.std(ddof=1) / np.sqrt(count)
         return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
     for k, target in enumerate(evaluation.target_returns):
@@ -47,15 +55,6 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
             str(count),
         )
     return table
-
-
-def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
-    """Return the step and the episodes of a run's newest evaluation, if any."""
-    files = {int(path.stem): path for path in (workdir / "eval").glob("[0-9]*.npz")}
-    if not files:
-        return None
-    step = max(files)
-    return step, Evaluation.load(files[step])
 
 
 def show(workdir: Path, label: str) -> None:
@@ -78,20 +77,19 @@ def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
       dataset: its identity, with the mean and the best return of its trajectories.
     """
     newest = last_evaluation(workdir)
-    figure, axes = plt.subplots(
-        1, 2 if newest else 1, figsize=(10 if newest else 5, 4), layout="constrained"
+    panels = 2 if newest else 1
+    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
+    _draw_loss(
+        figure.add_subplot(1, panels, 1), read_metrics(workdir / "metrics.jsonl")
     )
-    axes = np.atleast_1d(axes)
-    _draw_loss(axes[0], read_metrics(workdir / "metrics.jsonl"))
     if newest:
-        _draw_returns(axes[1], *newest, dataset)
+        _draw_returns(figure.add_subplot(1, panels, 2), *newest, dataset)
     figure.suptitle(label)
     with replacing(workdir / "summary.png") as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
 
 
-def _draw_loss(axes: plt.Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_loss(axes: Axes, rows: list[dict[str, Any]]) -> None:
     rows = [row for row in rows if "train_loss" in row]
     steps, losses = ([row[key] for row in rows] for key in ("step", "train_loss"))
     marker = "o" if len(steps) < 5 else None  # a line needs two of them
@@ -101,7 +99,7 @@ def _draw_loss(axes: plt.Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_returns(
-    axes: plt.Axes, step: int, evaluation: Evaluation, dataset: dict[str, Any]
+    axes: Axes, step: int, evaluation: Evaluation, dataset: dict[str, Any]
 ) -> None:
     targets, returns = evaluation.target_returns, evaluation.returns
     every = np.repeat(targets, returns.shape[1])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 from dt_jax import datasets, envs, registry, summary
@@ -23,7 +24,12 @@ from dt_jax.data.prefetch import prefetch
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import Dataset
 from dt_jax.errors import UserError
-from dt_jax.evaluation import Evaluation, Evaluator
+from dt_jax.evaluation import (
+    Evaluation,
+    Evaluator,
+    forget_evaluations_after,
+    last_evaluation,
+)
 from dt_jax.files import write_text
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import make_optimizer, make_schedule
@@ -76,7 +82,8 @@ def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -
 
 
 def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    label = summary.data_label(config, dataset)
+    scored_as = config.env_name if last_evaluation(workdir) else None
+    label = summary.data_label(config, dataset, scored_as)
     summary.draw(workdir, label, dataset)
     summary.show(workdir, label)
 
@@ -119,6 +126,7 @@ class Trainer:
         )
         update = make_update(agent, optimizer, schedule)
         self._update = jax.jit(update, donate_argnums=0)
+        self._norm = jax.jit(optax.tree.norm)
         self._state: TrainState = jax.jit(
             lambda: init_train_state(agent, optimizer, config.train_seed)
         )()
@@ -135,6 +143,7 @@ class Trainer:
         """Make the updates that are left, and all that is due between them."""
         config, start = self._config, int(self._state.step)
         self._describe()
+        forget_evaluations_after(start, self._workdir)
         batches = prefetch(
             self._sampler.batch, range(start, config.update_steps), config.num_workers
         )
@@ -148,12 +157,15 @@ class Trainer:
             ProgressReport(config.update_steps, start) as self._report,
             closing(batches),
         ):
-            self._start_clock(start)
             if start == 0 and self._evaluator:  # of the untouched initialisation
                 self._after(0, [])
+            # Compiled before the clock starts, which is to measure updates.
+            traced = self._update.lower(self._state, self._sampler.batch(start))
+            update = traced.compile()
+            self._start_clock(start)
             unread = []  # metrics of updates, which may still be under way
             for step, batch in enumerate(batches, start + 1):
-                self._state, metrics = self._update(self._state, batch)
+                self._state, metrics = update(self._state, batch)
                 unread.append(metrics)
                 if self._logs(step) or self._evaluates(step) or self._saves(step):
                     self._after(step, unread)
@@ -194,6 +206,7 @@ class Trainer:
             self._start_clock(step)
         # Last, so that a run which goes on from here finds the row above.
         if self._saves(step):
+            self._check_params(step)
             self._writer.save(
                 step,
                 self._state.params,
@@ -212,14 +225,23 @@ class Trainer:
         for i, metrics in enumerate(read, step - len(read) + 1):
             loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise UserError(
-                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm}; "
-                    f"the checkpoints in {self._workdir} from before it are good. A "
-                    "smaller learning_rate or clip_grad may help, in a new --workdir"
+                raise self._diverged(
+                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm}"
                 )
-        seconds = time.perf_counter() - self._clock
         row = {name: float(value) for name, value in read[-1].items()}
+        seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
+
+    def _check_params(self, step: int) -> None:
+        """Raise a UserError rather than save parameters that are not finite."""
+        if not math.isfinite(self._norm(self._state.params)):
+            raise self._diverged(f"step {step}: a parameter is not finite any more")
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what}; the checkpoints in {self._workdir} from before it are good. A "
+            "smaller learning_rate or clip_grad may help, in a new --workdir"
+        )
 
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step

@@ -3,12 +3,14 @@
 B batch, T timesteps, L tokens (3T), D width, H heads, S state, A action, N episodes.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-import jax
 import numpy as np
 
-Array = jax.Array | np.ndarray
+if TYPE_CHECKING:  # dt_jax.data takes its types from here, and no JAX
+    import jax
+
+Array = Union["jax.Array", np.ndarray]
 Params = Any  # a nested dict of arrays, as Flax keeps it
 
 

@@ -29,8 +29,15 @@ def versions() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "back_end": jax.default_backend(),
         "git_revision": _git_revision(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return None
 
 
 def _git_revision() -> str | None:
@@ -46,6 +53,7 @@ def _git_revision() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "versions.py")  # not another's repository
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # installed, or no git here

@@ -4,7 +4,12 @@ import pytest
 
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.errors import UserError
-from dt_jax.evaluation import Evaluation, Evaluator
+from dt_jax.evaluation import (
+    Evaluation,
+    Evaluator,
+    forget_evaluations_after,
+    last_evaluation,
+)
 from dt_jax.registry import lookup
 
 SPEC = lookup("hopper-medium-v2")
@@ -73,6 +78,17 @@ def test_every_episode_is_kept(evaluator, params, tmp_path):
     for name, array in vars(evaluation).items():
         np.testing.assert_array_equal(getattr(loaded, name), array)
     assert [path.name for path in (tmp_path / "eval").iterdir()] == ["7.npz"]
+
+
+def test_the_newest_evaluation_is_found(evaluator, params, tmp_path):
+    assert last_evaluation(tmp_path) is None
+    for step in (0, 100, 20):
+        evaluator(params).save(tmp_path / "eval" / f"{step}.npz")
+    step, evaluation = last_evaluation(tmp_path)
+    assert step == 100
+    np.testing.assert_array_equal(evaluation.returns, evaluator(params).returns)
+    forget_evaluations_after(20, tmp_path)
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"0.npz", "20.npz"}
 
 
 def test_parameters_that_are_not_finite_are_told(evaluator, params):

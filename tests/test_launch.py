@@ -168,6 +168,18 @@ def test_an_environment_that_is_not_built_yet(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_device_is_chosen_before_the_back_end_starts(tmp_path, hopper_file):
+    """Also where the environment has named another: the config's wins."""
+    command = ["launch.py", *arguments(tmp_path / "run", hopper_file)]
+    if not any(Path("/dev").glob("nvidia*")):
+        line = refusal(*command, "--config.device=gpu")
+        assert "config.device=gpu: JAX finds no such device" in line
+        assert "requirements-cuda.txt" in line
+    code = "import jax, dt_jax.train; print(jax._src.xla_bridge._backends)"
+    status, out, err = run("-c", code)
+    assert (status, out) == (0, "{}\n"), err  # no import has started it
+
+
 def test_a_folder_that_may_not_be_written(tmp_path, hopper_file):
     (tmp_path / "file").write_text("in the way")
     line = refusal("launch.py", *arguments(tmp_path / "file" / "run", hopper_file))

@@ -30,30 +30,23 @@ def text(table):
 def test_table_gives_mean_and_standard_error():
     shown = text(summary.evaluation_table(make_evaluation(), "mine.hdf5"))
     assert "mine.hdf5" in shown
-    # std 100 over 2 episodes -> 70.7
-    assert "200.0 ± 70.7" in shown
-    assert "20.0 ± 7.1" in shown
-    assert "810.000 ± 7.071" in shown  # a small target is told with more digits
+    # 100 and 300: deviation 141.4, divided by √2
+    assert "200.0 ± 100.0" in shown
+    assert "20.0 ± 10.0" in shown
+    assert "810.000 ± 10.000" in shown  # a small target is told with more digits
 
 
 def test_foreign_data_is_named_beside_the_score():
-    def label(**changes):
-        config = {"data_path": "a/mine.hdf5", "env_name": "hopper-demo"}
-        return summary.data_label(config | {"eval_episodes": 5} | changes, DATASET)
+    def label(data_path, env_name, scored_as):
+        config = {"data_path": data_path, "env_name": env_name}
+        return summary.data_label(config, DATASET, scored_as)
 
-    assert label() == "mine.hdf5 (scored as hopper-demo)"
-    assert label(eval_episodes=0) == "mine.hdf5"
-    assert label(env_name=None) == "mine.hdf5"
-    assert label(data_path=None) == "hopper-demo"
-
-
-def test_the_newest_evaluation_is_shown(tmp_path):
-    assert summary.last_evaluation(tmp_path) is None
-    for step in (0, 100, 20):
-        make_evaluation().save(tmp_path / "eval" / f"{step}.npz")
-    step, evaluation = summary.last_evaluation(tmp_path)
-    assert step == 100
-    np.testing.assert_array_equal(evaluation.returns, make_evaluation().returns)
+    hopper, demo = "hopper-medium-v2", "hopper-demo"
+    assert label("a/mine.hdf5", hopper, hopper) == f"mine.hdf5 (scored as {hopper})"
+    assert label("a/mine.hdf5", hopper, None) == "mine.hdf5"
+    assert label("a/mine.hdf5", None, hopper) == f"mine.hdf5 (scored as {hopper})"
+    assert label(None, demo, demo) == label(None, demo, None) == demo
+    assert label(None, demo, hopper) == f"{demo} (scored as {hopper})"
 
 
 def test_picture_with_and_without_an_evaluation(tmp_path):

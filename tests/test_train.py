@@ -192,6 +192,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeyp
     assert [c.step for c in find(tmp_path / "run" / "checkpoints")] == [3]
 
 
+def test_parameters_that_are_not_finite_are_not_saved(small_config, tmp_path):
+    config = changed(
+        small_config, eval_episodes=0, learning_rate=1e38, warmup_steps=0, log_every=8
+    )
+    with pytest.raises(UserError, match=r"a parameter is not finite|the loss is"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert find(tmp_path / "run" / "checkpoints") == []
+
+
 def test_training_without_an_environment(small_config, tmp_path, capsys):
     config = changed(small_config, env_name=None)
     train_and_evaluate(config, tmp_path / "run")

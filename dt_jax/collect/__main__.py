@@ -1,6 +1,5 @@
 """Collect a demo dataset: python -m dt_jax.collect hopper-demo --out=hopper.hdf5."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ from rich.table import Table
 
 from dt_jax.collect.demo import collect_demo
 from dt_jax.collect.episodes import Episode
-from dt_jax.errors import exit_with_one_line
+from dt_jax.errors import OneLineParser, exit_with_one_line
 
 
 def main() -> None:
     """Collect as the command line says and print what came of it."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m dt_jax.collect",
         description="Collect a demo dataset in D4RL's HDF5 schema: the bundled linear "
         "policies at four levels of quality, in equal shares of steps.",

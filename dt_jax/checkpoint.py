@@ -26,8 +26,6 @@ from dt_jax.files import write_text
 
 FORMAT_VERSION = 1
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells every save
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -81,6 +79,8 @@ class CheckpointWriter:
           keep: how many of the newest to keep, at least 2: the newest does not count
             before its manifest is written.
         """
+        # Orbax tells of every save, and of each without a score.
+        logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = folder.resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
         whole = {str(checkpoint.step) for checkpoint in find(folder)}

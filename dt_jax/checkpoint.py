@@ -79,8 +79,8 @@ class CheckpointWriter:
           keep: how many of the newest to keep, at least 2: the newest does not count
             before its manifest is written.
         """
-        # Orbax tells of every save, and of each without a score.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax tells of every save; of one that fails, `confirm` does.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = folder.resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
         whole = {str(checkpoint.step) for checkpoint in find(folder)}
@@ -135,14 +135,17 @@ class CheckpointWriter:
 
     def confirm(self) -> None:
         """Wait for the save under way, and write its manifest."""
-        self._manager.wait_until_finished()  # raises what the save raised
         if self._unconfirmed is None:
             return
         step, score = self._unconfirmed
+        self._unconfirmed = None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # TensorStore's are ValueErrors, of many lines
+            raise UserError(_failed(self._folder, step, error)) from error
         manifest = {"step": step, "score": score, "files": _hashes(self._folder, step)}
         write_text(self._folder / f"{step}.json", json.dumps(manifest, indent=1))
-        self._unconfirmed = None
-        for path in _manifests(self._folder):  # of what Orbax has deleted since
+        for path in manifests(self._folder):  # of what Orbax has deleted since
             if not (self._folder / path.stem).is_dir():
                 path.unlink()
 
@@ -161,7 +164,7 @@ def find(folder: Path) -> list[Checkpoint]:
     its manifest is warned about and left out.
     """
     found = []
-    for path in _manifests(folder):
+    for path in manifests(folder):
         step = int(path.stem)
         try:
             manifest = json.loads(path.read_text())
@@ -175,7 +178,7 @@ def find(folder: Path) -> list[Checkpoint]:
         else:
             why = "its files are not those that were saved"
         if (folder / path.stem).is_dir():
-            warnings.warn(f"{folder / path.stem} is not used: {why}", stacklevel=2)
+            warnings.warn(f"{folder / path.stem} is not used: {why}", stacklevel=1)
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -207,12 +210,23 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
     )
 
 
+def manifests(folder: Path) -> list[Path]:
+    """Return the files that vouch for a checkpoint, whether it is whole or not."""
+    return [path for path in folder.glob("*.json") if path.stem.isdecimal()]
+
+
+def _failed(folder: Path, step: int, error: Exception) -> str:
+    """Return the one line about a save that failed."""
+    why = "no space left on the disk" if _is_full(folder) else str(error)[:200]
+    return f"the checkpoint of step {step} could not be saved in {folder}: {why}"
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < 1 << 20
+
+
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
-
-
-def _manifests(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.json") if path.stem.isdecimal()]
 
 
 def _on_first_device(like: Any) -> ocp.args.StandardRestore:

@@ -194,8 +194,8 @@ def _refused(key: str, value: Any, expected: str) -> UserError:
 def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
     """Return the run's folder: `workdir` if given, else one named after the run."""
     if workdir is not None:
-        return Path(workdir)
-    return Path(config.checkpoints_path or "runs") / config.name
+        return Path(workdir).expanduser()
+    return Path(config.checkpoints_path or "runs").expanduser() / config.name
 
 
 def to_json(config: ConfigDict) -> str:
@@ -205,7 +205,10 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """Return the configuration that `to_json` wrote, locked; its lists were tuples."""
-    return from_dict(json.loads(text))
+    try:
+        return from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UserError(f"a configuration that is no JSON: {error}") from None
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:

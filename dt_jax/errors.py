@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,6 +33,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def exit_with_one_line(main: Callable[[], None]) -> None:
     """Run `main`; a user's error becomes one line on stderr and exit status 2."""
+    warnings.showwarning = _warn_in_one_line
     try:
         main()
     except UserError as error:
@@ -43,11 +45,18 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         fail("interrupted", status=130)
 
 
-def fail(message: str, status: int) -> None:
+def fail(message: str, status: int) -> NoReturn:
     """Print `message` as this program's one error line and exit with `status`."""
+    _tell("error", message)
+    sys.exit(status)
+
+
+def _warn_in_one_line(message: Warning | str, *where: Any, **more: Any) -> None:
+    _tell("warning", str(message))
+
+
+def _tell(kind: str, message: str) -> None:
     program = Path(sys.argv[0])
     if program.name == "__main__.py":  # python -m package
         program = program.parent
-    one_line = " ".join(message.split())
-    print(f"{program.name}: error: {one_line}", file=sys.stderr)
-    sys.exit(status)
+    print(f"{program.name}: {kind}: {' '.join(message.split())}", file=sys.stderr)

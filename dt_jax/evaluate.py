@@ -68,10 +68,13 @@ def _parser() -> OneLineParser:
 
 
 def _config_of(workdir: Path) -> ConfigDict:
-    path = workdir / "config.json"
+    path = workdir.expanduser() / "config.json"
     if not path.is_file():
         raise UserError(f"no {path}: is {workdir} the folder of a run?")
-    return from_json(path.read_text())
+    try:
+        return from_json(path.read_text())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -78,20 +78,20 @@ def _load(reference: str, shipped: Path) -> ConfigDict:
     path, colon, dataset = reference.partition(":")
     if not Path(path).is_file():
         files = {*Path(path).parent.glob("*.py"), *shipped.glob("*.py")}
-        hint = did_you_mean(Path(path).name, (file.name for file in files))
+        hint = did_you_mean(Path(path).name, {file.name for file in files})
         where = os.path.relpath(shipped)
         raise UserError(f"no config file {path!r} (ours are in {where}/); {hint}")
     try:
         get_config = runpy.run_path(path).get("get_config")
-    except SyntaxError as error:
-        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # whatever a user's file may raise
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     if get_config is None:
         raise UserError(f"{path} is no config file: it defines no get_config()")
     if colon and not inspect.signature(get_config).parameters:
         raise UserError(f"{path} takes no dataset: leave out ':{dataset}'")
     try:
         config = get_config(dataset) if colon else get_config()
-    except (AttributeError, TypeError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"{path}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returns no ConfigDict, but {config!r}")

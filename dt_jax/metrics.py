@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dt_jax.errors import UserError
 from dt_jax.files import write_text
 
 _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
@@ -49,8 +50,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics.jsonl, without a last line that was cut short."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            rows.append({"step": int(row.pop("step")), **row})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{path}, line {number}: not a row of metrics; remove that line"
+            ) from None
+    return rows
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def restore(
     Raises:
       UserError: there is no such run or no such valid checkpoint.
     """
-    checkpoint = choose(workdir / "checkpoints", which)
+    checkpoint = choose(workdir.expanduser() / "checkpoints", which)
     record = checkpoint.record()
     agent = DecisionTransformerAgent.from_config(
         from_dict(record["config"]),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dt_jax.checkpoint import Checkpoint, find
+from dt_jax.checkpoint import Checkpoint, find, manifests
 from dt_jax.config import from_dict
 from dt_jax.errors import UserError
 
@@ -37,10 +37,20 @@ def last_checkpoint(
     """Return where the run in `workdir` stands, with its record; None for a new run.
 
     Raises:
-      UserError: the run there is another than `config` describes.
+      UserError: the run there is another than `config` describes, or none of its
+        checkpoints is whole, or `workdir` can be no folder.
     """
-    checkpoints = find(workdir / "checkpoints")
+    for path in (workdir, *workdir.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is no folder: choose another --workdir")
+    folder = workdir / "checkpoints"
+    checkpoints = find(folder)
     if not checkpoints:
+        if manifests(folder):
+            raise UserError(
+                f"no checkpoint in {folder} is whole any more: restore one, or choose "
+                "another --workdir to start anew"
+            )
         return None
     record = checkpoints[-1].record()
     before = from_dict(record["config"])

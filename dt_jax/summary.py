@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dt_jax.evaluation import Evaluation, last_evaluation
 from dt_jax.files import replacing
@@ -35,7 +36,7 @@ def data_label(
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     """Return a row for each target return; ± is the standard error over episodes."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for heading in ("target", "return", "normalised score", "length", "episodes"):
         table.add_column(heading, justify="right")
     count = evaluation.returns.shape[1]
@@ -63,9 +64,7 @@ def show(workdir: Path, label: str) -> None:
     if newest := last_evaluation(workdir):
         step, evaluation = newest
         console.print(evaluation_table(evaluation, f"{label}, after {step} updates"))
-    console.print(
-        f"run folder {workdir}, picture {workdir / 'summary.png'}", soft_wrap=True
-    )
+    print(f"run folder {workdir}, picture {workdir / 'summary.png'}")
 
 
 def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
@@ -84,7 +83,7 @@ def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
     )
     if newest:
         _draw_returns(figure.add_subplot(1, panels, 2), *newest, dataset)
-    figure.suptitle(label)
+    figure.suptitle(label, parse_math=False)
     with replacing(workdir / "summary.png") as temporary:
         figure.savefig(temporary, dpi=120)
 

@@ -196,13 +196,13 @@ class Trainer:
     def _after(self, step: int, unread: list[Metrics]) -> None:
         """Check the updates up to `step`, then log, evaluate and save what is due."""
         row = self._read(unread, step) if unread else {}
+        self._report.update(step, row)
         evaluation = None
         if self._evaluator and self._evaluates(step):
             evaluation = self._evaluate(self._evaluator, step)
             row |= evaluation.metrics()
         if evaluation or self._logs(step):
             self._log.write(step, row)
-            self._report.update(step, row)
             self._start_clock(step)
         # Last, so that a run which goes on from here finds the row above.
         if self._saves(step):

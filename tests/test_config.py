@@ -214,6 +214,24 @@ def test_help_explains_itself(capsys):
     assert (config.update_steps, workdir) == (100_000, Path("runs/hopper"))
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("def get_config(): return None", "returns no ConfigDict, but None"),
+        ("def get_config(:", "SyntaxError"),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("def get_config(): return undefined", "name 'undefined' is not defined"),
+        ("x = 1", "defines no get_config()"),
+    ],
+)
+def test_a_file_of_ones_own_that_is_wrong(tmp_path, source, told):
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    line = refusal(f"--config={path}")
+    assert str(path) in line
+    assert told in line
+
+
 def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from configs import default\n"

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from dt_jax import metrics
+from dt_jax.errors import UserError
 from dt_jax.metrics import MetricsLog, ProgressReport, read_metrics
 
 
@@ -34,6 +35,14 @@ def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
     rows = read_metrics(path)
     assert [row["step"] for row in rows] == [0, 100, 200, 300]
     assert rows[-1]["train_loss"] == 2.0
+
+
+@pytest.mark.parametrize("line", ["garbage", '{"stp": 2}', "[1]", "3"])
+def test_a_line_that_is_no_row_is_told(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(UserError, match="line 2: not a row of metrics"):
+        read_metrics(path)
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):

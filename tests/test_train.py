@@ -166,6 +166,19 @@ def test_another_run_in_the_folder_is_refused(finished, small_config, change, na
         train_and_evaluate(config, finished)
 
 
+def test_a_run_with_no_whole_checkpoint_is_not_begun_anew(small_config, tmp_path):
+    config = changed(small_config, eval_episodes=0)
+    train_and_evaluate(config, tmp_path)
+    for checkpoint in find(tmp_path / "checkpoints"):
+        (checkpoint.folder / str(checkpoint.step) / "_CHECKPOINT_METADATA").unlink()
+    with (
+        pytest.warns(UserWarning, match="is not used: its files are not"),
+        pytest.raises(UserError, match=r"no checkpoint in .* is whole any more"),
+    ):
+        train_and_evaluate(config, tmp_path)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4  # left alone
+
+
 def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
     other = tmp_path / "other.hdf5"
     content = bytearray(hopper_file.read_bytes())
@@ -202,9 +215,12 @@ def test_parameters_that_are_not_finite_are_not_saved(small_config, tmp_path):
 
 
 def test_training_without_an_environment(small_config, tmp_path, capsys):
-    config = changed(small_config, env_name=None)
-    train_and_evaluate(config, tmp_path / "run")
-    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    """Whose names neither rich's markup nor matplotlib's mathematics spoil."""
+    data = tmp_path / "$^$ [b].hdf5"
+    data.symlink_to(small_config.data_path)
+    config = changed(small_config, env_name=None, data_path=str(data))
+    train_and_evaluate(config, tmp_path / "a [/x]")
+    rows = read_metrics(tmp_path / "a [/x]" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
-    assert (tmp_path / "run" / "summary.png").exists()
-    assert "picture" in capsys.readouterr().out
+    assert (tmp_path / "a [/x]" / "summary.png").exists()
+    assert f"run folder {tmp_path / 'a [/x]'}" in capsys.readouterr().out

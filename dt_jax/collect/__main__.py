@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
     args = parser.parse_args()
-    out = args.out or Path(f"{args.env_name}.hdf5")
+    out = args.out.expanduser() if args.out else Path(f"{args.env_name}.hdf5")
     levels = collect_demo(args.env_name, out, steps=args.steps, seed=args.seed)
     transitions = sum(len(episode.rewards) for level in levels for episode in level)
     print(f"{out}: {transitions:,} transitions")

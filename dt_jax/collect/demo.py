@@ -61,8 +61,11 @@ def collect_demo(
     steps = _STEPS[spec.family] if steps is None else steps
     if steps < LEVELS:
         raise UserError(f"steps is {steps}; at least {LEVELS}, one for each level")
-    if seed < 0:
-        raise UserError(f"seed is {seed}; it must not be negative")
+    if not 0 <= seed < 2**31:
+        raise UserError(f"seed is {seed}; it must lie between 0 and {2**31 - 1}")
+    if out.is_dir() or not out.name:
+        raise UserError(f"{out} is a folder: name a file to write to")
+    out.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
     share = -(-steps // LEVELS)
     with _progress(env_name, LEVELS * share) as advance:
         levels = [

@@ -37,9 +37,10 @@ def read_hdf5(path: Path) -> RawData:
         missing, shapes disagree, it is empty, or a number is NaN or infinite.
     """
     if not path.exists():
-        raise UserError(f"no such file: {path}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; an HDF5 file is needed")
+        raise UserError(f"no such file: {path} (looked for in {Path.cwd()})")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        raise UserError(f"{path} is {kind}; an HDF5 file is needed")
     try:
         with h5py.File(path, "r") as file:
             raw = _read(file, path)
@@ -47,7 +48,9 @@ def read_hdf5(path: Path) -> RawData:
         raise
     except (OSError, RuntimeError) as error:  # what h5py raises for a damaged file
         why = " ".join(str(error).split())
-        raise UserError(f"{path} is not an HDF5 file, or is damaged: {why}") from None
+        raise UserError(
+            f"{path} is not an HDF5 file, or is damaged; get it again ({why})"
+        ) from None
     for key, array in raw._asdict().items():
         _check_finite(array, f"{path}: {key}")
     return raw

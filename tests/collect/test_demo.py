@@ -68,7 +68,9 @@ def test_progress_in_plain_lines(tmp_path, capsys):
         (["hoper-demo"], "unknown demo dataset 'hoper-demo'; nearest: hopper-demo"),
         (["hopper-medium-v2"], "unknown demo dataset 'hopper-medium-v2'; nearest: "),
         (["hopper-demo", "--steps=3"], "steps is 3; at least 4"),
-        (["hopper-demo", "--seed=-1"], "seed is -1; it must not be negative"),
+        (["hopper-demo", "--out=."], ". is a folder: name a file"),
+        (["hopper-demo", "--steps=many"], "argument --steps: invalid int value"),
+        (["hopper-demo", "--seed=-1"], "seed is -1; it must lie between 0 and"),
     ],
 )
 def test_errors_are_one_line_and_status_2(

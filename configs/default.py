@@ -81,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every = 100  # ours: updates between two rows of metrics.jsonl
     # Ours: updates between checkpoints; one is also made at each evaluation.
     config.checkpoint_every = 1000
-    config.keep_checkpoints = 3  # ours: so many of the last are kept, beside the best
+    config.keep_checkpoints = 3  # ours: so many of the last (2 or more), and the best
     # The run's folder is <checkpoints_path>/<name>; None: runs/<name>. --workdir names
     # the folder itself and wins.
     config.checkpoints_path = None

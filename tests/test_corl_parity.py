@@ -133,9 +133,8 @@ def test_dataset(case):
         )
     # CORL sums in float32, we in float64: a few of float32's last bits apart.
     for name in ("state_mean", "state_std"):
-        np.testing.assert_allclose(
-            getattr(ours, name), case.numbers[f"dataset/{name}"][0], rtol=0, atol=1e-6
-        )
+        theirs = case.numbers[f"dataset/{name}"][0]
+        np.testing.assert_allclose(getattr(ours, name), theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_first_batch(case):

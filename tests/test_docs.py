@@ -115,6 +115,11 @@ def test_the_keys_exist(page):
 
 
 @every_page
+def test_nothing_is_left_to_be_filled_in(page):
+    assert "<!--" not in page.read_text()
+
+
+@every_page
 def test_the_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not re.match(r"https?://", target):

@@ -77,7 +77,7 @@ def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -
     if changed and config.lr_schedule == "warmup_cosine":
         print(
             f"update_steps {before['update_steps']} -> {config.update_steps}: the "
-            "cosine schedule is recomputed, so the learning rate jumps here"
+            "cosine schedule is recomputed for the new length"
         )
 
 

@@ -76,7 +76,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, runs, hopper_file)
     workdir = runs / "killed"
     process = start("launch.py", *arguments(workdir, hopper_file))
     deadline = time.monotonic() + 200
-    while len(find(workdir / "checkpoints")) < 2:
+    while not find(workdir / "checkpoints"):  # none is deleted meanwhile, so early on
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)

@@ -8,7 +8,6 @@ from dt_jax.envs.toy import LinearEnv
 from dt_jax.models.decision_transformer import DecisionTransformer
 from dt_jax.policy import Policy
 from dt_jax.rollout import make_rollout
-from dt_jax.types import Step
 
 S, A, LIMIT = 3, 2, 60
 RNG = np.random.default_rng(0)
@@ -80,20 +79,23 @@ class OnTheHost(HostEnv):
     """The linear environment behind callbacks, counting its steps."""
 
     def __init__(self, horizons):
+        wide = (-np.inf, np.inf)
+        super().__init__(
+            "OnTheHost", (4, S, A), max_episode_steps=1000, action_bounds=wide
+        )
         self._env = make_env(horizons)
-        self.num_envs, self.observation_size, self.action_size = 4, S, A
         self._horizons = np.asarray(horizons)
 
-    def host_reset(self):
+    def _start(self):
         self.steps = 0
         self._observations = np.asarray(self._env.reset()[1])
         return self._observations
 
-    def host_step(self, actions):
+    def _advance(self, actions):
         self.steps += 1
         self._observations = self._observations @ M.T + actions @ B.T
         done = self._horizons <= self.steps
-        return Step(self._observations, self._observations @ W, done)
+        return self._observations, self._observations @ W, done
 
 
 def test_a_host_environment_is_stepped_just_as_often_as_needed(agent, params):

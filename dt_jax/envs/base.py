@@ -1,11 +1,13 @@
 """The one protocol of every environment: N episodes in step, arrays in and out."""
 
+import os
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
 from jax.experimental import io_callback
 
+from dt_jax.errors import UserError
 from dt_jax.types import Array, Step
 
 EnvState = Any  # a pytree; () where the state lives outside JAX
@@ -46,24 +48,73 @@ class HostEnv(ABC):
     the whole traceback as its text, logged once more by JAX. So it stays here: from
     then on every episode is done, with NaN as observation and reward, which ends the
     rollout soon, and `check` raises the exception itself.
+
+    Args:
+      name: the environment, as error lines call it.
+      sizes: N, S and A.
+      max_episode_steps: the time limit; reaching it ends the episode.
+      action_bounds: actions are clipped to them; numbers, or an array [A] each.
     """
 
-    num_envs: int
-    observation_size: int
-    action_size: int
-    _error: Exception | None = None
+    def __init__(
+        self,
+        name: str,
+        sizes: tuple[int, int, int],
+        max_episode_steps: int,
+        action_bounds: tuple[Array | float, Array | float] = (-1.0, 1.0),
+    ):
+        self.num_envs, self.observation_size, self.action_size = sizes
+        self._name = name
+        self._max_episode_steps = max_episode_steps
+        self._action_bounds = action_bounds
+        self._running = np.zeros(self.num_envs, bool)
+        self._time = 0  # steps since the reset
+        self._error: Exception | None = None
 
     @abstractmethod
-    def host_reset(self) -> np.ndarray:
+    def _start(self) -> np.ndarray:
         """Start all episodes from their seeds and return observations [N, S]."""
 
     @abstractmethod
-    def host_step(self, actions: np.ndarray) -> Step:
-        """Advance each episode by one action [N, A], without JAX."""
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return observations [N, S], rewards [N] and ends [N] after an action each.
+
+        Args:
+          actions: [N, A] float64, within the bounds; 0 where the episode has ended
+            (`self._running` is false) and nothing needs to be done.
+        """
+
+    def host_reset(self) -> np.ndarray:
+        """Start all episodes from their seeds and return observations [N, S]."""
+        self._error = None
+        self._running[:] = True
+        self._time = 0
+        return self._start().astype(np.float32)
+
+    def host_step(self, actions: Array) -> Step:
+        """Advance each episode by one action [N, A], clipped, without JAX.
+
+        Actions of episodes that have ended are not looked at.
+
+        Raises:
+          UserError: an action is NaN.
+        """
+        actions = np.where(self._running[:, None], np.asarray(actions, np.float64), 0)
+        bad = np.isnan(actions).any(axis=-1)
+        if bad.any():
+            raise UserError(
+                f"{self._name} was given a NaN action in episode {bad.argmax()} of "
+                f"{self.num_envs}; the policy's parameters or inputs are not finite"
+            )
+        actions = np.clip(actions, *self._action_bounds)
+        observations, rewards, ended = self._advance(actions)
+        self._time += 1
+        done = ended | (self._time >= self._max_episode_steps)
+        self._running &= ~done
+        return Step(observations.astype(np.float32), rewards.astype(np.float32), done)
 
     def reset(self) -> tuple[EnvState, Array]:
         """Start all episodes from their seeds; the state stays with the engine."""
-        self._error = None
         return (), self.host_reset()
 
     def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
@@ -83,7 +134,7 @@ class HostEnv(ABC):
         """Step the engine, or say that all is over if that fails or has failed."""
         if self._error is None:
             try:
-                return self.host_step(np.asarray(actions))
+                return self.host_step(actions)
             except Exception as error:
                 self._error = error
         return self._all_over()
@@ -96,3 +147,10 @@ class HostEnv(ABC):
             rewards=np.full(n, np.nan, np.float32),
             done=np.ones(n, bool),
         )
+
+
+def usable_cores() -> int:
+    """Count the cores this process may use, fewer than the machine's in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

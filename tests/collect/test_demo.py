@@ -20,7 +20,7 @@ def test_the_same_bytes_for_the_same_seed(tmp_path, monkeypatch):
 
     first = collected("a.hdf5", 0)
     time.sleep(1.1)  # HDF5's times count in seconds
-    monkeypatch.setattr(envs.envpool_env, "_usable_cores", lambda: 1)
+    monkeypatch.setattr(envs.envpool_env, "usable_cores", lambda: 1)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first
 

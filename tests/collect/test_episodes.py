@@ -4,31 +4,28 @@ import pytest
 
 from dt_jax.collect import Episode, run_episodes, write_d4rl
 from dt_jax.envs.base import HostEnv
-from dt_jax.types import Step
 
 
 class Counting(HostEnv):
     """Observes (episode, t), rewards episode + t; episode i ends after lengths[i]."""
 
-    observation_size, action_size = 2, 1
-
     def __init__(self, lengths):
-        self.num_envs = len(lengths)
+        super().__init__("Counting", (len(lengths), 2, 1), max_episode_steps=100)
         self._lengths = np.array(lengths)
 
     def _observations(self):
         columns = (np.arange(self.num_envs), np.full(self.num_envs, self._t))
-        return np.stack(columns, axis=1).astype(np.float32)
+        return np.stack(columns, axis=1)
 
-    def host_reset(self):
+    def _start(self):
         self._t = 0
         return self._observations()
 
-    def host_step(self, actions):
-        rewards = (np.arange(self.num_envs) + self._t).astype(np.float32)
+    def _advance(self, actions):
+        rewards = np.arange(self.num_envs) + self._t
         self._t += 1
         # As if the environments started anew: an ended one is not done any more.
-        return Step(self._observations(), rewards, self._t == self._lengths)
+        return self._observations(), rewards, self._t == self._lengths
 
 
 class Recording:
@@ -39,7 +36,7 @@ class Recording:
 
     def act(self, observations, rewards=None, done=None):
         self.calls.append((rewards, done))
-        return observations[:, 1:].astype(np.float64)
+        return observations[:, 1:].astype(np.float64) / 10
 
 
 def test_whole_episodes_in_the_order_of_the_seeds():
@@ -49,7 +46,7 @@ def test_whole_episodes_in_the_order_of_the_seeds():
         time = np.arange(length)
         np.testing.assert_array_equal(episode.observations[:, 0], np.full(length, i))
         np.testing.assert_array_equal(episode.observations[:, 1], time)
-        np.testing.assert_array_equal(episode.actions[:, 0], time)
+        np.testing.assert_allclose(episode.actions[:, 0], time / 10)
         np.testing.assert_array_equal(episode.rewards, i + time)
         assert {array.dtype for array in episode} == {np.dtype(np.float32)}
     assert len(policy.calls) == 4

@@ -7,8 +7,21 @@ from importlib.resources import files
 
 from dt_jax.errors import UserError, did_you_mean
 
-# Each demo dataset is collected on first use, in the environment of a D4RL family.
-_DEMOS = {f"{family}-demo": family for family in ("halfcheetah", "hopper", "walker2d")}
+# Each is collected on first use, in the environment of a D4RL dataset.
+_DEMOS = {
+    "halfcheetah-demo": "halfcheetah-medium-v2",
+    "hopper-demo": "hopper-medium-v2",
+    "walker2d-demo": "walker2d-medium-v2",
+    "maze2d-umaze-demo": "maze2d-umaze-v1",
+    "maze2d-medium-demo": "maze2d-medium-v1",
+    "maze2d-large-demo": "maze2d-large-v1",
+    "antmaze-umaze-demo": "antmaze-umaze-v2",
+    "antmaze-umaze-diverse-demo": "antmaze-umaze-diverse-v2",
+    "antmaze-medium-play-demo": "antmaze-medium-play-v2",
+    "antmaze-medium-diverse-demo": "antmaze-medium-diverse-v2",
+    "antmaze-large-play-demo": "antmaze-large-play-v2",
+    "antmaze-large-diverse-demo": "antmaze-large-diverse-v2",
+}
 
 
 @dataclass(frozen=True)
@@ -22,8 +35,11 @@ class DatasetSpec:
       max_episode_steps: D4RL's time limit, in environment steps.
       observation_size: S.
       action_size: A.
-      ref_min: D4RL's return of a random policy, normalised score 0.
-      ref_max: D4RL's return of an expert, normalised score 100.
+      ref_min: D4RL's return of a random policy, normalised score 0; None where
+        nobody has measured one.
+      ref_max: D4RL's return of an expert, normalised score 100; or None.
+      action_low: the smallest action, [A] or one number for all.
+      action_high: the largest.
     """
 
     name: str
@@ -32,13 +48,20 @@ class DatasetSpec:
     max_episode_steps: int
     observation_size: int
     action_size: int
-    ref_min: float
-    ref_max: float
+    ref_min: float | None
+    ref_max: float | None
+    action_low: float | tuple[float, ...] = -1.0
+    action_high: float | tuple[float, ...] = 1.0
 
     @property
     def is_demo(self) -> bool:
         """Whether we collect this dataset ourselves; its scores are not D4RL's."""
-        return self.url is None
+        return self.name.endswith("-demo")
+
+    @property
+    def maze(self) -> str:
+        """Which maze an antmaze or maze2d has: "umaze", "medium" or "large"."""
+        return self.name.split("-")[1]
 
 
 @cache
@@ -46,9 +69,8 @@ def all_specs() -> dict[str, DatasetSpec]:
     """Return every known dataset by its name."""
     rows = json.loads((files("dt_jax") / "d4rl.json").read_text())
     specs = {name: DatasetSpec(name=name, **row) for name, row in rows.items()}
-    by_family = {spec.family: spec for spec in specs.values()}
-    for name, family in _DEMOS.items():
-        specs[name] = replace(by_family[family], name=name, url=None)
+    for name, scored_as in _DEMOS.items():
+        specs[name] = replace(specs[scored_as], name=name, url=None)
     return specs
 
 

@@ -4,36 +4,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dt_jax.envs.adroit import AdroitEnv
+from dt_jax.envs.antmaze import AntMaze
 from dt_jax.envs.base import BatchedEnv, HostEnv
 from dt_jax.envs.envpool_env import EnvPoolEnv
-from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
 
-_ENVPOOL_IDS = {
+_LOCOMOTION = {
     "halfcheetah": "HalfCheetah-v4",
     "hopper": "Hopper-v4",
     "walker2d": "Walker2d-v4",
 }
-
-
-def check_built(spec: DatasetSpec) -> None:
-    """Raise a UserError if the environment of `spec` is not built yet."""
-    if spec.family not in _ENVPOOL_IDS:
-        raise UserError(
-            f"{spec.name} cannot be evaluated: there is no {spec.family} environment "
-            "yet; --config.eval_episodes=0 trains without evaluation, and "
-            f"{', '.join(_ENVPOOL_IDS)} can be evaluated"
-        )
+_ADROIT = ("pen", "door", "hammer", "relocate")
 
 
 def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
-    """Build the environment that `spec` is scored in, one episode for each seed.
-
-    Raises:
-      UserError: the environments of this family are not built yet.
-    """
-    check_built(spec)
-    return EnvPoolEnv(_ENVPOOL_IDS[spec.family], seeds, spec.max_episode_steps)
+    """Build the environment that `spec` is scored in, one episode for each seed."""
+    limit = spec.max_episode_steps
+    if spec.family == "antmaze":
+        return AntMaze(spec.maze, seeds, limit)
+    if spec.family in _ADROIT:
+        return AdroitEnv(spec.family, seeds, limit)
+    return EnvPoolEnv(_LOCOMOTION[spec.family], seeds, limit)
 
 
 def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
@@ -54,4 +46,4 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
         draws *= 2
 
 
-__all__ = ["BatchedEnv", "check_built", "episode_seeds", "make"]
+__all__ = ["BatchedEnv", "episode_seeds", "make"]

@@ -65,7 +65,7 @@ class HostEnv(ABC):
     ):
         self.num_envs, self.observation_size, self.action_size = sizes
         self._name = name
-        self._max_episode_steps = max_episode_steps
+        self.max_episode_steps = max_episode_steps
         self._action_bounds = action_bounds
         self._running = np.zeros(self.num_envs, bool)
         self._time = 0  # steps since the reset
@@ -109,7 +109,7 @@ class HostEnv(ABC):
         actions = np.clip(actions, *self._action_bounds)
         observations, rewards, ended = self._advance(actions)
         self._time += 1
-        done = ended | (self._time >= self._max_episode_steps)
+        done = ended | (self._time >= self.max_episode_steps)
         self._running &= ~done
         return Step(observations.astype(np.float32), rewards.astype(np.float32), done)
 

@@ -51,7 +51,7 @@ class EnvPoolEnv(HostEnv):
             self._name,
             num_envs=self.num_envs,
             seed=self._seeds,
-            max_episode_steps=self._max_episode_steps,
+            max_episode_steps=self.max_episode_steps,
             num_threads=self._num_threads,
         )
         observations, _ = self._pool.reset()

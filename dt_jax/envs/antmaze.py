@@ -1,0 +1,118 @@
+"""D4RL's antmaze on plain MuJoCo: an ant walks to the goal of a maze.
+
+The physics are those of d4rl/locomotion/ant.py and maze_env.py. Gymnasium-Robotics'
+AntMaze has the same maps and other physics: five times the torque, half the control
+period, another frame, radius and reset.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+
+import mujoco
+import numpy as np
+
+from dt_jax.envs import mazes
+from dt_jax.envs.base import HostEnv
+from dt_jax.envs.mazes import Cell, Maze
+from dt_jax.envs.mujoco_bodies import Bodies
+
+CELL = 4.0  # metres
+SUBSTEPS = 5  # of 0.02 s: a control period of 0.1 s
+_TORQUE = 30.0  # newton metres at an action of 1
+_GOAL_RADIUS = 0.5  # metres
+
+
+def ants(maze: Maze, num: int, num_threads: int | None = None) -> Bodies:
+    """Return N ants in one maze, each alone in it; their controls are actions [N, 8].
+
+    Observations are [N, 29]: x, y and z (metres), the torso's quaternion, 8 joint
+    angles (radians), and the velocities of all that. x grows with the maze's columns
+    and y with its rows, from the centre of the start cell. Actions go to the joints
+    hip 4, ankle 4, hip 1, ankle 1, hip 2, ankle 2, hip 3, ankle 3.
+    """
+    return Bodies(_model(maze), num, SUBSTEPS, num_threads)
+
+
+def place(bodies: Bodies, i: int, rng: np.random.Generator, at: np.ndarray) -> None:
+    """Put ant i down as D4RL's reset does, at the point `at` [2] give or take 0.1."""
+    bodies.qpos[i] = bodies.rest + rng.uniform(-0.1, 0.1, len(bodies.rest))
+    bodies.qpos[i, :2] += at
+    bodies.qpos[i, 3:7] /= np.linalg.norm(bodies.qpos[i, 3:7])
+    bodies.qvel[i] = 0.1 * rng.standard_normal(len(bodies.qvel[i]))
+
+
+def center(maze: Maze, cell: Cell) -> np.ndarray:
+    """Return x and y of a cell's centre, [2] in metres; the start's is the origin."""
+    assert maze.start is not None
+    row, column = cell
+    return CELL * np.array([column - maze.start[1], row - maze.start[0]], float)
+
+
+def draw_point(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:
+    """Return a goal in a cell as D4RL draws it, towards larger x and y, [2]."""
+    return center(maze, cell) + rng.uniform(0, 1, 2) + rng.uniform(0, 0.5, 2)
+
+
+def at_goal(positions: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """Return whether points [..., 2] lie within 0.5 m of goals [..., 2]."""
+    return np.linalg.norm(positions - goals, axis=-1) <= _GOAL_RADIUS
+
+
+class AntMaze(HostEnv):
+    """N episodes of D4RL's evaluation: reward 1 and the end at the goal, else 0.
+
+    The goal is drawn anew for each episode and is not in the observation. A fall ends
+    nothing.
+
+    Args:
+      name: "umaze", "medium" or "large"; D4RL's play and diverse are evaluated alike.
+      seeds: one for each episode.
+      max_episode_steps: D4RL's limit, 700 in umaze and 1000 in the others.
+      num_threads: the usable cores where not given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seeds: Sequence[int],
+        max_episode_steps: int,
+        num_threads: int | None = None,
+    ):
+        self._maze = mazes.antmaze(name)
+        self._bodies = ants(self._maze, len(seeds), num_threads)
+        self._seeds = list(seeds)
+        self.goals = np.zeros((len(seeds), 2))
+        super().__init__(f"antmaze-{name}", (len(seeds), 29, 8), max_episode_steps)
+
+    def _start(self) -> np.ndarray:
+        for i, seed in enumerate(self._seeds):
+            rng = np.random.default_rng(seed)
+            place(self._bodies, i, rng, np.zeros(2))
+            self.goals[i] = draw_point(self._maze, self._maze.goal, rng)
+        return self._bodies.observations
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        self._bodies.step(actions, self._running)
+        arrived = at_goal(self._bodies.qpos[:, :2], self.goals)
+        return self._bodies.observations, arrived, arrived
+
+
+def _model(maze: Maze) -> mujoco.MjModel:
+    """Return Gymnasium's ant, whose body is D4RL's, with D4RL's physics and walls."""
+    asset = files("gymnasium.envs.mujoco") / "assets" / "ant.xml"
+    with as_file(asset) as path:
+        spec = mujoco.MjSpec.from_file(str(path))
+    spec.option.timestep = 0.02
+    for actuator in spec.actuators:
+        # D4RL has controls to ±30 at a gear of 1. This way actions are the controls.
+        actuator.gear[0] = _TORQUE
+    half, height = CELL / 2, CELL / 4
+    for row, column in maze.walls:
+        wall = spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX)
+        wall.pos = [*center(maze, (row, column)), height]
+        wall.size = [half, half, height]
+        wall.contype = wall.conaffinity = 1
+    for geom in spec.geoms:
+        geom.solimp[:3] = 0.8, 0.8, 0.01
+        geom.solref[:] = 0.02, 1
+    return spec.compile()

@@ -1,0 +1,199 @@
+import envpool
+import numpy as np
+import pytest
+
+from dt_jax.envs import adroit, episode_seeds
+from dt_jax.envs.adroit import AdroitEnv
+from dt_jax.errors import UserError
+from dt_jax.registry import lookup
+
+TASKS = ("pen", "door", "hammer", "relocate")
+
+
+def play(env, actions):
+    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
+    first = env.host_reset()
+    steps = [env.host_step(a) for a in actions]
+    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
+    return np.concatenate([first[None], observations]), rewards, done
+
+
+def play_random(task, seeds=(1, 2, 3, 4), steps=40, scale=1.0, **options):
+    env = AdroitEnv(task, seeds, 200, **options)
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-scale, scale, (steps, len(seeds), env.action_size))
+    return play(env, actions), actions
+
+
+def raw_rewards(task, seeds, actions):
+    """Step EnvPool itself: observations [T, N, S] and rewards [T, N]."""
+    pool = envpool.make_gymnasium(
+        f"AdroitHand{task.capitalize()}-v1",
+        num_envs=len(seeds),
+        seed=list(seeds),
+        max_episode_steps=200,
+    )
+    pool.reset()
+    steps = [pool.step(a)[:2] for a in actions]
+    return tuple(map(np.stack, zip(*steps, strict=True)))
+
+
+def norm(vectors):
+    return np.sqrt((vectors**2).sum(axis=-1))
+
+
+# Mean return ± standard error of a uniformly random policy, 64 episodes, measured
+# elsewhere. D4RL's ref_min: pen 96.3, door -56.5, hammer -274.9, relocate -6.4.
+@pytest.mark.parametrize(
+    ("task", "mean", "error"),
+    [
+        ("pen", 66.8, 28),
+        ("door", -56.52, 0.08),
+        ("hammer", -274.6, 0.7),
+        ("relocate", -7.6, 0.5),
+    ],
+)
+def test_return_of_a_random_policy(task, mean, error):
+    n = 24
+    limit = lookup(f"{task}-human-v1").max_episode_steps
+    env = AdroitEnv(task, episode_seeds(0, n), limit)
+    rng = np.random.default_rng(1)
+    env.host_reset()
+    running, returns = np.ones(n, bool), np.zeros(n)
+    while running.any():
+        _, rewards, done = env.host_step(rng.uniform(-1, 1, (n, env.action_size)))
+        returns += running * rewards
+        running &= ~done
+    own_error = returns.std() / np.sqrt(n)
+    assert abs(returns.mean() - mean) < 4 * np.hypot(error, own_error)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sizes_and_time_limit_are_those_of_the_registry(task):
+    spec = lookup(f"{task}-expert-v1")
+    assert spec.max_episode_steps == (100 if task == "pen" else 200)
+    env = AdroitEnv(task, [3], spec.max_episode_steps)
+    assert env.observation_size == spec.observation_size
+    assert env.action_size == spec.action_size
+    still = np.zeros((spec.max_episode_steps, 1, env.action_size))
+    observations, _, done = play(env, still)
+    assert observations.shape[2] == spec.observation_size
+    assert not done[:-1].any()
+    assert done[-1].all()
+
+
+def test_relocate_is_rewarded_as_in_d4rl():
+    (observations, rewards, _), _ = play_random("relocate")
+    o = observations[1:]
+    # The ball lies on the table, at most 0.04 m high: nothing else is rewarded.
+    np.testing.assert_allclose(rewards[:5], -0.1 * norm(o[:5, :, 30:33]), atol=1e-6)
+
+
+def test_door_is_rewarded_as_in_d4rl():
+    (observations, rewards, _), _ = play_random("door", scale=0.1)
+    o = observations[1:]
+    expected = -0.1 * norm(o[..., 35:38]) - 0.1 * (o[..., 28] - 1.57) ** 2
+    # What is left is -1e-5 |qvel|^2, whose velocities are not in the observation.
+    assert (rewards - expected < 1e-6).all()
+    assert (rewards - expected > -0.03).all()
+
+
+@pytest.mark.parametrize("task", ["door", "hammer", "relocate"])
+def test_the_sign_of_the_distance_is_turned(task, monkeypatch):
+    seeds = (1, 2, 3, 4)
+    (_, rewards, _), actions = play_random(task, seeds)
+    o, raw = raw_rewards(task, seeds, actions)
+    palm_to_object = {
+        "door": o[..., 29:32] - o[..., 32:35],
+        "hammer": o[..., 33:36] - o[..., 36:39],
+        "relocate": o[..., 30:33],
+    }[task]
+    np.testing.assert_allclose(rewards, raw - 0.2 * norm(palm_to_object), atol=1e-5)
+    # Where EnvPool's sign is D4RL's already, nothing is done.
+    monkeypatch.setattr(adroit, "_excess", lambda: 0.0)
+    np.testing.assert_array_equal(play_random(task, seeds)[0][1], raw)
+
+
+def test_either_sign_is_known_and_anything_else_refused():
+    assert adroit._excess_of(reward=0.05, distance=0.5) == 0.2
+    assert adroit._excess_of(reward=-0.05, distance=0.5) == 0
+    with pytest.raises(UserError, match=r"envpool 1\..* 0\.0400 at 0\.5000 m"):
+        adroit._excess_of(reward=0.04, distance=0.5)
+
+
+def test_layout_of_the_observations():
+    door, hammer, relocate = (
+        play_random(task)[0][0] for task in ("door", "hammer", "relocate")
+    )
+    # Door: palm, handle, palm minus handle; the last entry says whether it is open.
+    np.testing.assert_allclose(
+        door[..., 29:32] - door[..., 32:35], door[..., 35:38], atol=1e-6
+    )
+    assert (door[..., 38] == -1).all()
+    # All hands start alike, so door's palm shows where it is in the other two.
+    palm = door[0, :, 29:32]
+    np.testing.assert_allclose(hammer[0, :, 33:36], palm, atol=1e-3)
+    np.testing.assert_allclose(hammer[0, :, 36:39], [[0, -0.2, 0.035]] * 4, atol=1e-6)
+    # Relocate: palm minus ball, palm minus target, ball minus target.
+    np.testing.assert_allclose(
+        relocate[..., 33:36] - relocate[..., 30:33], relocate[..., 36:39], atol=1e-6
+    )
+    ball = palm - relocate[0, :, 30:33]
+    np.testing.assert_allclose(ball[:, 2], 0.035, atol=1e-3)
+    target = palm - relocate[0, :, 33:36]
+    assert (np.abs(target[:, :2]) < 0.21).all()  # drawn from ±0.2 m
+    assert ((target[:, 2] > 0.14) & (target[:, 2] < 0.36)).all()  # 0.15 to 0.35 m
+
+
+def test_pens_episode_ends_when_it_drops():
+    (observations, rewards, done), _ = play_random("pen", range(12), steps=99)
+    fell = done.any(axis=0)
+    assert fell.sum() > 3
+    for i in fell.nonzero()[0]:
+        end = done[:, i].argmax()
+        o = observations[: end + 2, i]
+        assert (o[:-1, 26] >= 0.075).all()
+        assert o[-1, 26] < 0.075
+        # Reward: minus the distance, plus the cosine, less 5 for the drop. A pen that
+        # falls is too far from its place for the bonuses.
+        cosine = o[-1, 33:36] @ o[-1, 36:39]
+        expected = cosine - norm(o[-1, 39:42]) - 5
+        np.testing.assert_allclose(rewards[end, i], expected, atol=1e-5)
+    stays = ~fell
+    assert (observations[:, stays, 26] >= 0.075).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_threads_do_not_matter_nor_the_other_episodes(task):
+    one, actions = play_random(task, num_threads=1)
+    three, _ = play_random(task, num_threads=3)
+    for got, want in zip(three, one, strict=True):
+        np.testing.assert_array_equal(got, want)
+    alone = play(AdroitEnv(task, [3], 200), actions[:, 2:3])
+    np.testing.assert_array_equal(alone[0][:, 0], one[0][:, 2])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_reset_starts_the_same_episodes_again(task):
+    env = AdroitEnv(task, [1, 2, 1], 200)
+    actions = np.ones((3, 3, env.action_size))
+    first = play(env, actions)
+    for got, want in zip(play(env, actions), first, strict=True):
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(first[0][:, 0], first[0][:, 2])
+    assert (first[0][0, 0] != first[0][0, 1]).any()
+
+
+def test_actions_are_clipped():
+    (wild, *_), actions = play_random("door", scale=3.0, steps=10)
+    env = AdroitEnv("door", (1, 2, 3, 4), 200)
+    np.testing.assert_array_equal(wild, play(env, np.clip(actions, -1, 1))[0])
+
+
+def test_a_nan_action_is_refused():
+    env = AdroitEnv("hammer", [1, 2], 200)
+    env.host_reset()
+    actions = np.zeros((2, env.action_size))
+    actions[1, 3] = np.nan
+    with pytest.raises(UserError, match=r"AdroitHandHammer-v1 .*NaN.* episode 1 of 2"):
+        env.host_step(actions)

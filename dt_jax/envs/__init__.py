@@ -1,14 +1,19 @@
 """Environments behind one batched protocol, their seeds and their scores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import envpool
 import numpy as np
 
+from dt_jax.envs import envpool_env, gym_env, gymnasium_env
 from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze
 from dt_jax.envs.base import BatchedEnv, HostEnv
 from dt_jax.envs.envpool_env import EnvPoolEnv
-from dt_jax.registry import DatasetSpec
+from dt_jax.envs.gym_env import GymEnv
+from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.registry import DatasetSpec, all_specs
 
 _LOCOMOTION = {
     "halfcheetah": "HalfCheetah-v4",
@@ -16,11 +21,45 @@ _LOCOMOTION = {
     "walker2d": "Walker2d-v4",
 }
 _ADROIT = ("pen", "door", "hammer", "relocate")
+# Of environments that are not D4RL's, the family is the engine.
+_ENGINES = {"envpool": EnvPoolEnv, "gymnasium": GymnasiumEnv, "gym": GymEnv}
+
+
+def lookup(
+    env_name: str,
+    backend: str = "auto",
+    reference_scores: tuple[float, float] | None = None,
+) -> DatasetSpec:
+    """Return the dataset and the environment that `env_name` stands for.
+
+    Args:
+      env_name: a dataset of D4RL's or a demo one, else an environment of EnvPool's or
+        Gymnasium's, which is built once to learn its sizes and bounds.
+      backend: "gym" asks the user's own gym alone.
+      reference_scores: ref_min and ref_max, where they are to be others.
+
+    Raises:
+      UserError: there is no such environment, or it can't be used.
+    """
+    if backend == "gym":
+        spec = gym_env.describe(env_name)
+    elif env_name in all_specs():
+        spec = all_specs()[env_name]
+    elif env_name in envpool.list_all_envs():
+        spec = envpool_env.describe(env_name)
+    else:
+        spec = gymnasium_env.describe(env_name)
+    if reference_scores is None:
+        return spec
+    ref_min, ref_max = reference_scores
+    return replace(spec, ref_min=ref_min, ref_max=ref_max)
 
 
 def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
     """Build the environment that `spec` is scored in, one episode for each seed."""
     limit = spec.max_episode_steps
+    if spec.family in _ENGINES:
+        return _ENGINES[spec.family](spec.name, seeds, limit)
     if spec.family == "antmaze":
         return AntMaze(spec.maze, seeds, limit)
     if spec.family in _ADROIT:
@@ -46,4 +85,4 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
         draws *= 2
 
 
-__all__ = ["BatchedEnv", "episode_seeds", "make"]
+__all__ = ["BatchedEnv", "episode_seeds", "lookup", "make"]

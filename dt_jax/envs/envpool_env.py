@@ -1,16 +1,49 @@
-"""MuJoCo's locomotion bodies on EnvPool, with the semantics of D4RL's gym v2 classes.
+"""EnvPool's environments; of MuJoCo's locomotion bodies, v4 is as in D4RL.
 
 v4 of HalfCheetah, Hopper and Walker2d has D4RL's rewards, health checks, reset noise
 and time limit; v5 has another healthy reward and another foot friction of Walker's.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import envpool
 import numpy as np
 
 from dt_jax.envs.base import HostEnv, usable_cores
+from dt_jax.envs.spaces import cannot_build, spec_from_spaces
+from dt_jax.registry import DatasetSpec
+
+
+def describe(env_id: str) -> DatasetSpec:
+    """Return what EnvPool knows of an environment.
+
+    Raises:
+      UserError: it cannot be built, or its spaces are no vectors.
+    """
+    spec, observation_space, action_space = _spec_and_spaces(env_id)
+    limit = spec.config.max_episode_steps
+    return spec_from_spaces(env_id, "envpool", observation_space, action_space, limit)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide that EnvPool gives float64 bounds to spaces of float32."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*precision lowered")
+        yield
+
+
+def _spec_and_spaces(env_id: str) -> tuple[Any, Any, Any]:
+    """Return EnvPool's spec, and the spaces of observations and actions."""
+    try:
+        with _quiet():
+            spec = envpool.make_spec(env_id)
+            return spec, spec.observation_space, spec.action_space
+    except Exception as error:  # a library that is missing; KeyError and the like
+        raise cannot_build(env_id, error) from error
 
 
 class EnvPoolEnv(HostEnv):
@@ -32,12 +65,11 @@ class EnvPoolEnv(HostEnv):
         max_episode_steps: int,
         num_threads: int | None = None,
     ):
-        spec = envpool.make_spec(env_id)
-        (observation_size,) = spec.observation_space.shape
-        (action_size,) = spec.action_space.shape
-        sizes = len(seeds), observation_size, action_size
-        bounds = spec.action_space.low, spec.action_space.high
+        _, observation_space, action_space = _spec_and_spaces(env_id)
+        sizes = len(seeds), *observation_space.shape, *action_space.shape
+        bounds = action_space.low, action_space.high
         super().__init__(env_id, sizes, max_episode_steps, bounds)
+        self._action_dtype = action_space.dtype
         self._num_threads = min(num_threads or usable_cores(), len(seeds))
         self._seeds = [int(seed) for seed in seeds]
         self._pool: Any = None
@@ -54,9 +86,12 @@ class EnvPoolEnv(HostEnv):
             max_episode_steps=self.max_episode_steps,
             num_threads=self._num_threads,
         )
-        observations, _ = self._pool.reset()
+        with _quiet():
+            observations, _ = self._pool.reset()
         return observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        observations, rewards, terminated, truncated, _ = self._pool.step(actions)
+        observations, rewards, terminated, truncated, _ = self._pool.step(
+            actions.astype(self._action_dtype)  # it takes no other
+        )
         return observations, rewards, terminated | truncated

@@ -1,0 +1,100 @@
+"""Any environment that Gymnasium can make, with vectors as observations and actions."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import envpool
+import gymnasium
+import numpy as np
+
+from dt_jax.envs.base import HostEnv
+from dt_jax.envs.spaces import cannot_build, spec_from_spaces
+from dt_jax.errors import UserError
+from dt_jax.registry import DatasetSpec, all_specs
+
+
+def describe(env_id: str) -> DatasetSpec:
+    """Return what Gymnasium knows of an environment.
+
+    Raises:
+      UserError: there is none of that name, it cannot be built, or its spaces are no
+        vectors.
+    """
+    env = _build(env_id)
+    limit = env.spec.max_episode_steps if env.spec else None
+    spaces = env.observation_space, env.action_space
+    env.close()
+    return spec_from_spaces(env_id, "gymnasium", *spaces, limit)
+
+
+def _build(env_id: str) -> gymnasium.Env:
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True)
+    except gymnasium.error.UnregisteredEnv:
+        names = {*all_specs(), *gymnasium.registry, *envpool.list_all_envs()}
+        near = get_close_matches(env_id.rpartition(":")[-1], names)
+        raise UserError(
+            f"unknown env_name {env_id!r}: no dataset, and no environment of EnvPool's "
+            "or Gymnasium's" + (f"; nearest: {', '.join(near)}" if near else "")
+        ) from None
+    except Exception as error:  # whatever a package that is missing leads to
+        raise cannot_build(env_id, error) from error
+
+
+class GymnasiumEnv(HostEnv):
+    """N environments of one kind, stepped one after the other.
+
+    They are not `gymnasium.make_vec`'s, which goes on stepping where an episode has
+    ended: the same numbers, but 100 random episodes of Hopper-v5 take 4 times as long.
+
+    Args:
+      env_id: Gymnasium's name, "Pendulum-v1"; "package:Name-v0" imports the package.
+      seeds: one for each episode.
+      max_episode_steps: the time limit; reaching it ends the episode.
+
+    Raises:
+      UserError: it cannot be built.
+    """
+
+    def __init__(self, env_id: str, seeds: Sequence[int], max_episode_steps: int):
+        self._envs = [self._build(env_id) for _ in seeds]
+        observation_space = self._envs[0].observation_space
+        action_space = self._envs[0].action_space
+        sizes = len(seeds), *observation_space.shape, *action_space.shape
+        bounds = action_space.low, action_space.high
+        super().__init__(env_id, sizes, max_episode_steps, bounds)
+        self._action_dtype = action_space.dtype
+        self._seeds = [int(seed) for seed in seeds]
+        self._observations = np.zeros(sizes[:2])  # the last one of each episode
+
+    def _start(self) -> np.ndarray:
+        for i, (env, seed) in enumerate(zip(self._envs, self._seeds, strict=True)):
+            self._observations[i] = self._reset_one(env, seed)
+        return self._observations
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        actions = actions.astype(self._action_dtype)
+        rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        for i in np.flatnonzero(self._running):
+            answer = self._step_one(self._envs[i], actions[i])
+            self._observations[i], rewards[i], ended[i] = answer
+        return self._observations, rewards, ended
+
+    # What another engine does in its own way.
+
+    @staticmethod
+    def _build(env_id: str) -> Any:
+        return _build(env_id)
+
+    @staticmethod
+    def _reset_one(env: Any, seed: int) -> Any:
+        """Return the first observation [S] of the episode that `seed` starts."""
+        observation, _ = env.reset(seed=seed)
+        return observation
+
+    @staticmethod
+    def _step_one(env: Any, action: np.ndarray) -> tuple[Any, Any, bool]:
+        """Return the observation [S], the reward, and whether the episode has ended."""
+        observation, reward, terminated, truncated, _ = env.step(action)
+        return observation, reward, terminated or truncated

@@ -1,0 +1,95 @@
+"""What the spaces of any environment come to, and the units that actions have."""
+
+from typing import Any
+
+import numpy as np
+
+from dt_jax.errors import UserError
+from dt_jax.registry import DatasetSpec
+
+_NO_LIMIT = 2**31 - 1  # steps; JAX and EnvPool count in int32
+
+
+def spec_from_spaces(
+    env_id: str,
+    family: str,
+    observation_space: Any,
+    action_space: Any,
+    max_episode_steps: int | None,
+) -> DatasetSpec:
+    """Return what is known of an environment that is not D4RL's: no data, no scores.
+
+    Args:
+      env_id: its name, as its engine knows it.
+      family: the engine, as `dt_jax.envs.make` knows it.
+      observation_space: Gymnasium's or gym's.
+      action_space: the same.
+      max_episode_steps: None where the environment has no limit.
+
+    Raises:
+      UserError: a space is no vector of numbers, or actions are not bounded.
+    """
+    _check_vector(env_id, "observations", observation_space, "fiu")
+    _check_vector(env_id, "actions", action_space, "f")  # whole numbers are discrete
+    low, high = action_space.low.tolist(), action_space.high.tolist()
+    if not (np.isfinite([low, high]).all() and np.less(low, high).all()):
+        raise UserError(
+            f"{env_id} has actions between {low} and {high}; each needs a finite "
+            "smallest value and a greater largest one"
+        )
+    return DatasetSpec(
+        name=env_id,
+        family=family,
+        url=None,
+        max_episode_steps=max_episode_steps or _NO_LIMIT,
+        observation_size=observation_space.shape[0],
+        action_size=action_space.shape[0],
+        ref_min=None,
+        ref_max=None,
+        action_low=tuple(low),
+        action_high=tuple(high),
+    )
+
+
+def cannot_build(env_id: str, error: Exception) -> UserError:
+    """Return the one line about an environment whose construction failed."""
+    why = " ".join(str(error).split())[:300] or "no reason given"
+    return UserError(f"{env_id} cannot be built: {type(error).__name__}: {why}")
+
+
+def action_units(
+    spec: DatasetSpec | None, action_size: int, max_action: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return center and scale [A] of environment action = center + scale * network's.
+
+    The network's actions lie within ±max_action, the environment's within its bounds.
+    For bounds of ±max_action, as in all of D4RL, center is 0 and scale 1: exactly.
+
+    Args:
+      spec: the environment; with None, the units are the same.
+      action_size: A.
+      max_action: positive.
+    """
+    low: Any = -max_action if spec is None else spec.action_low
+    high: Any = max_action if spec is None else spec.action_high
+    center = np.add(high, low) / 2
+    scale = np.subtract(high, low) / 2 / max_action
+    return _per_action(center, action_size), _per_action(scale, action_size)
+
+
+def _per_action(values: np.ndarray, action_size: int) -> np.ndarray:
+    return np.broadcast_to(values, action_size).astype(np.float32)
+
+
+def _check_vector(env_id: str, what: str, space: Any, dtype_kinds: str) -> None:
+    """Raise a UserError unless `space` is a Box [size] of numbers of these kinds."""
+    kind = type(space).__name__
+    # By the name, for gym's Box is another class than Gymnasium's.
+    if "Box" in {parent.__name__ for parent in type(space).__mro__}:
+        if len(space.shape) == 1 and space.dtype.kind in dtype_kinds:
+            return
+        kind += f" of {space.dtype}, shape {space.shape}"
+    raise UserError(
+        f"{env_id} has {what} of the kind {kind}; only vectors can be used: a Box of "
+        "real numbers with one axis"
+    )

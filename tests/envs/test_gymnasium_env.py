@@ -1,0 +1,176 @@
+"""Environments outside D4RL: their spaces, seeds, ends and refusals."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+
+from dt_jax import envs
+from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.envs.spaces import spec_from_spaces
+from dt_jax.errors import UserError
+
+STATE = Box(-np.inf, np.inf, (3,), np.float32)
+LOW, HIGH = [-3.0, 0.0], [1.0, 0.5]
+ACTION = Box(np.array(LOW, np.float32), np.array(HIGH, np.float32))
+
+
+class Drift(gymnasium.Env):
+    """The state adds up the actions; an episode lasts for `seed % 7 + 1` steps."""
+
+    observation_space, action_space = STATE, ACTION
+    built = 0
+
+    def __init__(self, observation_space=STATE, action_space=ACTION):
+        self.observation_space, self.action_space = observation_space, action_space
+        Drift.built += 1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        assert seed is not None
+        self.left = seed % 7 + 1
+        self.state = self.np_random.normal(size=3).astype(np.float32)
+        return self.state, {}
+
+    def step(self, action):
+        assert self.left > 0, "stepped after the end"
+        assert action.dtype == np.float32
+        assert self.action_space.contains(action), action
+        self.left -= 1
+        self.state = self.state + np.append(action, 1).astype(np.float32)
+        return self.state, float(action[0]), self.left == 0, False, {}
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    gymnasium.register("Drift-v0", Drift)
+    gymnasium.register("Limited-v0", Drift, max_episode_steps=4)
+    yield
+    del gymnasium.registry["Drift-v0"], gymnasium.registry["Limited-v0"]
+
+
+def play(env, actions):
+    first = env.host_reset()
+    steps = [env.host_step(a) for a in actions]
+    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
+    return np.concatenate([first[None], observations]), rewards, done
+
+
+def test_a_spec_is_made_from_the_spaces():
+    spec = envs.lookup("Drift-v0")
+    assert (spec.observation_size, spec.action_size) == (3, 2)
+    assert (spec.action_low, spec.action_high) == (tuple(LOW), tuple(HIGH))
+    assert (spec.ref_min, spec.ref_max, spec.url) == (None, None, None)
+    assert not spec.is_demo
+    assert spec.max_episode_steps == 2**31 - 1
+    assert envs.lookup("Limited-v0").max_episode_steps == 4
+
+
+def test_references_are_what_the_user_says():
+    spec = envs.lookup("Drift-v0", reference_scores=(-7.0, 3.0))
+    assert (spec.ref_min, spec.ref_max) == (-7, 3)
+    assert envs.lookup("hopper-demo").ref_max == pytest.approx(3234.3)
+    assert envs.lookup("hopper-demo", "auto", (0.0, 1.0)).ref_max == 1
+
+
+def test_each_episode_is_what_a_loop_of_its_own_gives():
+    """With its own seed and end; what comes after the end does not count."""
+    seeds = [13, 2, 2, 6]
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-4, 4, (8, 4, 2))
+    env = envs.make(envs.lookup("Drift-v0"), seeds)
+    assert isinstance(env, GymnasiumEnv)
+    observations, rewards, done = play(env, actions)
+    assert observations.dtype == rewards.dtype == np.float32
+    for n, seed in enumerate(seeds):
+        single = gymnasium.make("Drift-v0")
+        state, _ = single.reset(seed=seed)
+        np.testing.assert_array_equal(observations[0, n], state)
+        for t in range(seed % 7 + 1):
+            clipped = np.clip(actions[t, n], LOW, HIGH).astype(np.float32)
+            state, reward, ended, _, _ = single.step(clipped)
+            np.testing.assert_allclose(observations[t + 1, n], state, rtol=1e-6)
+            assert rewards[t, n] == pytest.approx(reward)
+            assert done[t, n] == ended
+        assert ended
+    again = play(env, actions)
+    for got, want in zip(again, (observations, rewards, done), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_registered_limit_ends_an_episode():
+    env = envs.make(envs.lookup("Limited-v0"), [6, 1])
+    done = play(env, np.zeros((4, 2, 2)))[2]
+    np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
+    assert done[1, 1]
+
+
+def test_a_nan_action_is_refused():
+    env = envs.make(envs.lookup("Drift-v0"), [6, 6])
+    env.host_reset()
+    with pytest.raises(UserError, match=r"Drift-v0 .* NaN action in episode 1 of 2"):
+        env.host_step(np.array([[0, 0], [0, np.nan]]))
+
+
+def test_envpools_pendulum_is_gymnasiums():
+    """EnvPool is taken where it has the name: the same physics and reward."""
+    spec = envs.lookup("Pendulum-v1")
+    assert (spec.family, spec.action_low, spec.action_high) == ("envpool", (-2,), (2,))
+    assert spec.max_episode_steps == 200
+    rng = np.random.default_rng(0)
+    env, single = envs.make(spec, [1, 2]), gymnasium.make("Pendulum-v1")
+    cos, sin, speed = env.host_reset()[1].astype(float)
+    single.reset(seed=0)
+    single.unwrapped.state = np.array([np.arctan2(sin, cos), speed])
+    for _ in range(30):
+        action = rng.uniform(-2, 2, 1).astype(np.float32)
+        ours = env.host_step(np.stack([action, action]))
+        observation, reward, *_ = single.step(action)
+        np.testing.assert_allclose(ours.observations[1], observation, atol=1e-3)
+        assert ours.rewards[1] == pytest.approx(reward, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("env_name", "told"),
+    [
+        ("Pendulm-v1", "nearest: Pendulum-v1"),
+        ("hoper-medium-v2", "nearest: hopper-medium-v2"),
+        ("qqqqqq", "unknown env_name 'qqqqqq'"),
+        ("no_such_package:Drift-v0", "No module named 'no_such_package'"),
+        ("CartPole-v1", "actions of the kind Discrete"),
+        ("FrozenLake-v1", "observations of the kind Discrete"),
+        ("Pong-v5", r"observations of the kind Box of uint8, shape \(4, 84, 84\)"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(env_name, told):
+    with pytest.raises(UserError, match=told) as caught:
+        envs.lookup(env_name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"action_space": STATE}, "actions between .*inf"),
+        ({"action_space": Box(1, 1, (2,))}, "a greater largest one"),
+        ({"action_space": Box(0, 9, (2,), int)}, "actions of the kind Box of int64"),
+        ({"action_space": Discrete(3)}, "actions of the kind Discrete"),
+        ({"observation_space": Dict(a=STATE)}, "observations of the kind Dict"),
+        ({"observation_space": Box(0, 1, (2, 2))}, r"shape \(2, 2\)"),
+    ],
+)
+def test_spaces_that_cannot_be_used(changes, told):
+    spaces = {"observation_space": STATE, "action_space": ACTION} | changes
+    with pytest.raises(UserError, match=told) as caught:
+        spec_from_spaces("X-v0", "gymnasium", **spaces, max_episode_steps=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_environment_that_cannot_be_built_says_why():
+    def broken():
+        raise ImportError("no module\nnamed wheels")
+
+    gymnasium.register("Broken-v0", broken)
+    with pytest.raises(UserError, match=r"Broken-v0 cannot be built: .* named wheels"):
+        envs.lookup("Broken-v0")
+    del gymnasium.registry["Broken-v0"]

@@ -15,12 +15,16 @@ def main() -> None:
     """Collect as the command line says and print what came of it."""
     parser = OneLineParser(
         prog="python -m dt_jax.collect",
-        description="Collect a demo dataset in D4RL's HDF5 schema: the bundled linear "
-        "policies at four levels of quality, in equal shares of steps.",
+        description="Collect a demo dataset in D4RL's HDF5 schema: for halfcheetah, "
+        "hopper and walker2d by linear policies at four levels of quality, in equal "
+        "shares of steps; for maze2d and antmaze by a controller that follows "
+        "shortest ways, as D4RL did.",
         epilog="example: python -m dt_jax.collect hopper-demo --steps=100000 "
         "--out=hopper.hdf5",
     )
-    parser.add_argument("env_name", help="halfcheetah-demo, hopper-demo, walker2d-demo")
+    parser.add_argument(
+        "env_name", help="hopper-demo, maze2d-umaze-demo, antmaze-medium-play-demo, ..."
+    )
     parser.add_argument("--steps", type=int, help="transitions, at least")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
@@ -34,14 +38,18 @@ def main() -> None:
 
 def _table(levels: list[list[Episode]]) -> Table:
     """Lay out how well and how long each level's episodes went."""
-    table = Table("level", "episodes", "return (mean ± std)", "length (mean)")
+    table = Table(
+        "level", "episodes", "return (mean ± std)", "any reward", "length (mean)"
+    )
     for number, episodes in enumerate(levels, start=1):
         returns = [episode.rewards.sum(dtype=np.float64) for episode in episodes]
+        rewarded = [episode.rewards.any() for episode in episodes]
         lengths = [len(episode.rewards) for episode in episodes]
         table.add_row(
             str(number),
             str(len(episodes)),
             f"{np.mean(returns):.1f} ± {np.std(returns):.1f}",
+            f"{np.mean(rewarded):.0%}",
             f"{np.mean(lengths):.1f}",
         )
     return table

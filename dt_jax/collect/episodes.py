@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import h5py
@@ -28,11 +29,14 @@ class Actor(Protocol):
 
 
 class Episode(NamedTuple):
-    """One whole episode of T steps."""
+    """One whole episode of T steps, as D4RL's files keep it."""
 
     observations: np.ndarray  # [T, S] float32, before each action
     actions: np.ndarray  # [T, A] float32
     rewards: np.ndarray  # [T] float32
+    terminals: np.ndarray  # [T] bool, whether the action ended the task
+    timeouts: np.ndarray  # [T] bool, whether it was the last for another reason
+    infos: Mapping[str, np.ndarray] = MappingProxyType({})  # by name, [T, ...]
 
 
 def run_episodes(env: HostEnv, policy: Actor) -> list[Episode]:
@@ -47,41 +51,39 @@ def run_episodes(env: HostEnv, policy: Actor) -> list[Episode]:
     while running.any():
         actions = np.asarray(policy.act(observations, rewards, done), np.float32)
         step = env.host_step(actions)
-        steps.append(Episode(observations, actions, np.asarray(step.rewards)))
+        steps.append((observations, actions, np.asarray(step.rewards)))
         lengths += running
         running &= ~np.asarray(step.done)
         observations, rewards, done = map(np.asarray, step)
     by_time = [np.stack(arrays) for arrays in zip(*steps, strict=True)]  # [T, N, ...]
-    return [
-        Episode(*(array[:length, i] for array in by_time))
-        for i, length in enumerate(lengths)
-    ]
+    episodes = []
+    for i, length in enumerate(lengths):
+        last = np.arange(length) == length - 1
+        at_limit = length == env.max_episode_steps
+        episodes.append(
+            Episode(
+                *(array[:length, i] for array in by_time),
+                terminals=last & ~at_limit,
+                timeouts=last & at_limit,
+            )
+        )
+    return episodes
 
 
 def write_d4rl(
-    out: Path,
-    episodes: Sequence[Episode],
-    max_episode_steps: int,
-    attributes: Mapping[str, str | int | float],
+    out: Path, episodes: Sequence[Episode], attributes: Mapping[str, str | int | float]
 ) -> None:
     """Write episodes one after the other as D4RL does; the same bytes for the same.
 
     Args:
       out: the file; it appears when it is complete, in a folder made where missing.
-      episodes: at least one.
-      max_episode_steps: an episode of this length is marked in `timeouts`, a shorter
-        one in `terminals`, at its last row.
+      episodes: at least one, all with the same infos.
       attributes: kept with the file, to say where it comes from.
     """
-    lengths = np.array([len(episode.rewards) for episode in episodes])
-    last = np.zeros(lengths.sum(), bool)
-    last[lengths.cumsum() - 1] = True
-    at_limit = np.repeat(lengths == max_episode_steps, lengths)
-    names = Episode._fields
-    columns = map(np.concatenate, zip(*episodes, strict=True))
-    arrays = dict(zip(names, columns, strict=True))
-    arrays |= {"terminals": last & ~at_limit, "timeouts": last & at_limit}
+    *columns, infos = zip(*episodes, strict=True)
+    arrays = dict(zip(Episode._fields[:-1], columns, strict=True))
+    arrays |= {f"infos/{key}": [info[key] for info in infos] for key in infos[0]}
     with replacing(out) as unfinished, h5py.File(unfinished, "w") as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array, track_times=False)
+        for name, parts in arrays.items():
+            file.create_dataset(name, data=np.concatenate(parts), track_times=False)
         file.attrs.update(attributes)

@@ -19,6 +19,7 @@ from dt_jax.envs.mujoco_bodies import Bodies
 CELL = 4.0  # metres
 SUBSTEPS = 5  # of 0.02 s: a control period of 0.1 s
 _TORQUE = 30.0  # newton metres at an action of 1
+GOAL_MEAN = 0.75  # metres, the mean of what draw_goal adds to x and y
 _GOAL_RADIUS = 0.5  # metres
 
 
@@ -48,7 +49,7 @@ def center(maze: Maze, cell: Cell) -> np.ndarray:
     return CELL * np.array([column - maze.start[1], row - maze.start[0]], float)
 
 
-def draw_point(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:
+def draw_goal(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:
     """Return a goal in a cell as D4RL draws it, towards larger x and y, [2]."""
     return center(maze, cell) + rng.uniform(0, 1, 2) + rng.uniform(0, 0.5, 2)
 
@@ -88,7 +89,7 @@ class AntMaze(HostEnv):
         for i, seed in enumerate(self._seeds):
             rng = np.random.default_rng(seed)
             place(self._bodies, i, rng, np.zeros(2))
-            self.goals[i] = draw_point(self._maze, self._maze.goal, rng)
+            self.goals[i] = draw_goal(self._maze, self._maze.goal, rng)
         return self._bodies.observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -107,9 +108,9 @@ def _model(maze: Maze) -> mujoco.MjModel:
         # D4RL has controls to ±30 at a gear of 1. This way actions are the controls.
         actuator.gear[0] = _TORQUE
     half, height = CELL / 2, CELL / 4
-    for row, column in maze.walls:
+    for cell in maze.walls:
         wall = spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX)
-        wall.pos = [*center(maze, (row, column)), height]
+        wall.pos = [*center(maze, cell), height]
         wall.size = [half, half, height]
         wall.contype = wall.conaffinity = 1
     for geom in spec.geoms:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Row by row: # wall, . free, S start, G goal. Of the same name, the ant's and the
-# point's mazes differ. Maps of d4rl/locomotion/maze_env.py and pointmaze/maze_model.py.
+# Row by row: # wall, . free, S start; G goal of evaluation, g of D4RL's play data, B of
+# both. Maps of d4rl/locomotion/maze_env.py and d4rl/pointmaze/maze_model.py.
 _ANTMAZE = {
-    "umaze": "##### #S..# ###.# #G..# #####",
-    "medium": "######## #S.##..# #..#...# ##...### #..#...# #.#..#.# #...#.G# ########",
+    "umaze": "##### #S..# ###.# #B..# #####",
+    "medium": "######## #S.##..# #..#..g# ##...### #..#...# #g#..#.# #...#gG# ########",
     "large": (
-        "############ #S...#.....# #.##.#.#.#.# #......#...# #.####.###.# "
-        "#..#.#.....# ##.#.#.#.### #..#...#.G.# ############"
+        "############ #S...#g....# #.##.#.#.#.# #....g.#..g# #.####.###.# "
+        "#.g#.#.....# ##.#.#.#.### #..#g.g#.B.# ############"
     ),
 }
 _MAZE2D = {
@@ -35,21 +35,23 @@ class Maze:
       free: [rows, columns] bool, false where a wall stands.
       goal: where evaluation asks to go.
       start: where evaluation begins; None where that is anywhere, as in maze2d.
+      play_goals: picked by hand for D4RL's play data; none in maze2d.
     """
 
     free: np.ndarray
     goal: Cell
     start: Cell | None
+    play_goals: list[Cell]
 
     @property
-    def cells(self) -> np.ndarray:
-        """The free cells, row by row, [K, 2] int."""
-        return np.argwhere(self.free)
+    def cells(self) -> list[Cell]:
+        """The free cells, row by row."""
+        return _cells(self.free)
 
     @property
-    def walls(self) -> np.ndarray:
-        """The cells that are walls, row by row, [K, 2] int."""
-        return np.argwhere(~self.free)
+    def walls(self) -> list[Cell]:
+        """The cells that are walls, row by row."""
+        return _cells(~self.free)
 
     def path(self, start: Cell, goal: Cell) -> list[Cell]:
         """Return the cells of a shortest way, `start` and `goal` among them.
@@ -91,13 +93,16 @@ def maze2d(name: str) -> Maze:
     return _parse(_MAZE2D[name])
 
 
+def _cells(where: np.ndarray) -> list[Cell]:
+    return [(int(row), int(column)) for row, column in np.argwhere(where)]
+
+
 def _parse(text: str) -> Maze:
     grid = np.array([list(row) for row in text.split()])
 
-    def find(letter: str) -> Cell | None:
-        places = np.argwhere(grid == letter)
-        return (int(places[0, 0]), int(places[0, 1])) if len(places) else None
+    def find(letters: str) -> list[Cell]:
+        return _cells(np.isin(grid, list(letters)))
 
-    goal = find("G")
-    assert goal is not None
-    return Maze(free=grid != "#", goal=goal, start=find("S"))
+    (goal,) = find("GB")
+    start, *_ = [*find("S"), None]
+    return Maze(free=grid != "#", goal=goal, start=start, play_goals=find("gB"))

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import time
@@ -54,12 +55,25 @@ def test_walker2d_too_and_not_from_the_starts_of_evaluation(tmp_path):
     assert not (first[:, None] == starts).all(axis=-1).any()
 
 
-def test_progress_in_plain_lines(tmp_path, capsys):
-    collect_demo("hopper-demo", tmp_path / "x.hdf5", steps=1000)
-    assert capsys.readouterr().err.splitlines() == [
+def test_the_size_and_the_time_left_are_told_before(tmp_path, capsys):
+    out = tmp_path / "x.hdf5"
+    collect_demo("hopper-demo", out, steps=1000)
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"collecting 1,000 transitions, .* MB, into {out}", first)
+    parts = [line.partition(", about ") for line in lines]
+    assert [part[0] for part in parts] == [
         f"collecting hopper-demo: {done:,} of 1,000 transitions"
         for done in (250, 500, 750, 1000)
     ]
+    assert all(re.fullmatch(r"\d+ s left", part[2]) for part in parts[:-1])
+
+
+def test_the_size_of_a_file_with_states(tmp_path, capsys):
+    out = tmp_path / "x.hdf5"
+    collect_demo("antmaze-umaze-demo", out, steps=5 * 701)
+    first = capsys.readouterr().err.splitlines()[0]
+    told = float(first.split(", ")[1].removesuffix(" MB"))
+    assert told * 1e6 == pytest.approx(out.stat().st_size, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from dt_jax import envs
+from dt_jax.collect.ant_controller import AntController
+from dt_jax.envs import antmaze, mazes
+from dt_jax.envs.antmaze import AntMaze
+from dt_jax.errors import UserError
+from dt_jax.registry import lookup
+
+STANCE = np.array([0, 0, 2, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # within its limits
+# Where the joint is, in qpos, that each action drives: hip 4, ankle 4, hip 1, ...
+DRIVEN = [13, 14, 7, 8, 9, 10, 11, 12]
+
+
+def play(env, actions):
+    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
+    first = env.host_reset()
+    steps = [env.host_step(a) for a in actions]
+    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
+    return np.concatenate([first[None], observations]), rewards, done
+
+
+def random_actions(steps, n, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (steps, n, 8))
+
+
+def test_the_controller_reaches_the_goal_as_fast_as_elsewhere():
+    """12 of 12 in 150 to 198 steps, 8 of 8 in 136 to 176: two other implementations."""
+    n, noise = 12, np.random.default_rng(0)
+    env, controller = AntMaze("umaze", envs.episode_seeds(0, n), 700), AntController()
+    maze = mazes.antmaze("umaze")
+    corners = [antmaze.center(maze, cell) for cell in maze.path(maze.start, maze.goal)]
+    observations = env.host_reset()
+    ways = [np.array([*corners[1:-1], goal]) for goal in env.goals]
+    at, lengths, running = np.zeros(n, int), np.zeros(n, int), np.ones(n, bool)
+    while running.any():
+        targets = np.stack([way[i] for way, i in zip(ways, at, strict=True)])
+        near = np.linalg.norm(targets - observations[:, :2], axis=1) <= 1
+        at = np.minimum(at + near, len(ways[0]) - 1)
+        targets = np.stack([way[i] for way, i in zip(ways, at, strict=True)])
+        x, y = (targets - observations[:, :2]).T
+        actions = controller.act(observations.astype(float), np.arctan2(y, x))
+        step = env.host_step(actions + 0.2 * noise.standard_normal(actions.shape))
+        np.testing.assert_array_equal(step.rewards[running], step.done[running])
+        lengths += running
+        running &= ~step.done
+        observations = step.observations
+    assert 136 <= lengths.min() <= lengths.max() <= 198, lengths
+
+
+def test_a_fall_from_rest():
+    """In the air and in its stance nothing but gravity acts: 0.1 s of it, by hand."""
+    ant = antmaze.ants(mazes.antmaze("umaze"), 1)
+    ant.qpos[0] = STANCE
+    ant.step(np.zeros((1, 8)))
+    expected = np.concatenate([STANCE, np.zeros(14)])
+    expected[2] -= 0.5 * 9.81 * 0.1**2
+    expected[17] = -9.81 * 0.1
+    np.testing.assert_allclose(ant.observations[0], expected, atol=1e-6)
+
+
+def test_each_action_drives_its_joint():
+    """30 N m against an inertia and a damping of about 1 (armature, xml): by hand."""
+    ants = antmaze.ants(mazes.antmaze("umaze"), 8)
+    ants.qpos[:] = STANCE
+    ants.step(0.1 * np.eye(8))
+    speeds = ants.qvel[:, 6:]  # qvel has one number less before the joints than qpos
+    driven = np.array(DRIVEN) - 7
+    assert np.abs(speeds).argmax(axis=1).tolist() == driven.tolist()
+    expected = 0.1 * 30 * (1 - np.exp(-0.1))
+    np.testing.assert_allclose(speeds[range(8), driven], expected, rtol=0.2)
+
+
+def test_the_start_and_the_goals():
+    env = AntMaze("large", list(range(300)), 1000)
+    observations = env.host_reset()
+    assert observations.shape == (300, 29)
+    assert np.abs(observations[:, :2]).max() <= 0.1
+    np.testing.assert_allclose(observations[:, 2], 0.75, atol=0.1)
+    np.testing.assert_allclose(np.linalg.norm(observations[:, 3:7], axis=1), 1, 1e-6)
+    np.testing.assert_allclose(observations[:, 15:].std(), 0.1, rtol=0.05)
+    offsets = env.goals - [32, 24]
+    assert offsets.min() >= 0
+    assert offsets.max() <= 1.5
+    error = np.sqrt((1 + 0.25) / 12 / 300)  # of the mean of two uniform draws' sums
+    np.testing.assert_allclose(offsets.mean(axis=0), antmaze.GOAL_MEAN, atol=4 * error)
+
+
+def test_the_end_is_at_the_goal_or_the_time_limit():
+    env = AntMaze("umaze", [1, 2, 3], 4)
+    env.host_reset()
+    env._bodies.qpos[1, :2] = env.goals[1] + [0.3, 0.3]
+    env._bodies.qpos[2, :2] = env.goals[2] + [0.5, 0.5]
+    steps = [env.host_step(np.zeros((3, 8))) for _ in range(4)]
+    assert [step.rewards.tolist() for step in steps[:1]] == [[0, 1, 0]]
+    done = np.array([step.done for step in steps])
+    np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
+    assert done[0, 1]
+    assert not done[:3, 2].any()
+
+
+def test_walls_hold_it():
+    """Thrown at each wall around its cell it stays in the maze."""
+    ants = antmaze.ants(mazes.antmaze("umaze"), 3)
+    ants.qvel[:, :2] = [[-8, 0], [0, -8], [0, 8]]
+    for _ in range(20):
+        ants.step(np.zeros((3, 8)))
+    assert (ants.qpos[:, :2] > -2).all()
+    assert (ants.qpos[:, 1] < 2).all()
+
+
+def test_a_random_policy_never_gets_there():
+    """D4RL's ref_min is 0."""
+    env = AntMaze("umaze", envs.episode_seeds(0, 4), 700)
+    rewards = play(env, random_actions(700, 4))[1]
+    assert rewards.sum() == 0
+
+
+def test_seeds_alone_make_the_episodes():
+    actions = random_actions(15, 3)
+    one = AntMaze("medium", [7, 8, 7], 1000, num_threads=1)
+    first = play(one, actions)[0]
+    np.testing.assert_array_equal(play(one, actions)[0], first)
+    two = AntMaze("medium", [7, 8, 7], 1000, num_threads=2)
+    np.testing.assert_array_equal(play(two, actions)[0], first)
+    np.testing.assert_array_equal(first[0, 0], first[0, 2])
+    assert (first[0, 0] != first[0, 1]).all()
+    alone = AntMaze("medium", [8], 1000)
+    np.testing.assert_array_equal(play(alone, actions[:, 1:2])[0][:, 0], first[:, 1])
+
+
+def test_actions_are_clipped_and_nan_is_refused():
+    env = AntMaze("umaze", [0, 1], 700)
+    actions = 3 * random_actions(5, 2)
+    wild, clipped = play(env, actions)[0], play(env, np.clip(actions, -1, 1))[0]
+    np.testing.assert_array_equal(wild, clipped)
+    actions[3, 1, 2] = np.nan
+    with pytest.raises(UserError, match="antmaze-umaze was given a NaN action in epis"):
+        play(env, actions)
+
+
+def test_play_and_diverse_are_evaluated_in_the_same_maze():
+    env = envs.make(lookup("antmaze-medium-diverse-v2"), [0])
+    other = envs.make(lookup("antmaze-medium-play-v2"), [0])
+    np.testing.assert_array_equal(env.host_reset(), other.host_reset())
+    np.testing.assert_array_equal(env.goals, other.goals)

@@ -1,0 +1,57 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from dt_jax.envs import mazes
+
+def distances(maze, goal):
+    """Relax all cells until nothing changes: what value iteration without noise does."""
+    steps = np.full(maze.free.shape, np.inf)
+    steps[goal] = 0
+    while True:
+        before = steps.copy()
+        for row, column in maze.cells:
+            for there in [
+                (row - 1, column),
+                (row + 1, column),
+                (row, column - 1),
+                (row, column + 1),
+            ]:
+                if maze.free[there]:
+                    steps[row, column] = min(steps[row, column], steps[there] + 1)
+        if (steps == before).all():
+            return steps
+
+
+@pytest.mark.parametrize("kind", [mazes.antmaze, mazes.maze2d])
+@pytest.mark.parametrize("name", ["umaze", "medium", "large"])
+def test_paths_are_shortest_and_through_free_cells(kind, name):
+    maze = kind(name)
+    for goal in maze.cells[::5]:
+        steps = distances(maze, goal)
+        for start in maze.cells:
+            path = maze.path(start, goal)
+            assert (path[0], path[-1]) == (start, goal)
+            assert len(path) - 1 == steps[start]
+            assert all(maze.free[cell] for cell in path)
+            for (row, column), (next_row, next_column) in pairwise(path):
+                assert abs(row - next_row) + abs(column - next_column) == 1
+
+
+def test_a_wall_cannot_be_reached():
+    maze = mazes.antmaze("umaze")
+    with pytest.raises(ValueError, match="no way"):
+        maze.path((1, 1), (0, 0))
+
+
+def test_the_marked_cells():
+    assert mazes.antmaze("umaze").play_goals == [(3, 1)]
+    medium, large = mazes.antmaze("medium"), mazes.antmaze("large")
+    assert (medium.start, medium.goal) == ((1, 1), (6, 6))
+    assert medium.play_goals == [(2, 6), (5, 1), (6, 5)]
+    assert (large.start, large.goal) == ((1, 1), (7, 9))
+    assert len(large.play_goals) == 7
+    assert mazes.maze2d("umaze").goal == (1, 1)
+    assert mazes.maze2d("umaze").start is None
+    assert len(large.cells) + len(large.walls) == 12 * 9

@@ -13,6 +13,7 @@ from dt_jax.envs.base import BatchedEnv, HostEnv
 from dt_jax.envs.envpool_env import EnvPoolEnv
 from dt_jax.envs.gym_env import GymEnv
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.envs.maze2d import Maze2D
 from dt_jax.registry import DatasetSpec, all_specs
 
 _LOCOMOTION = {
@@ -62,6 +63,8 @@ def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
         return _ENGINES[spec.family](spec.name, seeds, limit)
     if spec.family == "antmaze":
         return AntMaze(spec.maze, seeds, limit)
+    if spec.family == "maze2d":
+        return Maze2D(spec.maze, seeds, limit)
     if spec.family in _ADROIT:
         return AdroitEnv(spec.family, seeds, limit)
     return EnvPoolEnv(_LOCOMOTION[spec.family], seeds, limit)

@@ -1,6 +1,7 @@
-"""An ant in a maze, rewarded at its goal alone: D4RL's six antmaze datasets.
+"""An ant in a maze, rewarded at its goal alone: D4RL's six datasets, and six of ours.
 
   python launch.py --config=configs/antmaze.py:umaze
+  python launch.py --config=configs/antmaze.py:umaze-demo
 
 Normalised score at the last evaluation that CORL publishes for its Decision
 Transformer (mean ± standard deviation over seeds; theirs, not ours):
@@ -11,6 +12,9 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
   medium-diverse  0.00 ± 0.00
   large-play      0.00 ± 0.00
   large-diverse   0.00 ± 0.00
+
+Each has a demo dataset, `umaze-demo` and so on, that is collected on first use by
+D4RL's protocol. It is sized for a laptop; its scores are not D4RL's.
 
 Our own times: not measured.
 """
@@ -29,10 +33,24 @@ TARGETS = (1.0, 0.5)
 # CORL asks the diverse datasets for small fractions of the one reward as well.
 DIVERSE_TARGETS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03)
 
+DEMO = {
+    "embedding_dim": 64,
+    "num_layers": 2,
+    "seq_len": 10,
+    "learning_rate": 1e-3,
+    "update_steps": 3_000,
+    "warmup_steps": 300,
+    "eval_every": 1_500,
+    "target_returns": TARGETS,
+}
+
 
 def get_config(dataset: str = "umaze"):
-    """Return CORL's hyper-parameters for `dataset`."""
-    default.check_dataset(dataset, DATASETS)
+    """Return CORL's hyper-parameters for `dataset`, ours for a demo."""
+    demos = tuple(f"{name}-demo" for name in DATASETS)
+    default.check_dataset(dataset, DATASETS + demos)
+    if dataset in demos:
+        return default.for_dataset(f"antmaze-{dataset}", reward_scale=1.0, **DEMO)
     return default.for_dataset(
         f"antmaze-{dataset}-v2",
         reward_scale=1.0,

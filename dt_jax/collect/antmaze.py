@@ -60,12 +60,13 @@ def collect(
         bodies.step(actions)
         times.append((*states, actions, bodies.qpos[:, :2].copy()))
         advance(len(seeds))
-    by_time = [np.stack(arrays) for arrays in zip(*times, strict=True)]  # [T, N, ...]
+    # Each [T, N, ...]
+    qpos, qvel, acted, arrived_at = map(np.stack, zip(*times, strict=True))
     goal = evaluation_goal(maze)
     return [
         [
-            _episode(*(array[:, i] for array in by_time), ways[i][-1], goal)
-            for i in range(len(seeds))
+            _episode(qpos[:, i], qvel[:, i], acted[:, i], arrived_at[:, i], way, goal)
+            for i, way in enumerate(ways)
         ]
     ]
 
@@ -129,10 +130,10 @@ def _episode(
     qvel: np.ndarray,
     actions: np.ndarray,
     next_positions: np.ndarray,
-    own_goal: np.ndarray,
+    way: np.ndarray,
     goal: np.ndarray,
 ) -> Episode:
-    """Return what one ant did in T steps, rewarded for `goal`."""
+    """Return what one ant did in T steps on its `way`, rewarded for `goal`."""
     arrived = at_goal(next_positions, goal)
     observations = np.concatenate([qpos, qvel], axis=1)
     return Episode(
@@ -141,5 +142,5 @@ def _episode(
         rewards=arrived.astype(np.float32),
         terminals=arrived,
         timeouts=np.arange(len(qpos)) == len(qpos) - 1,
-        infos={"qpos": qpos, "qvel": qvel, "goal": np.tile(own_goal, (len(qpos), 1))},
+        infos={"qpos": qpos, "qvel": qvel, "goal": np.tile(way[-1], (len(qpos), 1))},
     )

@@ -58,14 +58,11 @@ def run_episodes(env: HostEnv, policy: Actor) -> list[Episode]:
     by_time = [np.stack(arrays) for arrays in zip(*steps, strict=True)]  # [T, N, ...]
     episodes = []
     for i, length in enumerate(lengths):
+        observed, acted, rewarded = (array[:length, i] for array in by_time)
         last = np.arange(length) == length - 1
         at_limit = length == env.max_episode_steps
         episodes.append(
-            Episode(
-                *(array[:length, i] for array in by_time),
-                terminals=last & ~at_limit,
-                timeouts=last & at_limit,
-            )
+            Episode(observed, acted, rewarded, last & ~at_limit, last & at_limit)
         )
     return episodes
 

@@ -8,7 +8,7 @@ nearly always 0, or what leaving or reaching the goal takes.
 
 What differs from D4RL's generate_maze2d_datasets.py and relabel_maze2d_rewards.py:
 
-- D4RL has one rollout; here one for each 10,000 steps goes on beside the others.
+- D4RL has one rollout; here one for each 4,000 steps goes on beside the others.
 - D4RL's rows are rewarded for the state before the action; here, as by the environment,
   for the state after it.
 - A trajectory's first observation repeats the last one's in D4RL; here it is true.
@@ -29,7 +29,7 @@ from dt_jax.registry import DatasetSpec
 # Standard deviation. D4RL's script has it as an option, and does not tell whether its
 # files were made with it; Minari's newer ones were.
 ACTION_NOISE = 0.5
-_ROLLOUT = 10_000  # steps
+_ROLLOUT = 4_000  # steps
 _GAIN, _DAMPING = 10.0, -1.0  # of the distance in metres, of the velocity
 _CLOSE = 0.1  # metres, within which a waypoint or the goal is reached
 
@@ -117,7 +117,7 @@ def collect(
         lengths += running
         ages = np.where(ends, 0, ages + 1)
         running &= ~ends | (lengths < share)
-        for i in np.flatnonzero(ends & running):
+        for i in np.flatnonzero(ends & running).tolist():
             controller.send(i, balls.qpos[i], _draw_cell(maze, rng))
     by_time = [np.stack(arrays) for arrays in zip(*times, strict=True)]  # [T, N, ...]
     return [

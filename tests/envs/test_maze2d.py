@@ -1,0 +1,196 @@
+import envpool
+import numpy as np
+import pytest
+
+from dt_jax import envs
+from dt_jax.envs import maze2d, mazes
+from dt_jax.envs.maze2d import Maze2D
+from dt_jax.errors import UserError
+from dt_jax.registry import lookup
+
+LIMITS = {"umaze": 300, "medium": 600, "large": 800}
+TIMESTEP, GEAR = 0.01, 100.0
+# Euler with implicit damping: h f = (m + h) dv, of a sphere of 0.1 m and 1000 kg/m³.
+INERTIA = 4 / 3 * np.pi * 0.1**3 * 1000 + TIMESTEP * 1.0
+
+
+def random_actions(steps, n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (steps, n, 2)).astype(np.float32)
+
+
+def play(env, actions):
+    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
+    first = env.host_reset()
+    steps = [env.host_step(a) for a in actions]
+    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
+    return np.concatenate([first[None], observations]), rewards, done
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id"),
+    [
+        ("umaze", "PointMaze_UMaze-v3"),
+        ("medium", "PointMaze_Medium-v3"),
+        ("large", "PointMaze_Large-v3"),
+    ],
+)
+def test_the_physics_are_those_of_envpools_pointmaze(name, env_id):
+    maze, n, steps = mazes.maze2d(name), 4, 300
+    top, left = np.array(maze.free.shape) / 2 - 0.7
+
+    def in_d4rls_frame(answer):
+        x, y, vx, vy = answer["observation"].T
+        return np.stack([top - y, left + x, -vy, vx], axis=1)
+
+    pool = envpool.make_gymnasium(
+        env_id,
+        num_envs=n,
+        seed=0,
+        num_threads=1,
+        max_episode_steps=steps + 1,
+        continuing_task=True,
+        reset_target=False,
+    )
+    spec = maze2d._spec(maze)
+    for geom in spec.geoms:  # its MuJoCo adds the two of a contact
+        geom.margin = 0.002
+    balls = maze2d.Points(spec.compile(), n, substeps=1)
+    start = in_d4rls_frame(pool.reset()[0])
+    balls.qpos[:], balls.qvel[:] = start[:, :2], start[:, 2:]
+    actions = random_actions(steps, n)
+    held = random_actions(steps // 20, n // 2).repeat(20, axis=0)
+    actions[:, ::2] = held  # far enough to reach walls
+    error, bounces = 0.0, 0
+    for action in actions:
+        before = balls.qvel.copy()
+        balls.step(action)
+        answer = pool.step(np.stack([action[:, 1], -action[:, 0]], axis=1))[0]
+        error = max(error, np.abs(balls.observations - in_d4rls_frame(answer)).max())
+        bounces += (np.abs(balls.qvel - before) > 1.5 * TIMESTEP * GEAR / INERTIA).sum()
+    pool.close()
+    assert error < 2e-6
+    assert bounces > 0
+
+
+def test_a_step_from_rest_computed_by_hand():
+    balls = maze2d.points(mazes.maze2d("umaze"), 2)
+    balls.qpos[:] = [1.0, 2.0], [3.0, 1.0]
+    balls.step(np.array([[1.0, 0.0], [0.0, -0.5]]))
+    speed = TIMESTEP * GEAR / INERTIA  # 0.238 m/s
+    far = TIMESTEP * speed
+    np.testing.assert_allclose(
+        balls.observations,
+        [[1 + far, 2, speed, 0], [3, 1 - far / 2, 0, -speed / 2]],
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+def test_velocities_are_clipped_before_a_step_and_of_moving_balls_alone():
+    balls = maze2d.points(mazes.maze2d("umaze"), 2)
+    balls.qpos[:], balls.qvel[:] = [1.0, 2.0], [9.0, -9.0]
+    balls.step(np.zeros((2, 2)), np.array([True, False]))
+    speed = 5 * (1 - TIMESTEP / INERTIA)
+    moved = [1 + TIMESTEP * speed, 2 - TIMESTEP * speed, speed, -speed]
+    np.testing.assert_allclose(balls.observations[0], moved, rtol=1e-12)
+    np.testing.assert_array_equal(balls.observations[1], [1, 2, 9, -9])
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_walls_stop_the_ball_where_d4rls_do(name):
+    maze = mazes.maze2d(name)
+    cells = np.array(maze.cells, float)
+    for towards in ([1, 0], [-1, 0], [0, 1], [0, -1]):
+        row, column = np.array(towards)[:, None] + np.array(maze.cells).T
+        blocked = cells[~maze.free[row, column]]
+        balls = maze2d.points(maze, len(blocked))
+        balls.qpos[:] = blocked - 0.2
+        for _ in range(150):
+            balls.step(np.tile(np.array(towards, float), (len(blocked), 1)))
+        # 0.4 m from a cell's centre the ball touches the wall; 1.4 mm before, its
+        # margin of 2 mm bears it, less what the push presses it in.
+        off = (balls.qpos - (blocked - 0.2)) @ towards
+        np.testing.assert_allclose(off, 0.4 - 0.0014, atol=3e-4)
+
+
+def test_episodes_start_as_d4rls():
+    maze = mazes.maze2d("medium")
+    starts = Maze2D("medium", range(1000), 600).host_reset()
+    cells = np.rint(starts[:, :2])
+    counts = np.unique(cells, axis=0, return_counts=True)[1]
+    assert {(int(r), int(c)) for r, c in cells} == set(maze.cells)  # the goal's too
+    assert counts.min() > 1000 / len(maze.cells) / 2
+    off = starts[:, :2] - cells
+    assert 0.095 < np.abs(off).max() <= 0.1 + 1e-6
+    assert off.std() == pytest.approx(0.2 / 12**0.5, rel=0.05)
+    assert starts[:, 2:].std() == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_target_of_each_maze(name):
+    target = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}[name]
+    assert mazes.maze2d(name).goal == target
+    around = np.add(target, [[0.5, 0], [0, -0.49], [0.36, 0.36], [0.51, 0]])
+    reached = maze2d.at_goal(around, mazes.maze2d(name))
+    np.testing.assert_array_equal(reached, [True, True, False, False])
+
+
+def test_rewards_are_for_where_the_step_ends_and_nothing_but_the_limit_ends_it():
+    env = Maze2D("umaze", range(40), 50)
+    observations, rewards, done = play(env, random_actions(50, 40))
+    away = np.linalg.norm(observations[1:, :, :2] - (1, 1), axis=-1)
+    np.testing.assert_array_equal(rewards, away <= 0.5)
+    assert 0 < rewards.sum() < rewards.size
+    np.testing.assert_array_equal(done, np.arange(50)[:, None].repeat(40, 1) == 49)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_make_builds_it_with_d4rls_limit(name):
+    spec = lookup(f"maze2d-{name}-v1")
+    env = envs.make(spec, [0, 1, 2])
+    assert isinstance(env, Maze2D)
+    assert env.max_episode_steps == LIMITS[name]
+    assert (env.observation_size, env.action_size) == (4, 2)
+    assert env.host_reset().dtype == np.float32
+    assert env.host_step(np.zeros((3, 2))).rewards.dtype == np.float32
+
+
+def test_the_threads_do_not_matter_nor_the_other_episodes():
+    seeds, actions = [7, 8, 7, 9, 10], random_actions(60, 5)
+    one = play(Maze2D("umaze", seeds, 60, num_threads=1), actions)
+    three = play(Maze2D("umaze", seeds, 60, num_threads=3), actions)
+    for got, want in zip(three, one, strict=True):
+        np.testing.assert_array_equal(got, want)
+    alone = play(Maze2D("umaze", [9], 60), actions[:, 3:4])
+    np.testing.assert_array_equal(alone[0][:, 0], one[0][:, 3])
+    np.testing.assert_array_equal(one[0][0, 0], one[0][0, 2])
+    assert (one[0][0, 0] != one[0][0, 1]).any()
+
+
+def test_reset_starts_the_same_episodes_again():
+    env, actions = Maze2D("large", [1, 2], 800), random_actions(30, 2)
+    np.testing.assert_array_equal(play(env, actions)[0], play(env, actions)[0])
+
+
+def test_actions_are_clipped_and_nan_is_refused():
+    wild = 3 * random_actions(20, 2)
+    env = Maze2D("umaze", [0, 1], 300)
+    np.testing.assert_array_equal(
+        play(env, wild)[0], play(env, np.clip(wild, -1, 1))[0]
+    )
+    with pytest.raises(UserError, match="maze2d-umaze was given a NaN action"):
+        env.host_step(np.array([[0, 0], [0, np.nan]]))
+
+
+# Mean returns of 100 episodes of a uniformly random policy, measured elsewhere; D4RL's
+# ref_min is 23.85, 13.13 and 6.7.
+@pytest.mark.parametrize(
+    ("name", "mean"), [("umaze", 29.4), ("medium", 14.9), ("large", 12.0)]
+)
+def test_return_of_a_random_policy(name, mean):
+    n, limit = 100, LIMITS[name]
+    env = Maze2D(name, envs.episode_seeds(0, n), limit)
+    returns = play(env, random_actions(limit, n))[1].sum(0, dtype=np.float64)
+    error = returns.std(ddof=1) / n**0.5
+    assert abs(returns.mean() - mean) < 4 * 2**0.5 * error  # theirs errs as much

@@ -16,8 +16,8 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 # (data, models, ...) counts as one module and may import itself.
 LAYERS = [
     ["errors", "files", "types"],
-    ["registry"],
-    ["checkpoint", "config", "data", "envs", "metrics", "models", "optim"],
+    ["data", "registry"],
+    ["checkpoint", "config", "envs", "metrics", "models", "optim"],
     ["collect", "corl", "flags", "train_state", "versions"],
     ["agents", "datasets"],
     ["policy", "rollout"],

@@ -1,5 +1,7 @@
 """D4RL's HDF5 schema: a file of flat arrays, one row a transition."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +38,36 @@ def read_hdf5(path: Path) -> RawData:
       UserError: there is no such file, or it is not one of this schema: keys are
         missing, shapes disagree, it is empty, or a number is NaN or infinite.
     """
+    with _opened(path) as file:
+        raw = _read(file, path)
+    for key, array in raw._asdict().items():
+        _check_finite(array, f"{path}: {key}")
+    return raw
+
+
+def read_states(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the simulator's states, infos/qpos [M, ...] and infos/qvel [M, ...].
+
+    Raises:
+      UserError: there is no such file, or it does not keep them.
+    """
+    keys = "infos/qpos", "infos/qvel"
+    with _opened(path) as file:
+        if missing := [key for key in keys if key not in file]:
+            raise UserError(f"{path} lacks {', '.join(missing)}")
+        qpos, qvel = (file[key][()] for key in keys)
+    return qpos, qvel
+
+
+def read_env_name(path: Path) -> str | None:
+    """Return the `env_name` that our collectors note in a file, if it is there."""
+    with _opened(path) as file:
+        return file.attrs.get("env_name")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading; what is wrong with it becomes a UserError."""
     if not path.exists():
         raise UserError(f"no such file: {path} (looked for in {Path.cwd()})")
     if not path.is_file():
@@ -43,7 +75,7 @@ def read_hdf5(path: Path) -> RawData:
         raise UserError(f"{path} is {kind}; an HDF5 file is needed")
     try:
         with h5py.File(path, "r") as file:
-            raw = _read(file, path)
+            yield file
     except PermissionError:
         raise
     except (OSError, RuntimeError) as error:  # what h5py raises for a damaged file
@@ -51,9 +83,6 @@ def read_hdf5(path: Path) -> RawData:
         raise UserError(
             f"{path} is not an HDF5 file, or is damaged; get it again ({why})"
         ) from None
-    for key, array in raw._asdict().items():
-        _check_finite(array, f"{path}: {key}")
-    return raw
 
 
 def _read(file: h5py.File, path: Path) -> RawData:

@@ -52,6 +52,11 @@ class Bodies:
         """Positions, then velocities, [N, nq + nv] float64."""
         return np.concatenate([self.qpos, self.qvel], axis=1)
 
+    @property
+    def state_sizes(self) -> tuple[int, int]:
+        """How many numbers a position and a velocity have, nq and nv."""
+        return self._model.nq, self._model.nv
+
     def step(self, controls: np.ndarray, moving: np.ndarray | None = None) -> None:
         """Advance the bodies.
 

@@ -1,0 +1,143 @@
+import sys
+
+import envpool
+import h5py
+import numpy as np
+import pytest
+
+from dt_jax.collect import collect_demo
+from dt_jax.envs import replay as module
+from dt_jax.envs.replay import replay
+from dt_jax.errors import UserError, exit_with_one_line
+from dt_jax.registry import lookup
+
+KEYS = ("qpos", "qvel")
+FLOAT32 = 1e-6  # how far a stored observation may be from the state, in a maze
+
+
+@pytest.fixture(scope="module")
+def maze2d(tmp_path_factory):
+    path = tmp_path_factory.mktemp("replay") / "maze2d.hdf5"
+    collect_demo("maze2d-medium-demo", path, steps=5000)
+    return path
+
+
+def changed(path, out, **arrays):
+    """Write a file with some of its arrays replaced; None leaves one out."""
+    with h5py.File(path) as source, h5py.File(out, "w") as file:
+        for key in ["observations", "actions", "rewards", "terminals", "timeouts"]:
+            file[key] = arrays.get(key, source[key][()])
+        for key in ["qpos", "qvel"]:
+            array = arrays.get(key, source["infos"][key][()])
+            if array is not None:
+                file[f"infos/{key}"] = array
+    return out
+
+
+def read(path, key):
+    with h5py.File(path) as file:
+        return file[key][()]
+
+
+def test_what_we_collect_can_be_repeated(maze2d, tmp_path):
+    ends = read(maze2d, "timeouts")
+    result = replay(maze2d, lookup("maze2d-medium-demo"))
+    assert result.rows.tolist() == np.flatnonzero(~ends[:-1]).tolist()
+    assert result.after.shape == (len(result.rows), 4)
+    assert max(result.now.max(), result.after.max()) < FLOAT32
+
+    out = tmp_path / "antmaze.hdf5"
+    collect_demo("antmaze-umaze-demo", out, steps=9)  # one episode
+    result = replay(out, lookup("antmaze-umaze-demo"))
+    assert len(result.rows) == 700  # of 701: terminals cut nothing
+    assert max(result.now.max(), result.after.max()) < FLOAT32
+
+
+def test_a_row_that_was_tampered_with_is_found(maze2d, tmp_path):
+    actions = read(maze2d, "actions")
+    row = int(np.flatnonzero(~read(maze2d, "timeouts"))[1000])
+    actions[row] += np.where(actions[row] > 0, -0.1, 0.1)
+    other = changed(maze2d, tmp_path / "other.hdf5", actions=actions)
+    result = replay(other, lookup("maze2d-medium-v1"))
+    wrong = (result.after > FLOAT32).any(axis=1)
+    assert result.rows[wrong].tolist() == [row]
+    assert result.now.max() < FLOAT32
+
+
+def test_states_from_after_the_actions_as_in_d4rls_antmaze_files(maze2d, tmp_path):
+    """Which row's state is the next row's is found out."""
+    states = {key: np.roll(read(maze2d, f"infos/{key}"), -1, axis=0) for key in KEYS}
+    other = changed(maze2d, tmp_path / "after.hdf5", **states)
+    result = replay(other, lookup("maze2d-medium-v1"))
+    ends = read(maze2d, "timeouts")
+    assert len(result.rows) == np.count_nonzero(~ends[1:-1] & ~ends[:-2])
+    assert max(result.now.max(), result.after.max()) < FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("env_name", "env_id"),
+    [
+        ("halfcheetah-demo", "HalfCheetah-v4"),
+        ("hopper-demo", "Hopper-v4"),
+        ("walker2d-demo", "Walker2d-v4"),
+    ],
+)
+def test_the_bodies_of_envpool_are_gymnasiums(tmp_path, env_name, env_id):
+    """So is what evaluation plays; x, which nothing depends on, is put to 0."""
+    pool = envpool.make_gymnasium(env_id, num_envs=1, seed=0)
+    rng, spec, steps = np.random.default_rng(0), lookup(env_name), 60
+    observation, _ = pool.reset()
+    rows = []
+    for _ in range(steps):
+        action = rng.uniform(-0.3, 0.3, (1, spec.action_size))
+        following, _, terminated, _, _ = pool.step(action)
+        rows.append((observation[0], action[0], terminated[0]))
+        observation = following
+        if terminated[0]:
+            observation, *_ = pool.step(action)  # starts it anew
+    pool.close()
+    observations, actions, terminals = map(np.array, zip(*rows, strict=True))
+    clipped = (np.abs(observations) == 10).any(axis=1)  # no state to go on from
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["observations"], file["actions"] = observations, actions
+        file["rewards"], file["terminals"] = np.zeros(steps), terminals
+        file["timeouts"] = clipped
+        angles = spec.observation_size // 2
+        file["infos/qpos"] = np.pad(observations[:, :angles], ((0, 0), (1, 0)))
+        file["infos/qvel"] = observations[:, angles:]
+    result = replay(tmp_path / "x.hdf5", spec)
+    assert len(result.rows) > steps / 2
+    assert result.after.max() < 1e-4
+
+
+def test_errors(maze2d, tmp_path):
+    def line(path, env_name):
+        with pytest.raises(UserError) as error:
+            replay(path, lookup(env_name))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "--env_name names another" in line(maze2d, "antmaze-umaze-v2")
+    assert "lacks infos/qvel" in line(
+        changed(maze2d, tmp_path / "a.hdf5", qvel=None), "maze2d-medium-v1"
+    )
+    short = read(maze2d, "infos/qpos")[:-1]
+    assert "have not as many rows" in line(
+        changed(maze2d, tmp_path / "b.hdf5", qpos=short), "maze2d-medium-v1"
+    )
+    assert "pen-human-v1 cannot be replayed" in line(maze2d, "pen-human-v1")
+    assert "no such file" in line(tmp_path / "none", "maze2d-medium-v1")
+
+
+def test_the_command(maze2d, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["replay", str(maze2d)])
+    module.main()
+    out = capsys.readouterr().out
+    assert "steps replayed as maze2d-medium-demo" in out
+    assert "after the step" in out
+    nameless = changed(maze2d, tmp_path / "nameless.hdf5")
+    monkeypatch.setattr(sys, "argv", ["replay", str(nameless)])
+    with pytest.raises(SystemExit) as error:
+        exit_with_one_line(module.main)
+    assert error.value.code == 2
+    assert "give --env_name" in capsys.readouterr().err

@@ -85,3 +85,11 @@ def lookup(env_name: str) -> DatasetSpec:
     except KeyError:
         hint = did_you_mean(env_name, all_specs())
         raise UserError(f"unknown env_name {env_name!r}; {hint}") from None
+
+
+def demo_like(spec: DatasetSpec) -> DatasetSpec | None:
+    """Return the demo dataset that can stand for `spec` where its file is missing."""
+    specs = all_specs()
+    demos = {scored_as: specs[demo] for demo, scored_as in _DEMOS.items()}
+    same_body = (demo for demo in demos.values() if demo.family == spec.family)
+    return demos.get(spec.name) or next(same_body, None)

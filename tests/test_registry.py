@@ -1,12 +1,13 @@
 """The table of datasets against D4RL's facts, and its look-up."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dt_jax.errors import UserError
-from dt_jax.registry import all_specs, lookup
+from dt_jax.registry import all_specs, demo_like, lookup
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT.parent / "shared/d4rl/registry.json"
@@ -22,18 +23,30 @@ def test_a_d4rl_dataset():
     assert not spec.is_demo
 
 
-@pytest.mark.parametrize("family", ["halfcheetah", "hopper", "walker2d"])
-def test_a_demo_dataset_is_scored_as_d4rls_of_its_family(family):
-    demo, d4rl = lookup(f"{family}-demo"), lookup(f"{family}-medium-v2")
-    assert demo.is_demo
-    assert demo.url is None
-    for field in ("family", "observation_size", "action_size", "ref_min", "ref_max"):
-        assert getattr(demo, field) == getattr(d4rl, field)
+@pytest.mark.parametrize(
+    ("demo", "d4rl"),
+    [
+        ("halfcheetah-demo", "halfcheetah-medium-expert-v2"),
+        ("hopper-demo", "hopper-medium-v2"),
+        ("walker2d-demo", "walker2d-medium-v2"),
+        ("maze2d-large-demo", "maze2d-large-v1"),
+        ("antmaze-umaze-demo", "antmaze-umaze-v2"),
+        ("antmaze-medium-diverse-demo", "antmaze-medium-diverse-v2"),
+    ],
+)
+def test_a_demo_dataset_is_scored_as_d4rls_and_can_stand_for_it(demo, d4rl):
+    assert lookup(demo).is_demo
+    assert lookup(demo) == replace(lookup(d4rl), name=demo, url=None)
+    assert demo_like(lookup(d4rl)) == lookup(demo)
 
 
-def test_there_are_d4rls_thirty_and_three_of_ours():
-    assert len(all_specs()) == 33
-    assert sum(spec.is_demo for spec in all_specs().values()) == 3
+def test_there_is_no_demo_of_the_hand():
+    assert demo_like(lookup("pen-human-v1")) is None
+
+
+def test_there_are_d4rls_thirty_and_twelve_of_ours():
+    assert len(all_specs()) == 42
+    assert sum(spec.is_demo for spec in all_specs().values()) == 12
     assert all(name == spec.name for name, spec in all_specs().items())
 
 

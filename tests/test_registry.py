@@ -55,7 +55,7 @@ def test_there_are_d4rls_thirty_and_twelve_of_ours():
     [
         ("hopper-medium", "nearest: hopper-medium-v2"),
         ("Hopper-demo", "nearest: hopper-demo"),
-        ("", "known: antmaze-large-diverse-v2"),
+        ("", "known: antmaze-large-diverse-demo"),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(name, nearest):

@@ -48,7 +48,7 @@ def collect(
         _set_out(maze, bodies, i, starts, goals, np.random.default_rng(seed))
         for i, seed in enumerate(seeds)
     ]
-    followers, controller = _Followers(ways), AntController()
+    followers, controller = Followers(ways), AntController()
     noise = np.random.default_rng((seed, 2))
     times = []
     for _ in range(length):
@@ -104,7 +104,7 @@ def _set_out(
     return np.array([*between, draw_goal(maze, goal, rng)])
 
 
-class _Followers:
+class Followers:
     """Who of N ants walks to which point of its way."""
 
     def __init__(self, ways: list[np.ndarray]):

@@ -55,7 +55,7 @@ def refusal(*arguments):
 def reference(env_name):
     """Return "configs/hopper.py:medium" for "hopper-medium-v2"."""
     family, _, rest = env_name.partition("-")
-    dataset = rest if rest == "demo" else rest.rpartition("-")[0]
+    dataset = rest if rest.endswith("demo") else rest.rpartition("-")[0]
     return f"configs/{family}.py:{dataset}"
 
 

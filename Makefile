@@ -5,10 +5,11 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo antmaze test test-slow lint clean
 
 help:
 	@echo "make demo       train the quickstart and show its table and picture"
+	@echo "make antmaze    collect antmaze-umaze-demo, train on it and evaluate"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take minutes each"
 	@echo "make lint       check format, style and types"
@@ -17,6 +18,9 @@ help:
 
 demo: .venv/installed
 	$(BIN)/python launch.py
+
+antmaze: .venv/installed
+	$(BIN)/python launch.py --config=configs/antmaze.py:umaze-demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n auto

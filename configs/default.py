@@ -44,15 +44,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.attention_dropout = 0.1  # on the attention weights
     config.residual_dropout = 0.1  # on what each block adds to its input
     config.embedding_dropout = 0.1  # on the embedded tokens
-    config.max_action = 1.0  # the tanh head's output is multiplied by it
+    # The tanh head's output is multiplied by it; the environment's bounds on actions
+    # are mapped to ±max_action.
+    config.max_action = 1.0
 
     # The data and the environment.
     # A D4RL dataset ("hopper-medium-v2") or a demo one ("hopper-demo"): it names the
-    # data, the environment to evaluate in and the score's constants. None: train on
+    # data, the environment to evaluate in and the score's constants. With a data_path
+    # also any environment of EnvPool's or Gymnasium's ("Pendulum-v1"). None: train on
     # data_path alone and evaluate nothing.
     config.env_name = "halfcheetah-medium-v2"
     # Ours: an HDF5 file in D4RL's schema, read instead of env_name's own data.
     config.data_path = None
+    # Ours: "gym" makes env_name by the gym that you have installed, with d4rl's
+    # environments if d4rl is there too.
+    config.env_backend = "auto"
+    # Ours: the returns that score 0 and 100, where env_name has none or others are
+    # wanted.
+    config.reference_scores = None
 
     # The optimiser.
     config.learning_rate = 1e-4  # AdamW's, at the end of the warm-up

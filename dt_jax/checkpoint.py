@@ -5,7 +5,7 @@
 
 The manifest comes last, so that whatever a killed run leaves behind reads as absent.
 The record holds what the parameters mean nothing without: config, state mean and std,
-sizes, the dataset's identity and the version of this format.
+units of actions, the dataset's identity and the version of this format.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 from dt_jax.errors import UserError
 from dt_jax.files import write_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Checkpoint:
 
     folder: Path
     step: int
-    score: float | None  # mean normalised score of the evaluation at this step
+    score: float | None  # mean return of the evaluation at this step
 
     def record(self) -> dict[str, Any]:
         """Return the record that was saved with the parameters.
@@ -185,8 +185,8 @@ def find(folder: Path) -> list[Checkpoint]:
 def choose(folder: Path, which: str | int) -> Checkpoint:
     """Return the "last" or the "best" checkpoint, or the one of a step.
 
-    The best one has the highest mean normalised score over the target returns: a choice
-    made on the test, so its score is not comparable with a last one's.
+    The best one has the highest mean return over the target returns: a choice made on
+    the test, so its score is not comparable with a last one's.
 
     Raises:
       UserError: `folder` holds no such checkpoint.

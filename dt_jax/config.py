@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from dt_jax.errors import UserError
-from dt_jax.registry import lookup
+from dt_jax.errors import UserError, did_you_mean
+from dt_jax.registry import all_specs
 
 
 class Rule(NamedTuple):
@@ -116,6 +116,13 @@ RULES = {
     "max_action": _POSITIVE,
     "env_name": _or_none(_text("the name of a dataset")),
     "data_path": _or_none(_text("the path of a file")),
+    "env_backend": _one_of("auto", "gym"),
+    "reference_scores": _or_none(
+        _numbers(
+            "two finite numbers, the first below the second, such as -1200,-150",
+            lambda scores: len(scores) == 2 and scores[0] < scores[1],
+        )
+    ),
     "learning_rate": _POSITIVE,
     "betas": _numbers(
         "two numbers from 0 to below 1, such as 0.9,0.999",
@@ -162,7 +169,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
 def validate(config: ConfigDict) -> None:
     """Check every key, and the keys against each other.
 
-    `betas` and `target_returns` become tuples of floats.
+    Tuples of numbers become tuples of floats.
 
     Raises:
       UserError: a value is not what its key expects; the line names the key, the value
@@ -171,8 +178,9 @@ def validate(config: ConfigDict) -> None:
     for key, rule in RULES.items():
         if not rule.holds(config[key]):
             raise _refused(key, config[key], rule.expected)
-    for key in ("betas", "target_returns"):
-        config[key] = tuple(map(float, config[key]))
+    for key in ("betas", "target_returns", "reference_scores"):
+        if config[key] is not None:
+            config[key] = tuple(map(float, config[key]))
 
     if config.embedding_dim % config.num_heads:
         expected = f"a multiple of num_heads={config.num_heads}"
@@ -180,10 +188,19 @@ def validate(config: ConfigDict) -> None:
     if config.eval_episodes and not config.target_returns:
         expected = "at least one number, or eval_episodes=0"
         raise _refused("target_returns", config.target_returns, expected)
-    if config.env_name is None and config.data_path is None:
+    if config.data_path is None:
+        _check_dataset(config.env_name)
+
+
+def _check_dataset(env_name: str | None) -> None:
+    """Raise a UserError unless `env_name` alone says what to train on."""
+    if env_name is None:
         raise _refused("env_name", None, "the name of a dataset, or a data_path")
-    if config.env_name is not None:
-        lookup(config.env_name)
+    if env_name not in all_specs():
+        raise UserError(
+            f"unknown env_name {env_name!r}; {did_you_mean(env_name, all_specs())}; "
+            "any other environment needs its data in --config.data_path"
+        )
 
 
 def _refused(key: str, value: Any, expected: str) -> UserError:

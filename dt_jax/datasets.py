@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dt_jax import registry
 from dt_jax.data.download import cache_folder, download
 from dt_jax.data.hdf5 import read_hdf5
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
+from dt_jax.registry import DatasetSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +39,20 @@ class Dataset:
         }
 
 
-def load(env_name: str | None, data_path: str | None, episode_len: int) -> Dataset:
+def load(spec: DatasetSpec | None, data_path: str | None, episode_len: int) -> Dataset:
     """Find the file, read it and hold it against the environment.
 
     Args:
-      env_name: the environment it must fit; with None its sizes are not checked.
-      data_path: any local file; with None, the dataset called `env_name`.
+      spec: the environment it must fit; with None its sizes are not checked.
+      data_path: any local file; with None, the dataset that `spec` is.
       episode_len: no trajectory may be longer than this and one step.
 
     Raises:
       UserError: there is no such dataset, or its file is of no use.
     """
-    path = find(env_name, data_path)
+    path = find(spec, data_path)
     trajectories = Trajectories.from_raw(read_hdf5(path), source=str(path))
-    if env_name is not None:
-        spec = registry.lookup(env_name)
+    if spec is not None:
         trajectories.check_sizes(spec.observation_size, spec.action_size)
     trajectories.check_lengths(episode_len)
     with path.open("rb") as file:
@@ -61,26 +60,27 @@ def load(env_name: str | None, data_path: str | None, episode_len: int) -> Datas
     return Dataset(trajectories, source=data_path or path.name, sha256=sha256)
 
 
-def find(env_name: str | None, data_path: str | None) -> Path:
-    """Return the file to read; a missing one of `env_name` is made or downloaded.
+def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
+    """Return the file to read; a missing one of `spec` is made or downloaded.
 
     Raises:
-      UserError: neither is given, `env_name` is unknown, or the download fails.
+      UserError: neither is given, `spec` has no data, or the download fails.
     """
     if data_path is not None:
         return Path(data_path).expanduser()
-    if env_name is None:
+    if spec is None:
         raise UserError("no data: set --config.env_name or --config.data_path")
-    spec = registry.lookup(env_name)
     if spec.url is not None:
         path = cache_folder() / spec.url.rsplit("/", 1)[-1]
         if not path.exists():
             download(spec.url, path)
         return path
-    path = cache_folder() / f"{env_name}.hdf5"
+    if not spec.is_demo:
+        raise UserError(f"no data comes with {spec.name}: set --config.data_path")
+    path = cache_folder() / f"{spec.name}.hdf5"
     if not path.exists():
         # Only here: the engines behind it take a second or two to import.
         from dt_jax.collect import collect_demo
 
-        collect_demo(env_name, path)
+        collect_demo(spec.name, path)
     return path

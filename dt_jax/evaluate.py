@@ -5,12 +5,22 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dt_jax import registry
+from dt_jax import envs
 from dt_jax.config import from_json, override, prepare_backend, validate
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
 from dt_jax.policy import restore
 from dt_jax.summary import data_label, evaluation_table
+
+# What may be other than in the run's configuration, beside env_name.
+_CHANGES = (
+    "target_returns",
+    "eval_episodes",
+    "eval_seed",
+    "env_backend",
+    "reference_scores",
+    "device",
+)
 
 
 def main() -> None:
@@ -18,24 +28,27 @@ def main() -> None:
     args = _parser().parse_args()
     config = _config_of(args.workdir)
     config.device = "auto"  # the run may have been trained on another machine
-    for key in ("target_returns", "eval_episodes", "eval_seed", "env_name", "device"):
+    env_name = args.env_name or config.env_name
+    if env_name != config.env_name:
+        config.reference_scores = None  # they are of the other
+    for key in _CHANGES:
         if (text := getattr(args, key)) is not None:
             override(config, key, text)
     validate(config)
-    if config.env_name is None:
+    if env_name is None:
         raise UserError("this run has no environment: name one by --env_name")
     if not config.eval_episodes or not config.target_returns:
         raise UserError("nothing to play: give --episodes and --target_returns")
     prepare_backend(config)
 
     agent, params, record = restore(args.workdir, args.checkpoint)
-    spec = registry.lookup(config.env_name)
+    spec = envs.lookup(env_name, config.env_backend, config.reference_scores)
     agent.check_sizes(spec.observation_size, spec.action_size)
     evaluator = Evaluator(
         agent, spec, config.target_returns, config.eval_episodes, config.eval_seed
     )
     title = (
-        f"{data_label(record['config'], record['dataset'], config.env_name)}, "
+        f"{data_label(record['config'], record['dataset'], env_name)}, "
         f"{args.checkpoint} checkpoint "
         f"of {args.workdir}, after {record['step']} updates"
     )
@@ -57,6 +70,12 @@ def _parser() -> OneLineParser:
         "--seed", dest="eval_seed", help="from which each episode gets its own"
     )
     parser.add_argument("--env_name", help="in whose environment, by whose score")
+    parser.add_argument(
+        "--env_backend", help="auto, or gym: the one you have installed"
+    )
+    parser.add_argument(
+        "--reference_scores", help="returns that score 0 and 100, such as 20,3200"
+    )
     parser.add_argument(
         "--checkpoint",
         default="last",

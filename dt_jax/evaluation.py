@@ -26,37 +26,45 @@ class Evaluation:
       seeds: [E], episode i's seed, the same at every target.
       returns: [K, E] float32, what was reached.
       lengths: [K, E] int32, environment steps.
-      normalized_scores: [K, E], D4RL's score of each return.
+      normalized_scores: [K, E], D4RL's score of each return; None where nobody knows
+        which returns are to score 0 and 100.
     """
 
     target_returns: np.ndarray
     seeds: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
-    normalized_scores: np.ndarray
+    normalized_scores: np.ndarray | None = None
 
     @property
     def score(self) -> float:
-        """The mean normalised score over all targets, by which checkpoints compare."""
-        return float(self.normalized_scores.mean())
+        """The mean return over all targets, by which checkpoints compare.
+
+        Normalised scores put them in the same order.
+        """
+        return float(self.returns.mean(dtype=np.float64))
 
     def metrics(self) -> dict[str, float]:
         """Return means and standard deviations over episodes under CORL's names."""
+        arrays = {
+            "return": self.returns,
+            "normalized_score": self.normalized_scores,
+            "length": self.lengths,
+        }
         metrics = {}
         for k, target in enumerate(self.target_returns):
-            for name, values in [
-                ("return", self.returns[k]),
-                ("normalized_score", self.normalized_scores[k]),
-                ("length", self.lengths[k]),
-            ]:
-                metrics[f"eval/{float(target)}_{name}_mean"] = float(values.mean())
-                metrics[f"eval/{float(target)}_{name}_std"] = float(values.std())
+            for name, values in arrays.items():
+                if values is not None:
+                    name = f"eval/{float(target)}_{name}"
+                    metrics[f"{name}_mean"] = float(values[k].mean())
+                    metrics[f"{name}_std"] = float(values[k].std())
         return metrics
 
     def save(self, path: Path) -> None:
         """Write every array to an .npz."""
+        arrays = {k: array for k, array in vars(self).items() if array is not None}
         with replacing(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **vars(self))
+            np.savez(temporary, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":

@@ -25,9 +25,10 @@ def restore(
     record = checkpoint.record()
     agent = DecisionTransformerAgent.from_config(
         from_dict(record["config"]),
-        np.asarray(record["state_mean"], np.float32),
-        np.asarray(record["state_std"], np.float32),
-        record["action_size"],
+        **{
+            key: np.asarray(record[key], np.float32)
+            for key in ("state_mean", "state_std", "action_center", "action_scale")
+        },
     )
     like = jax.eval_shape(lambda: agent.init_params(jax.random.key(0)))
     return agent, checkpoint.params(like), record

@@ -16,6 +16,8 @@ MAY_CHANGE = {
     "group",
     "name",
     "data_path",
+    "env_backend",
+    "reference_scores",
     "update_steps",
     "num_workers",
     "target_returns",

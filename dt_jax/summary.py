@@ -37,8 +37,10 @@ def data_label(
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     """Return a row for each target return; ± is the standard error over episodes."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
+    scores = evaluation.normalized_scores
     for heading in ("target", "return", "normalised score", "length", "episodes"):
-        table.add_column(heading, justify="right")
+        if scores is not None or heading != "normalised score":
+            table.add_column(heading, justify="right")
     count = evaluation.returns.shape[1]
 
     def with_error(values: np.ndarray, digits: int) -> str:
@@ -51,7 +53,7 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
         table.add_row(
             f"{target:g}",
             with_error(evaluation.returns[k], 1 if abs(target) >= 10 else 3),
-            with_error(evaluation.normalized_scores[k], 1),
+            *([] if scores is None else [with_error(scores[k], 1)]),
             f"{evaluation.lengths[k].mean():.0f}",
             str(count),
         )

@@ -11,7 +11,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax import datasets, envs, registry, summary
+from dt_jax import datasets, envs, summary
 from dt_jax.agents.decision_transformer import (
     DecisionTransformerAgent,
     Metrics,
@@ -23,6 +23,7 @@ from dt_jax.config import to_json
 from dt_jax.data.prefetch import prefetch
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import Dataset
+from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
 from dt_jax.evaluation import (
     Evaluation,
@@ -33,6 +34,7 @@ from dt_jax.evaluation import (
 from dt_jax.files import write_text
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.registry import DatasetSpec
 from dt_jax.resume import check_same_data, last_checkpoint
 from dt_jax.train_state import TrainState
 from dt_jax.versions import versions
@@ -52,16 +54,17 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
       UserError: the data, the environment or the run in `workdir` doesn't fit the
         configuration, or the loss is no longer finite.
     """
-    if _is_evaluated(config):
-        envs.check_built(registry.lookup(config.env_name))
     last = last_checkpoint(workdir, config)
     if last and last[0].step >= config.update_steps:
         checkpoint, record = last
         print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
         _summarise(workdir, config, record["dataset"])
         return
-    dataset = datasets.load(config.env_name, config.data_path, config.episode_len)
-    trainer = Trainer(config, workdir, dataset)
+    spec = None
+    if config.env_name is not None:
+        spec = envs.lookup(config.env_name, config.env_backend, config.reference_scores)
+    dataset = datasets.load(spec, config.data_path, config.episode_len)
+    trainer = Trainer(config, workdir, dataset, spec)
     if last:
         checkpoint, record = last
         check_same_data(workdir, record["dataset"], dataset.identity())
@@ -91,17 +94,28 @@ def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> No
 class Trainer:
     """One run: its training state, and what is done with it at each step."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, dataset: Dataset):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        dataset: Dataset,
+        spec: DatasetSpec | None,
+    ):
         trajectories = dataset.trajectories
         action_size = trajectories.actions.shape[1]
+        center, scale = action_units(spec, action_size, config.max_action)
+        scaling = {
+            "state_mean": trajectories.state_mean,
+            "state_std": trajectories.state_std,
+            "action_center": center,
+            "action_scale": scale,
+        }
         self._config = config
         self._workdir = workdir
         # What the parameters mean nothing without.
         self._record = {
             "config": config.to_dict(),
-            "state_mean": trajectories.state_mean.tolist(),
-            "state_std": trajectories.state_std.tolist(),
-            "action_size": action_size,
+            **{key: array.tolist() for key, array in scaling.items()},
             "dataset": dataset.identity(),
         }
         self._sampler = Sampler(
@@ -110,11 +124,11 @@ class Trainer:
             seq_len=config.seq_len,
             reward_scale=config.reward_scale,
             seed=config.train_seed,
+            action_center=center,
+            action_scale=scale,
         )
-        agent = DecisionTransformerAgent.from_config(
-            config, trajectories.state_mean, trajectories.state_std, action_size
-        )
-        self._evaluator = _make_evaluator(config, agent)
+        agent = DecisionTransformerAgent.from_config(config, **scaling)
+        self._evaluator = _make_evaluator(config, agent, spec)
         schedule = make_schedule(
             config.lr_schedule,
             config.learning_rate,
@@ -251,26 +265,22 @@ class Trainer:
             evaluation = evaluator(self._state.params)
         evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
-            self._report.say(
-                f"step {step}  target {target:g}: "
-                f"return {evaluation.returns[k].mean():.1f}, "
-                f"normalised score {evaluation.normalized_scores[k].mean():.1f}"
-            )
+            line = f"step {step}  target {target:g}: "
+            line += f"return {evaluation.returns[k].mean():.1f}"
+            if (scores := evaluation.normalized_scores) is not None:
+                line += f", normalised score {scores[k].mean():.1f}"
+            self._report.say(line)
         return evaluation
 
 
-def _is_evaluated(config: ConfigDict) -> bool:
-    return config.env_name is not None and config.eval_episodes > 0
-
-
 def _make_evaluator(
-    config: ConfigDict, agent: DecisionTransformerAgent
+    config: ConfigDict, agent: DecisionTransformerAgent, spec: DatasetSpec | None
 ) -> Evaluator | None:
-    if not _is_evaluated(config):
+    if spec is None or config.eval_episodes == 0:
         return None
     return Evaluator(
         agent,
-        registry.lookup(config.env_name),
+        spec,
         config.target_returns,
         config.eval_episodes,
         config.eval_seed,

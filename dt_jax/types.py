@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """Windows of trajectories as the model reads them; zeros past a window's end."""
 
     states: Array  # [B, T, S] normalised
-    actions: Array  # [B, T, A]
+    actions: Array  # [B, T, A] within ±max_action
     returns_to_go: Array  # [B, T] times reward_scale
     timesteps: Array  # [B, T] int32, counted on through the padding
     mask: Array  # [B, T] 1 where there is data, 0 where there is padding

@@ -46,7 +46,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
         jax.random.key_data(train["key"]), jax.random.key_data(jax.random.key(3))
     )
     record = checkpoint.record()
-    assert record == {"state_mean": [0.1, 3], "format_version": 1}
+    assert record == {"state_mean": [0.1, 3], "format_version": 2}
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path):
@@ -153,7 +153,7 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("dt_jax.checkpoint.FORMAT_VERSION", 9)
     write(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="format 9; this version of dt_jax reads 1"):
+    with pytest.raises(UserError, match="format 9; this version of dt_jax reads 2"):
         find(tmp_path)[0].record()
 
 

@@ -155,6 +155,9 @@ def test_the_first_values_are_corls():
         ("--config.reward_scale=0", "reward_scale", 0.0),
         ("--config.lr_schedule=warmup_constant", "lr_schedule", "warmup_constant"),
         ("--config.checkpoints_path=None", "checkpoints_path", None),
+        ("--config.env_backend=gym", "env_backend", "gym"),
+        ("--config.reference_scores=-1200,-150", "reference_scores", (-1200.0, -150.0)),
+        ("--config.reference_scores=None", "reference_scores", None),
     ],
 )
 def test_an_override_sets_its_key_alone(argument, key, value):
@@ -167,6 +170,11 @@ def test_an_override_sets_its_key_alone(argument, key, value):
 def test_env_name_may_be_none_beside_a_file():
     config, _ = parse("--config.env_name=None", "--config.data_path=x.hdf5")
     assert config.env_name is None
+
+
+def test_env_name_may_be_any_environment_beside_a_file():
+    config, _ = parse("--config.env_name=Pendulum-v1", "--config.data_path=x.hdf5")
+    assert config.env_name == "Pendulum-v1"
 
 
 def test_the_order_of_the_flags_and_the_space_for_a_value_do_not_matter():
@@ -298,6 +306,11 @@ def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
         ("--config.name=", ["name=", "name of a folder"]),
         ("--config.env_name=hoper-medium-v2", ["nearest: hopper-medium-v2"]),
         ("--config.env_name=None", ["env_name=None", "data_path"]),
+        ("--config.env_name=Pendulum-v1", ["Pendulum-v1", "needs its data"]),
+        ("--config.env_backend=d4rl", ["env_backend=d4rl", "one of auto, gym"]),
+        ("--config.reference_scores=3", ["reference_scores=(3.0,)", "two finite"]),
+        ("--config.reference_scores=3,3", ["(3.0, 3.0)", "the first below the second"]),
+        ("--config.reference_scores=0,inf", ["(0.0, inf)", "two finite numbers"]),
     ],
 )
 def test_a_mistake_is_told_in_one_line(arguments, words):

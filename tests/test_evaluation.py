@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -23,7 +25,11 @@ def agent():
         "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3
     )
     return DecisionTransformerAgent.from_config(
-        config, np.zeros(11, np.float32), np.ones(11, np.float32), action_size=3
+        config,
+        state_mean=np.zeros(11, np.float32),
+        state_std=np.ones(11, np.float32),
+        action_center=np.zeros(3, np.float32),
+        action_scale=np.ones(3, np.float32),
     )
 
 
@@ -68,7 +74,20 @@ def test_metrics_have_corls_names(evaluator, params):
     assert metrics["eval/0.06_return_std"] == pytest.approx(returns.std())
     scores = 100 * (returns + 20.272305) / (3234.3 + 20.272305)
     assert metrics["eval/0.06_normalized_score_mean"] == pytest.approx(scores.mean())
-    assert evaluation.score == pytest.approx(evaluation.normalized_scores.mean())
+    assert evaluation.score == pytest.approx(evaluation.returns.mean())
+
+
+def test_without_references_there_is_no_score(agent, params, tmp_path):
+    spec = replace(SPEC, ref_min=None, ref_max=None)
+    evaluation = Evaluator(agent, spec, [7.0], episodes=2, seed=1)(params)
+    assert not any("score" in name for name in evaluation.metrics())
+    assert len(evaluation.metrics()) == 4
+    evaluation.save(tmp_path / "eval" / "7.npz")
+    with np.load(tmp_path / "eval" / "7.npz") as arrays:
+        assert "normalized_scores" not in arrays
+    loaded = Evaluation.load(tmp_path / "eval" / "7.npz")
+    assert loaded.normalized_scores is None
+    assert loaded.score == evaluation.score
 
 
 def test_every_episode_is_kept(evaluator, params, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib.image
 import numpy as np
 from rich.console import Console
@@ -34,6 +36,15 @@ def test_table_gives_mean_and_standard_error():
     assert "200.0 ± 100.0" in shown
     assert "20.0 ± 10.0" in shown
     assert "810.000 ± 10.000" in shown  # a small target is told with more digits
+
+
+def test_table_without_scores():
+    shown = text(
+        summary.evaluation_table(replace(make_evaluation(), normalized_scores=None), "")
+    )
+    assert "200.0 ± 100.0" in shown
+    assert "score" not in shown
+    assert "20.0 ± 10.0" not in shown
 
 
 def test_foreign_data_is_named_beside_the_score():

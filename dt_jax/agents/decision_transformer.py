@@ -25,7 +25,7 @@ class Context(NamedTuple):
     """
 
     states: Array  # [N, T, S] normalised
-    actions: Array  # [N, T, A] zero where not yet chosen
+    actions: Array  # [N, T, A] in the network's units, zero where not yet chosen
     returns_to_go: Array  # [N, T] scaled
     length: Array  # [N] int32, timesteps seen since the episode's start
     next_return: Array  # [N] scaled return-to-go of the newest timestep
@@ -34,19 +34,23 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True)
 class DecisionTransformerAgent:
-    """The network together with the scaling of what goes in.
+    """The network together with the scaling of what goes in and comes out.
 
     Attributes:
       model: the network.
       state_mean: [S] of the training data, float32.
       state_std: [S], positive.
       reward_scale: factor from environment rewards to the network's returns-to-go.
+      action_center: [A], the environment's action for the network's 0.
+      action_scale: [A], positive; the network's 1 in the environment's units.
     """
 
     model: DecisionTransformer
     state_mean: np.ndarray
     state_std: np.ndarray
     reward_scale: float
+    action_center: np.ndarray | float = 0.0
+    action_scale: np.ndarray | float = 1.0
 
     @classmethod
     def from_config(
@@ -54,11 +58,12 @@ class DecisionTransformerAgent:
         config: ConfigDict,
         state_mean: np.ndarray,
         state_std: np.ndarray,
-        action_size: int,
+        action_center: np.ndarray,
+        action_scale: np.ndarray,
     ) -> "DecisionTransformerAgent":
-        """Return the agent of a configuration and a dataset's statistics."""
+        """Return the agent of a configuration, a dataset's statistics and its units."""
         model = DecisionTransformer(
-            action_size=action_size,
+            action_size=len(action_center),
             seq_len=config.seq_len,
             episode_len=config.episode_len,
             embedding_dim=config.embedding_dim,
@@ -69,7 +74,14 @@ class DecisionTransformerAgent:
             embedding_dropout=config.embedding_dropout,
             max_action=config.max_action,
         )
-        return cls(model, state_mean, state_std, config.reward_scale)
+        return cls(
+            model,
+            state_mean,
+            state_std,
+            config.reward_scale,
+            action_center,
+            action_scale,
+        )
 
     def check_sizes(self, observation_size: int, action_size: int) -> None:
         """Raise a UserError unless S and A are an environment's."""
@@ -145,7 +157,8 @@ class DecisionTransformerAgent:
             `observations` begin a new one there.
 
         Returns:
-          The context after this timestep, and the actions [N, A].
+          The context after this timestep, and the actions [N, A] in the environment's
+          units.
         """
         dtype = context.states.dtype
         context = _remember(
@@ -169,7 +182,15 @@ class DecisionTransformerAgent:
         actions = jnp.take_along_axis(predicted, newest[:, None, None], axis=1)[:, 0]
         return context._replace(
             actions=_write(context.actions, newest, actions)
-        ), actions
+        ), self._in_environment_units(actions)
+
+    def _in_environment_units(self, actions: Array) -> Array:
+        """Map the network's actions [N, A]; by 0 and 1 not a bit is changed."""
+        center, scale = (
+            jnp.broadcast_to(jnp.asarray(x, actions.dtype), actions.shape)
+            for x in (self.action_center, self.action_scale)
+        )
+        return center + scale * actions
 
     def _predict(
         self,

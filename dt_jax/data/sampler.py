@@ -26,14 +26,28 @@ class Sampler:
         seq_len: int,
         reward_scale: float,
         seed: int,
+        action_center: np.ndarray | float = 0.0,
+        action_scale: np.ndarray | float = 1.0,
     ):
+        """Bring the data into the network's units.
+
+        Args:
+          trajectories: where the windows come from.
+          batch_size: B.
+          seq_len: T.
+          reward_scale: factor from returns to the network's.
+          seed: not negative.
+          action_center: [A] float32, the action that is 0 to the network.
+          action_scale: [A] float32, the network's 1 in the environment's units.
+        """
         self.batch_size = batch_size
         self.seq_len = seq_len
         self.seed = seed
         self.num_transitions = trajectories.num_transitions
-        self._actions = trajectories.actions
-        # All states are normalised once: doing it batch by batch takes longer than
-        # everything else.
+        # All rows are mapped once: doing it batch by batch takes longer than everything
+        # else.
+        self._actions = trajectories.actions - np.float32(action_center)
+        self._actions /= np.float32(action_scale)
         self._states = trajectories.observations - trajectories.state_mean
         self._states /= trajectories.state_std
         self._returns_to_go = trajectories.returns_to_go * np.float32(reward_scale)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,6 +112,39 @@ def test_act_gives_what_corls_unpadded_short_contexts_give():
         context, actions = act(params, context, observations, rewards, done)
         np.testing.assert_allclose(actions, expected, atol=1e-5)
     assert act._cache_size() == 1  # compiled once
+
+
+def test_actions_come_in_the_environments_units_and_are_remembered_in_its_own():
+    """Those of the context are the network's; center 0 and scale 1 change no bit."""
+    plain = make_agent()
+    center, scale = np.array([-1, 0.25], np.float32), np.array([2, 0.5], np.float32)
+    scaled = replace(plain, action_center=center, action_scale=scale)
+    unscaled = replace(plain, action_center=0 * center, action_scale=scale / scale)
+    params = large_params(plain)
+    rng = np.random.default_rng(2)
+    targets = np.array([3.0, -1.0], np.float32)
+    contexts = [agent.start(targets) for agent in (plain, scaled, unscaled)]
+    for step in range(3):
+        inputs = (
+            rng.standard_normal((2, S), np.float32),
+            np.full(2, step, np.float32),
+            np.zeros(2, bool),
+        )
+        contexts, actions = zip(
+            *(
+                jax.jit(agent.act)(params, context, *inputs)
+                for agent, context in zip(
+                    (plain, scaled, unscaled), contexts, strict=True
+                )
+            ),
+            strict=True,
+        )
+        np.testing.assert_allclose(
+            actions[1], center + scale * np.asarray(actions[0]), atol=1e-6
+        )
+        np.testing.assert_array_equal(actions[0], actions[2])
+        np.testing.assert_allclose(contexts[1].actions, contexts[0].actions, atol=1e-6)
+    assert np.abs(actions[0]).max() > 0.1
 
 
 def make_training(dropout=0.1, seed=0):

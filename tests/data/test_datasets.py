@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import dt_jax.collect
 from dt_jax import datasets, registry
 from dt_jax.data.hdf5 import RawData
 from dt_jax.errors import UserError
+
+HOPPER = registry.lookup("hopper-medium-v2")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,7 @@ def hopper(raw: RawData) -> RawData:
 
 
 def test_data_path_wins_over_env_name(refuse):
-    assert datasets.find("hopper-medium-v2", "my.hdf5").name == "my.hdf5"
+    assert datasets.find(HOPPER, "my.hdf5").name == "my.hdf5"
     assert datasets.find(None, "my.hdf5").name == "my.hdf5"
 
 
@@ -47,9 +50,10 @@ def test_neither_name_nor_path():
         datasets.find(None, None)
 
 
-def test_an_unknown_name():
-    with pytest.raises(UserError, match="hopper-medium-v2"):
-        datasets.find("hopper-medum-v2", None)
+def test_an_environment_without_data_of_its_own():
+    spec = replace(HOPPER, name="Pendulum-v1", url=None)
+    with pytest.raises(UserError, match=r"Pendulum-v1: set --config.data_path"):
+        datasets.find(spec, None)
 
 
 def test_d4rl_file_is_downloaded_once(cache, monkeypatch):
@@ -62,9 +66,9 @@ def test_d4rl_file_is_downloaded_once(cache, monkeypatch):
 
     monkeypatch.setattr(datasets, "download", pretend)
     for _ in range(2):
-        path = datasets.find("hopper-medium-v2", None)
+        path = datasets.find(HOPPER, None)
         assert path == cache / "hopper_medium-v2.hdf5"
-    assert asked == [registry.lookup("hopper-medium-v2").url]
+    assert asked == [HOPPER.url]
 
 
 def test_demo_is_collected_once(cache, monkeypatch):
@@ -77,20 +81,20 @@ def test_demo_is_collected_once(cache, monkeypatch):
 
     monkeypatch.setattr(dt_jax.collect, "collect_demo", pretend, raising=False)
     for _ in range(2):
-        path = datasets.find("hopper-demo", None)
+        path = datasets.find(registry.lookup("hopper-demo"), None)
         assert path == cache / "hopper-demo.hdf5"
     assert asked == ["hopper-demo"]
 
 
 def test_no_two_names_share_a_file_in_the_cache(refuse, monkeypatch):
     monkeypatch.setattr("pathlib.Path.exists", lambda path: True)
-    names = registry.all_specs()
-    assert len({datasets.find(name, None) for name in names}) == len(names)
+    specs = registry.all_specs().values()
+    assert len({datasets.find(spec, None) for spec in specs}) == len(specs)
 
 
 def test_identity_is_that_of_the_file(raw, write_hdf5):
     path = write_hdf5(hopper(raw))
-    dataset = datasets.load("hopper-medium-v2", str(path), episode_len=1000)
+    dataset = datasets.load(HOPPER, str(path), episode_len=1000)
     assert dataset.identity() == {
         "source": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -106,7 +110,7 @@ def test_identity_is_that_of_the_file(raw, write_hdf5):
 def test_source_is_the_name_in_the_cache(raw, write_hdf5, cache, refuse):
     cache.mkdir()
     write_hdf5(hopper(raw)).rename(cache / "hopper_medium-v2.hdf5")
-    dataset = datasets.load("hopper-medium-v2", None, episode_len=1000)
+    dataset = datasets.load(HOPPER, None, episode_len=1000)
     assert dataset.source == "hopper_medium-v2.hdf5"
 
 
@@ -120,7 +124,7 @@ def test_source_is_the_name_in_the_cache(raw, write_hdf5, cache, refuse):
 def test_a_file_that_does_not_fit(raw, write_hdf5, env_name, episode_len, told):
     path = write_hdf5(hopper(raw))
     with pytest.raises(UserError) as caught:
-        datasets.load(env_name, str(path), episode_len)
+        datasets.load(registry.lookup(env_name), str(path), episode_len)
     message = str(caught.value)
     assert told in message
     assert str(path) in message

@@ -23,17 +23,20 @@ def pad(array: np.ndarray, length: int) -> np.ndarray:
     return padded
 
 
-def naive_window(store, trajectory: int, start: int, seq_len: int):
-    """Slice one trajectory and pad, as CORL's __prepare_sample does."""
+def naive_window(
+    store, trajectory: int, start: int, seq_len: int, center=0.0, scale=1.0
+):
+    """Slice one trajectory, scale and pad, as CORL's __prepare_sample does."""
     first, length = store.starts[trajectory], store.lengths[trajectory]
     whole = slice(first, first + length)
     window = slice(start, start + seq_len)
     states = store.observations[whole][window]
     states = (states - store.state_mean) / store.state_std
     returns = store.returns_to_go[whole][window] * np.float32(SCALE)
+    actions = (store.actions[whole][window] - center) / scale
     return (
         pad(states, seq_len),
-        pad(store.actions[whole][window], seq_len),
+        pad(actions, seq_len),
         pad(returns, seq_len),
         np.arange(start, start + seq_len, dtype=np.int32),
         pad(np.ones(len(states), np.float32), seq_len),
@@ -49,6 +52,17 @@ def test_every_window_equals_the_naive_one(store, lengths, seq_len):
         window = naive_window(store, trajectory, start, seq_len)
         for ours, theirs in zip(batch, window, strict=True):
             np.testing.assert_array_equal(ours[i], theirs, strict=True)
+
+
+def test_actions_are_in_the_networks_units_and_the_padding_stays_zero(store, lengths):
+    units = np.array([-1, 0.25], np.float32), np.array([2, 0.5], np.float32)
+    sampler = make(store, action_center=units[0], action_scale=units[1])
+    batch = sampler.gather(store.starts)
+    for i, length in enumerate(lengths):
+        expected = naive_window(store, i, 0, SEQ, *units)[1]
+        np.testing.assert_array_equal(batch.actions[i], expected, strict=True)
+        assert not batch.actions[i, length:].any()
+    assert np.abs(batch.actions - make(store).gather(store.starts).actions).max() > 0.1
 
 
 def test_batch_is_the_gathered_indices(store):

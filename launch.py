@@ -10,12 +10,17 @@ from dt_jax.flags import parse
 
 def main() -> None:
     """Run what the command line asks for."""
-    config, workdir = parse(sys.argv, Path(__file__).parent / "configs/quickstart.py")
-    prepare_backend(config)
+    asked = parse(sys.argv, Path(__file__).parent / "configs/quickstart.py")
+    prepare_backend(asked.config)
     # Here, since it takes seconds: a mistake on the command line is told at once.
-    from dt_jax.train import train_and_evaluate
+    if asked.dry_run:
+        from dt_jax.dry_run import dry_run
 
-    train_and_evaluate(config, workdir)
+        dry_run(asked.config)
+    else:
+        from dt_jax.train import train_and_evaluate
+
+        train_and_evaluate(asked.config, asked.workdir)
 
 
 if __name__ == "__main__":

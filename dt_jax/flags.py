@@ -12,6 +12,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -23,13 +24,15 @@ HELP = """\
 Train a Decision Transformer, evaluate it and keep its checkpoints.
 
 usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
-                        [--workdir=FOLDER]
+                        [--workdir=FOLDER] [--dry_run]
 
   --config=FILE.py:DATASET  the configuration, and which of its datasets
                             (default: {default_config})
   --config.KEY=VALUE        change one key of it; configs/default.py lists them all
   --workdir=FOLDER          the run's folder (default: runs/<name>, or
                             <checkpoints_path>/<name> where that key is set)
+  --dry_run                 only try whether all is there: step the environment and
+                            make one update, on made-up data, and write nothing
   --help                    print this
 
 A second start with the same folder goes on from the last checkpoint.
@@ -41,15 +44,20 @@ example:
 """
 
 
-def parse(argv: Sequence[str], default_config: Path) -> tuple[ConfigDict, Path]:
-    """Return the configuration that a command line asks for, and the run's folder.
+class Request(NamedTuple):
+    """What a command line asks for."""
+
+    config: ConfigDict  # validated and locked
+    workdir: Path  # the run's folder, which may not exist yet
+    dry_run: bool
+
+
+def parse(argv: Sequence[str], default_config: Path) -> Request:
+    """Return what a command line asks for.
 
     Args:
       argv: the program's name and its arguments, as in sys.argv.
       default_config: the file used where --config names none.
-
-    Returns:
-      The configuration, validated and locked, and the folder, which may not exist yet.
 
     Raises:
       UserError: a flag, file, dataset, key or value is wrong; the line names the
@@ -67,7 +75,7 @@ def parse(argv: Sequence[str], default_config: Path) -> tuple[ConfigDict, Path]:
         if values[f"config.{key}"].present:
             override(config, key, str(values[f"config.{key}"].value))
     validate(config)
-    return config, workdir_for(config, values.workdir)
+    return Request(config, workdir_for(config, values.workdir), values.dry_run)
 
 
 def _load(reference: str, shipped: Path) -> ConfigDict:
@@ -109,6 +117,7 @@ def _define(default_config: Path) -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("config", str(default_config), "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
     for key in RULES:
         if key == "deterministic":  # may stand alone
             flags.DEFINE_boolean(f"config.{key}", None, "", flag_values=values)
@@ -141,4 +150,5 @@ def _unknown(flag: str) -> str:
         return f"unknown key --{flag}; {did_you_mean(key, RULES)}"
     if flag in RULES:
         return f"unknown flag --{flag}; a key of the config is set by --config.{flag}="
-    return f"unknown flag --{flag}; {did_you_mean(flag, ('config', 'workdir', 'help'))}"
+    known = "config", "workdir", "dry_run", "help"
+    return f"unknown flag --{flag}; {did_you_mean(flag, known)}"

@@ -37,6 +37,7 @@ from dt_jax.optim import make_optimizer, make_schedule
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import check_same_data, last_checkpoint
 from dt_jax.train_state import TrainState
+from dt_jax.types import Params
 from dt_jax.versions import versions
 
 
@@ -60,9 +61,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
         _summarise(workdir, config, record["dataset"])
         return
-    spec = None
-    if config.env_name is not None:
-        spec = envs.lookup(config.env_name, config.env_backend, config.reference_scores)
+    spec = environment_of(config)
     dataset = datasets.load(spec, config.data_path, config.episode_len)
     trainer = Trainer(config, workdir, dataset, spec)
     if last:
@@ -72,6 +71,13 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     trainer.run()
     _summarise(workdir, config, dataset.identity())
+
+
+def environment_of(config: ConfigDict) -> DatasetSpec | None:
+    """Return the dataset and the environment that `env_name` stands for, if any."""
+    if config.env_name is None:
+        return None
+    return envs.lookup(config.env_name, config.env_backend, config.reference_scores)
 
 
 def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -> None:
@@ -127,7 +133,7 @@ class Trainer:
             action_center=center,
             action_scale=scale,
         )
-        agent = DecisionTransformerAgent.from_config(config, **scaling)
+        self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
         self._evaluator = _make_evaluator(config, agent, spec)
         schedule = make_schedule(
             config.lr_schedule,
@@ -144,6 +150,16 @@ class Trainer:
         self._state: TrainState = jax.jit(
             lambda: init_train_state(agent, optimizer, config.train_seed)
         )()
+
+    @property
+    def params(self) -> Params:
+        """The network's parameters, as far as they are trained."""
+        return self._state.params
+
+    def update_once(self) -> float:
+        """Make the first update, without all that goes with a run; return its loss."""
+        self._state, metrics = self._update(self._state, self._sampler.batch(0))
+        return float(metrics["train_loss"])
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the training state of a checkpoint."""
@@ -223,7 +239,7 @@ class Trainer:
             self._check_params(step)
             self._writer.save(
                 step,
-                self._state.params,
+                self.params,
                 _train_items(self._state),
                 self._record | {"step": step},
                 score=evaluation.score if evaluation else None,
@@ -248,7 +264,7 @@ class Trainer:
 
     def _check_params(self, step: int) -> None:
         """Raise a UserError rather than save parameters that are not finite."""
-        if not math.isfinite(self._norm(self._state.params)):
+        if not math.isfinite(self._norm(self.params)):
             raise self._diverged(f"step {step}: a parameter is not finite any more")
 
     def _diverged(self, what: str) -> UserError:
@@ -262,7 +278,7 @@ class Trainer:
 
     def _evaluate(self, evaluator: Evaluator, step: int) -> Evaluation:
         with self._report.doing("evaluating"):
-            evaluation = evaluator(self._state.params)
+            evaluation = evaluator(self.params)
         evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
             line = f"step {step}  target {target:g}: "

@@ -24,7 +24,7 @@ LAYERS = [
     ["evaluation"],
     ["resume", "summary"],
     ["train"],
-    ["evaluate"],
+    ["dry_run", "evaluate"],
     ["__init__"],
 ]
 BASE = {*LAYERS[0], *LAYERS[1]}

@@ -1,0 +1,67 @@
+"""A look before the run: python launch.py --config=... --dry_run."""
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dt_jax import datasets, envs
+from dt_jax.data.hdf5 import RawData
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.datasets import Dataset
+from dt_jax.policy import Policy
+from dt_jax.registry import DatasetSpec
+from dt_jax.train import Trainer, environment_of
+
+_BATCH = 64  # windows at the most
+
+
+def dry_run(config: ConfigDict) -> None:
+    """Step the environment once and make one update; download and write nothing.
+
+    The update's data is made up, for the environment's sizes. A run without an
+    environment takes its own.
+
+    Args:
+      config: validated, as configs/default.py describes it.
+
+    Raises:
+      UserError: there is no such environment, or it refuses the action.
+    """
+    small = ConfigDict(config.to_dict())
+    small.batch_size = min(config.batch_size, _BATCH)
+    small.eval_episodes = 0  # the environment is stepped below
+    spec = environment_of(config)
+    if spec is None:
+        dataset = datasets.load(None, config.data_path, config.episode_len)
+    else:
+        dataset = _made_up(spec, min(config.seq_len, config.episode_len))
+    trainer = Trainer(small, Path(), dataset, spec)
+    played = "no environment"
+    if spec is not None and config.eval_episodes:
+        targets = config.target_returns
+        env = envs.make(spec, envs.episode_seeds(config.eval_seed, len(targets)))
+        policy = Policy(trainer.agent, trainer.params)
+        policy.reset(targets)
+        env.host_step(policy.act(env.host_reset()))
+        played = f"{spec.name} reset and stepped"
+    loss = trainer.update_once()
+    print(
+        f"dry run: {played}; one update of {small.batch_size} windows of "
+        f"{small.seq_len} steps, loss {loss:.3g}. All is there."
+    )
+
+
+def _made_up(spec: DatasetSpec, length: int) -> Dataset:
+    """Return random trajectories of an environment's sizes and bounds."""
+    rng, rows = np.random.default_rng(0), 4 * length
+    low, high = spec.action_low, spec.action_high
+    raw = RawData(
+        observations=rng.standard_normal((rows, spec.observation_size), np.float32),
+        actions=rng.uniform(low, high, (rows, spec.action_size)).astype(np.float32),
+        rewards=rng.uniform(0, 1, rows).astype(np.float32),
+        terminals=np.zeros(rows, bool),
+        timeouts=np.arange(1, rows + 1) % length == 0,
+    )
+    trajectories = Trajectories.from_raw(raw, source="made-up data")
+    return Dataset(trajectories, source="made up", sha256="")

@@ -1,0 +1,76 @@
+"""launch.py --dry_run: every configuration has all that it needs."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import default
+from dt_jax.dry_run import dry_run
+from dt_jax.flags import parse
+from dt_jax.registry import all_specs
+
+ROOT = Path(__file__).parents[1]
+
+
+def by_shape():
+    """Return D4RL's datasets by what is compiled for them."""
+    shapes = defaultdict(list)
+    for name, spec in all_specs().items():
+        if not spec.is_demo:
+            shapes[spec.observation_size, spec.action_size, spec.family].append(name)
+    return sorted(shapes.items())
+
+
+def config_of(name):
+    family, _, dataset = name.partition("-")
+    reference = f"--config=configs/{family}.py:{dataset.rpartition('-')[0]}"
+    return parse(["launch.py", reference, "--dry_run"], ROOT / "configs/quickstart.py")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"), by_shape(), ids=lambda value: str(value[-1])
+)
+def test_every_configuration_of_d4rls(shape, names, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
+    for name in names:
+        asked = config_of(name)
+        assert asked.dry_run
+        dry_run(asked.config)
+        assert f"dry run: {name} reset and stepped" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())  # nothing was downloaded
+
+
+def test_all_thirty_are_covered():
+    names = [name for _, names in by_shape() for name in names]
+    assert len(names) == len(set(names)) == 30
+
+
+def test_without_an_environment_the_runs_own_data_is_taken(small_config, capsys):
+    config = small_config.copy_and_resolve_references()
+    with config.unlocked():
+        config.env_name = None
+    dry_run(config)
+    assert "dry run: no environment; one update of 4 windows of 3 steps" in (
+        capsys.readouterr().out
+    )
+
+
+def test_an_error_of_the_environment_is_told(small_config, monkeypatch):
+    """The network's answer is looked at by the environment, as in a run."""
+    monkeypatch.setattr(
+        "dt_jax.policy.Policy.act",
+        lambda self, observations: np.full((len(observations), 3), np.nan),
+    )
+    with pytest.raises(Exception, match="was given a NaN action"):
+        dry_run(small_config)
+
+
+def test_large_batches_are_cut(capsys):
+    config = default.for_dataset(
+        "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3, batch_size=4096
+    )
+    dry_run(config)
+    assert "one update of 64 windows of 3 steps" in capsys.readouterr().out

@@ -5,8 +5,9 @@ import pytest
 
 from dt_jax.envs import mazes
 
+
 def distances(maze, goal):
-    """Relax all cells until nothing changes: what value iteration without noise does."""
+    """Relax all cells until nothing changes, as value iteration does."""
     steps = np.full(maze.free.shape, np.inf)
     steps[goal] = 0
     while True:

@@ -18,7 +18,9 @@ def pendulum():
             <body><joint name="hinge" type="hinge" axis="0 1 0" damping="0.1"/>
               <geom type="capsule" fromto="0 0 0 0 0 -0.6" size="0.05"/></body>
           </worldbody>
-          <actuator><motor joint="hinge" ctrlrange="-2 2" ctrllimited="true"/></actuator>
+          <actuator>
+            <motor joint="hinge" ctrlrange="-2 2" ctrllimited="true"/>
+          </actuator>
         </mujoco>"""
     )
 

@@ -116,4 +116,8 @@ def _model(maze: Maze) -> mujoco.MjModel:
     for geom in spec.geoms:
         geom.solimp[:3] = 0.8, 0.8, 0.01
         geom.solref[:] = 0.02, 1
+        if geom.parent == spec.worldbody:  # the floor and the walls
+            # The ant's geoms have D4RL's 0.01. Of the margins of two geoms, MuJoCo took
+            # the larger in D4RL's day, and takes the sum since version 4.
+            geom.margin = 0
     return spec.compile()

@@ -1,27 +1,22 @@
 import numpy as np
-import pytest
 
 from dt_jax import envs
-from dt_jax.errors import UserError
 from dt_jax.registry import all_specs
 
-BUILT = {"halfcheetah", "hopper", "walker2d"}
 
-
-@pytest.mark.parametrize("name", sorted(all_specs()))
-def test_every_dataset_has_its_environment_or_one_clear_line(name):
-    spec = all_specs()[name]
-    if spec.family in BUILT:
-        env = envs.make(spec, seeds=[0])
-        sizes = (env.observation_size, env.action_size)
-        assert sizes == (spec.observation_size, spec.action_size)
-        return
-    with pytest.raises(UserError) as error:
-        envs.make(spec, seeds=[0])
-    line = str(error.value)
-    assert line.startswith(f"{name} cannot be evaluated: there is no {spec.family} ")
-    assert "--config.eval_episodes=0" in line
-    assert "\n" not in line
+def test_every_dataset_has_its_environment():
+    checked = set()
+    for spec in all_specs().values():
+        # Building takes a second or so: once for each engine and maze.
+        key = spec.family, spec.name.split("-")[1] if "maze" in spec.family else ""
+        if key not in checked:
+            env = envs.make(spec, seeds=[0])
+            sizes = (env.observation_size, env.action_size)
+            assert sizes == (spec.observation_size, spec.action_size)
+            assert env.max_episode_steps == spec.max_episode_steps
+            assert env.host_reset().shape == (1, spec.observation_size)
+            checked.add(key)
+    assert len(checked) == 3 + 4 + 2 * 3
 
 
 def test_episode_seeds_are_distinct_int32_and_stable():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dt_jax import registry
 from dt_jax.data.download import cache_folder, download
 from dt_jax.data.hdf5 import read_hdf5
 from dt_jax.data.trajectories import Trajectories
@@ -73,7 +74,7 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
     if spec.url is not None:
         path = cache_folder() / spec.url.rsplit("/", 1)[-1]
         if not path.exists():
-            download(spec.url, path)
+            _download(spec, spec.url, path)
         return path
     if not spec.is_demo:
         raise UserError(f"no data comes with {spec.name}: set --config.data_path")
@@ -84,3 +85,18 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
 
         collect_demo(spec.name, path)
     return path
+
+
+def _download(spec: DatasetSpec, url: str, path: Path) -> None:
+    """Fetch D4RL's file; where that fails, name what could be trained on instead."""
+    try:
+        download(url, path)
+    except UserError as error:
+        demo = registry.demo_like(spec)
+        if demo is None:
+            raise
+        argument = demo.name.removeprefix(f"{demo.family}-")
+        raise UserError(
+            f"{error}; or train on data that is collected here, with "
+            f"--config=configs/{demo.family}.py:{argument}"
+        ) from None

@@ -155,17 +155,19 @@ def test_no_network_names_the_file_and_its_place(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_environment_that_is_not_built_yet(tmp_path):
-    """Said before anything is downloaded."""
+def test_without_d4rls_file_the_demo_is_named_and_not_taken(tmp_path):
     line = refusal(
         "launch.py",
         "--config=configs/antmaze.py",
         f"--workdir={tmp_path / 'run'}",
         DT_JAX_DATA=str(tmp_path / "cache"),
+        http_proxy="http://127.0.0.1:9",  # nobody there
     )
-    assert "antmaze-umaze-v2 cannot be evaluated" in line
-    assert "--config.eval_episodes=0" in line
-    assert not (tmp_path / "cache").exists()
+    name = "Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed.hdf5"
+    assert f"put it at {tmp_path / 'cache' / name}" in line
+    assert "--config=configs/antmaze.py:umaze-demo" in line
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_device_is_chosen_before_the_back_end_starts(tmp_path, hopper_file):

@@ -69,7 +69,6 @@ class EnvPoolEnv(HostEnv):
         sizes = len(seeds), *observation_space.shape, *action_space.shape
         bounds = action_space.low, action_space.high
         super().__init__(env_id, sizes, max_episode_steps, bounds)
-        self._action_dtype = action_space.dtype
         self._num_threads = min(num_threads or usable_cores(), len(seeds))
         self._seeds = [int(seed) for seed in seeds]
         self._pool: Any = None
@@ -91,7 +90,5 @@ class EnvPoolEnv(HostEnv):
         return observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        observations, rewards, terminated, truncated, _ = self._pool.step(
-            actions.astype(self._action_dtype)  # it takes no other
-        )
+        observations, rewards, terminated, truncated, _ = self._pool.step(actions)
         return observations, rewards, terminated | truncated

@@ -36,9 +36,11 @@ class Lopsided(gymnasium.Env):
 
 @pytest.fixture(autouse=True)
 def _registered():
-    gymnasium.register("Lopsided-v0", Lopsided, max_episode_steps=6)
+    for env_id in ("Lopsided-v0", "Other-v0"):
+        gymnasium.register(env_id, Lopsided, max_episode_steps=6)
     yield
-    del gymnasium.registry["Lopsided-v0"]
+    for env_id in ("Lopsided-v0", "Other-v0"):
+        del gymnasium.registry[env_id]
 
 
 def record(env_id, path, act, episodes=2):
@@ -112,8 +114,8 @@ def test_pendulum(tmp_path, capsys, monkeypatch):
     assert "normalised score" in capsys.readouterr().out
 
 
-def test_each_action_has_bounds_of_its_own(tmp_path):
-    """References of the user's own are used; a run goes on with the same units."""
+def test_each_action_has_bounds_of_its_own(tmp_path, capsys, monkeypatch):
+    """References of the user's own are used, but not for another environment."""
     path = record(
         "Lopsided-v0",
         tmp_path / "lopsided.hdf5",
@@ -136,6 +138,14 @@ def test_each_action_has_bounds_of_its_own(tmp_path):
     np.testing.assert_allclose(actions[1], LOW + 0.1, atol=0.4)
     assert (actions <= HIGH).all()
     assert (actions >= LOW).all()
+
+    assert "normalised score" in capsys.readouterr().out
+    command = [str(tmp_path / "run"), "--episodes=1", "--env_name=Other-v0"]
+    monkeypatch.setattr("sys.argv", ["evaluate", *command])
+    evaluate.main()
+    shown = capsys.readouterr().out
+    assert "scored as Other-v0" in " ".join(shown.split())
+    assert "normalised score" not in shown
 
 
 def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path):

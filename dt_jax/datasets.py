@@ -7,7 +7,7 @@ from typing import Any
 
 from dt_jax import registry
 from dt_jax.data.download import cache_folder, download
-from dt_jax.data.hdf5 import read_hdf5
+from dt_jax.data.hdf5 import read_env_name, read_hdf5
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
@@ -19,7 +19,8 @@ class Dataset:
 
     Attributes:
       trajectories: what is in the file.
-      source: `data_path` as given, or the file's name in the cache folder.
+      source: `data_path` as given, or the file's name in the cache folder; with the
+        name of the demo dataset that the file holds, if it is one.
       sha256: of the file, in hexadecimal.
     """
 
@@ -52,13 +53,22 @@ def load(spec: DatasetSpec | None, data_path: str | None, episode_len: int) -> D
       UserError: there is no such dataset, or its file is of no use.
     """
     path = find(spec, data_path)
+    collected_as = read_env_name(path)
+    if data_path is None and spec is not None and collected_as not in (None, spec.name):
+        raise UserError(
+            f"{path} is no file of {spec.name}: it was collected as {collected_as}; "
+            "take it away, and name it by --config.data_path to train on it"
+        )
     trajectories = Trajectories.from_raw(read_hdf5(path), source=str(path))
     if spec is not None:
         trajectories.check_sizes(spec.observation_size, spec.action_size)
     trajectories.check_lengths(episode_len)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Dataset(trajectories, source=data_path or path.name, sha256=sha256)
+    source = data_path or path.name
+    if collected_as is not None and collected_as not in source:
+        source += f" ({collected_as})"
+    return Dataset(trajectories, source, sha256)
 
 
 def find(spec: DatasetSpec | None, data_path: str | None) -> Path:

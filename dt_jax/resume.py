@@ -16,7 +16,6 @@ MAY_CHANGE = {
     "group",
     "name",
     "data_path",
-    "env_backend",
     "reference_scores",
     "update_steps",
     "num_workers",

@@ -62,7 +62,8 @@ def read_states(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def read_env_name(path: Path) -> str | None:
     """Return the `env_name` that our collectors note in a file, if it is there."""
     with _opened(path) as file:
-        return file.attrs.get("env_name")
+        name = file.attrs.get("env_name")
+    return name if isinstance(name, str) else None
 
 
 @contextmanager

@@ -135,3 +135,16 @@ def test_any_sizes_load_without_env_name(raw, write_hdf5):
     path = write_hdf5(raw)
     dataset = datasets.load(None, str(path), episode_len=40)
     assert dataset.trajectories.observations.shape == (66, 4)
+
+
+def test_a_demo_file_is_called_one_wherever_it_lies(tmp_path, cache):
+    demo = tmp_path / "mine.hdf5"
+    dt_jax.collect.collect_demo("maze2d-umaze-demo", demo, steps=600)
+    umaze = registry.lookup("maze2d-umaze-v1")
+    dataset = datasets.load(umaze, str(demo), 300)
+    assert dataset.source == f"{demo} (maze2d-umaze-demo)"
+    cache.mkdir(exist_ok=True)
+    copy = cache / "maze2d-umaze-sparse-v1.hdf5"
+    copy.write_bytes(demo.read_bytes())
+    with pytest.raises(UserError, match="it was collected as maze2d-umaze-demo; take"):
+        datasets.load(umaze, None, 300)

@@ -45,8 +45,8 @@ def collect(
     bodies = ants(maze, len(seeds))
     starts, goals = _starts_and_goals(maze, spec.name)
     ways = [
-        _set_out(maze, bodies, i, starts, goals, np.random.default_rng(seed))
-        for i, seed in enumerate(seeds)
+        _set_out(maze, bodies, i, starts, goals, np.random.default_rng(own_seed))
+        for i, own_seed in enumerate(seeds)
     ]
     followers, controller = Followers(ways), AntController()
     noise = np.random.default_rng((seed, 2))

@@ -1,0 +1,85 @@
+"""What steps many MuJoCo bodies fastest: mujoco.rollout, or threads over mj_step?
+
+    python benchmarks/stepping.py
+
+Prints control steps a second on one thread and on all cores, and their ratio.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dt_jax.envs import mazes
+from dt_jax.envs.antmaze import ants
+from dt_jax.envs.base import usable_cores
+from dt_jax.envs.maze2d import points
+from dt_jax.envs.mujoco_bodies import Bodies
+
+BODIES = 200
+SECONDS = 3.0  # of measuring, each
+
+
+Step = Callable[[np.ndarray], None]  # of controls [N, nu]
+
+
+def main() -> None:
+    """Step ants and points in both ways and print the table."""
+    cores = usable_cores()
+    table = Table("bodies", "stepped by", "1 thread", f"{cores} threads", "ratio")
+    for name, make in [
+        ("ants, umaze", lambda threads: ants(mazes.antmaze("umaze"), BODIES, threads)),
+        ("ants, large", lambda threads: ants(mazes.antmaze("large"), BODIES, threads)),
+        ("points", lambda threads: points(mazes.maze2d("large"), BODIES, threads)),
+    ]:
+        for way in (rollout, mj_step):
+            one, many = (speed(make(threads), way, threads) for threads in (1, cores))
+            table.add_row(
+                name, way.__name__, f"{one:,.0f}", f"{many:,.0f}", f"{many / one:.2f}"
+            )
+    Console().print(table)
+    print(f"control steps a second of {BODIES} bodies under random actions")
+
+
+def rollout(bodies: Bodies, threads: int) -> Step:
+    """Return what we do: mujoco.rollout, with one MjData for each thread."""
+    return bodies.step
+
+
+def mj_step(bodies: Bodies, threads: int) -> Step:
+    """Return threads that each call mj_step for a share of N MjData."""
+    model, substeps = bodies._model, bodies._substeps
+    datas = [mujoco.MjData(model) for _ in bodies.qpos]
+    shares = np.array_split(np.arange(len(datas)), threads)
+    pool = ThreadPoolExecutor(threads)
+
+    def step_share(share: np.ndarray, controls: np.ndarray) -> None:
+        for i in share:
+            datas[i].ctrl[:] = controls[i]
+            mujoco.mj_step(model, datas[i], substeps)
+            bodies.qpos[i], bodies.qvel[i] = datas[i].qpos, datas[i].qvel
+
+    def step(controls: np.ndarray) -> None:
+        list(pool.map(lambda share: step_share(share, controls), shares))
+
+    return step
+
+
+def speed(bodies: Bodies, way: Callable[[Bodies, int], Step], threads: int) -> float:
+    """Return control steps a second."""
+    rng, step = np.random.default_rng(0), way(bodies, threads)
+    size = len(bodies.qpos), bodies._model.nu
+    step(rng.uniform(-1, 1, size))  # warm up
+    steps, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < SECONDS:
+        step(rng.uniform(-1, 1, size))
+        steps += 1
+    return steps * len(bodies.qpos) / elapsed
+
+
+if __name__ == "__main__":
+    main()

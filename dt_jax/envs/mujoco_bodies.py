@@ -14,8 +14,8 @@ class Bodies:
     starts cold at each, so neither threads, nor other copies, nor what went before make
     a difference to a bit of it.
 
-    `mujoco.rollout` is as fast as threads over mj_step (benchmarks/stepping.py) and needs
-    no MjData for each copy.
+    `mujoco.rollout` is as fast as threads over mj_step (benchmarks/stepping.py), and
+    needs no MjData for each copy.
 
     Attributes:
       rest: [nq], the model's reference position.

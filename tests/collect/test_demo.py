@@ -55,17 +55,13 @@ def test_walker2d_too_and_not_from_the_starts_of_evaluation(tmp_path):
     assert not (first[:, None] == starts).all(axis=-1).any()
 
 
-def test_the_size_and_the_time_left_are_told_before(tmp_path, capsys):
+def test_the_size_is_told_before_and_the_progress_meanwhile(tmp_path, capsys):
     out = tmp_path / "x.hdf5"
     collect_demo("hopper-demo", out, steps=1000)
-    first, *lines = capsys.readouterr().err.splitlines()
+    first, *lines, last = capsys.readouterr().err.splitlines()
     assert re.fullmatch(rf"collecting 1,000 transitions, .* MB, into {out}", first)
-    parts = [line.partition(", about ") for line in lines]
-    assert [part[0] for part in parts] == [
-        f"collecting hopper-demo: {done:,} of 1,000 transitions"
-        for done in (250, 500, 750, 1000)
-    ]
-    assert all(re.fullmatch(r"\d+ s left", part[2]) for part in parts[:-1])
+    assert len(lines) >= 2
+    assert last == "collecting hopper-demo: 1,000 of 1,000 transitions"
 
 
 def test_the_size_of_a_file_with_states(tmp_path, capsys):

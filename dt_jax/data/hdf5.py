@@ -23,9 +23,8 @@ class RawData(NamedTuple):
     timeouts: np.ndarray  # [M] bool: the recording ended here
 
 
-_RANKS = {
-    key: 2 if key in ("observations", "actions") else 1 for key in RawData._fields
-}
+_STATES = "infos/qpos", "infos/qvel"
+_MATRICES = "observations", "actions", *_STATES  # the others have one number a row
 
 
 def read_hdf5(path: Path) -> RawData:
@@ -46,16 +45,18 @@ def read_hdf5(path: Path) -> RawData:
 
 
 def read_states(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the simulator's states, infos/qpos [M, ...] and infos/qvel [M, ...].
+    """Read the simulator's states, infos/qpos [M, nq] and infos/qvel [M, nv], float64.
 
     Raises:
-      UserError: there is no such file, or it does not keep them.
+      UserError: there is no such file, or it does not keep them as such: see
+        `read_hdf5`.
     """
-    keys = "infos/qpos", "infos/qvel"
     with _opened(path) as file:
-        if missing := [key for key in keys if key not in file]:
-            raise UserError(f"{path} lacks {', '.join(missing)}")
-        qpos, qvel = (file[key][()] for key in keys)
+        # With the rewards, for each row is to have its state.
+        _, *datasets = _datasets(file, ("rewards", *_STATES), path, "a replay")
+        qpos, qvel = (_read_floats(dataset, np.float64) for dataset in datasets)
+    for key, array in zip(_STATES, (qpos, qvel), strict=True):
+        _check_finite(array, f"{path}: {key}")
     return qpos, qvel
 
 
@@ -87,32 +88,42 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 def _read(file: h5py.File, path: Path) -> RawData:
-    found = {key: file.get(key) for key in RawData._fields}
+    observations, actions, rewards, terminals, timeouts = _datasets(
+        file, RawData._fields, path, "a dataset"
+    )
+    return RawData(
+        observations=_read_floats(observations, np.float32),
+        actions=_read_floats(actions, np.float32),
+        rewards=_read_floats(rewards, np.float32).reshape(-1),
+        terminals=_read_flags(terminals, f"{path}: terminals"),
+        timeouts=_read_flags(timeouts, f"{path}: timeouts"),
+    )
+
+
+def _datasets(
+    file: h5py.File, keys: tuple[str, ...], path: Path, what: str
+) -> tuple[h5py.Dataset, ...]:
+    """Return the arrays that `what` needs, of numbers and of one length."""
+    found = {key: file.get(key) for key in keys}
     datasets = {k: v for k, v in found.items() if isinstance(v, h5py.Dataset)}
-    if missing := found.keys() - datasets.keys():
+    if missing := [key for key in keys if key not in datasets]:
         raise UserError(
-            f"{path} lacks {', '.join(sorted(missing))}; "
-            f"a dataset needs {', '.join(RawData._fields)}"
+            f"{path} lacks {', '.join(missing)}; {what} needs {', '.join(keys)}"
         )
     for key, dataset in datasets.items():
         if dataset.dtype.kind not in "biuf":
             raise UserError(f"{path}: {key} holds {dataset.dtype}, numbers are needed")
     _check_shapes({key: d.shape or () for key, d in datasets.items()}, path)
-    return RawData(
-        observations=_read_float32(datasets["observations"]),
-        actions=_read_float32(datasets["actions"]),
-        rewards=_read_float32(datasets["rewards"]).reshape(-1),
-        terminals=_read_flags(datasets["terminals"], f"{path}: terminals"),
-        timeouts=_read_flags(datasets["timeouts"], f"{path}: timeouts"),
-    )
+    return tuple(datasets.values())
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
     for key, shape in shapes.items():
+        rank = 2 if key in _MATRICES else 1
         # Like d4rl's get_dataset, take a single column [M, 1] for [M].
-        column = _RANKS[key] == 1 and len(shape) == 2 and shape[1] == 1
-        if len(shape) != _RANKS[key] and not column:
-            needed = "[steps, size]" if _RANKS[key] == 2 else "[steps]"
+        column = rank == 1 and len(shape) == 2 and shape[1] == 1
+        if len(shape) != rank and not column:
+            needed = "[steps, size]" if rank == 2 else "[steps]"
             raise UserError(f"{path}: {key} has shape {shape}; {needed} is needed")
         if 0 in shape:
             raise UserError(f"{path}: {key} is empty, its shape is {shape}")
@@ -122,9 +133,9 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
         raise UserError(f"{path}: the arrays differ in length: {told}")
 
 
-def _read_float32(dataset: h5py.Dataset) -> np.ndarray:
-    """Convert while reading: a float64 file never stands whole in memory."""
-    array = np.empty(dataset.shape, np.float32)
+def _read_floats(dataset: h5py.Dataset, dtype: type[np.floating]) -> np.ndarray:
+    """Convert while reading: a wider file never stands whole in memory."""
+    array = np.empty(dataset.shape, dtype)
     dataset.read_direct(array)
     return array
 

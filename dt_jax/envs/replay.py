@@ -4,7 +4,7 @@ From each stored state (infos/qpos, infos/qvel) the stored action is stepped, an
 is then observed is compared with the next stored observation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import NamedTuple
@@ -52,16 +52,23 @@ def replay(path: Path, spec: DatasetSpec) -> Replay:
       spec: the environment that it was recorded in.
 
     Raises:
-      UserError: the file cannot be read, lacks the states or does not fit `spec`.
+      UserError: the file cannot be read, lacks the states, does not fit `spec` or has
+        nothing to compare.
     """
     raw, states = read_hdf5(path), read_states(path)
     bodies, observe = _engine(spec, min(_ROWS, len(raw.rewards)))
-    _check_fit(path, spec, [raw.observations, raw.actions, *states], bodies)
+    sizes = tuple(a.shape[1] for a in (raw.observations, raw.actions, *states))
+    own = spec.observation_size, spec.action_size, *bodies.state_sizes
+    if sizes != own:
+        raise UserError(
+            f"{path}: observations, actions, qpos and qvel of {sizes} numbers, where "
+            f"{spec.name} has {own}; --env_name names another environment"
+        )
     # In the mazes, an episode goes on after a row that terminals mark.
     ends = raw.timeouts | (raw.terminals & (spec.family in _LOCOMOTION))
-    rows = np.flatnonzero(~ends[:-1])
+    rows = _any(np.flatnonzero(~ends[:-1]), path)
     offset = _offset(observe(*states), raw.observations, rows)
-    rows = rows[(rows >= offset) & ~ends[rows - offset]]
+    rows = _any(rows[(rows >= offset) & ~ends[rows - offset]], path)
     now, after = [], []
     for block in np.array_split(rows, -(-len(rows) // len(bodies.qpos))):
         used = np.arange(len(bodies.qpos)) < len(block)
@@ -80,21 +87,14 @@ def replay(path: Path, spec: DatasetSpec) -> Replay:
     )
 
 
-def _check_fit(
-    path: Path, spec: DatasetSpec, arrays: Sequence[np.ndarray], bodies: Bodies
-) -> None:
-    """Raise a UserError unless observations, actions and states are `spec`'s."""
-    own = spec.observation_size, spec.action_size, *bodies.state_sizes
-    found = tuple(array[0].size for array in arrays)
-    if found != own:
+def _any(rows: np.ndarray, path: Path) -> np.ndarray:
+    """Return the rows, of which there must be one."""
+    if not len(rows):
         raise UserError(
-            f"{path}: observations, actions, qpos and qvel of {found} numbers, where "
-            f"{spec.name} has {own}; --env_name names another environment"
+            f"{path}: no row with a state is followed by another of its episode, so "
+            "that there is nothing to compare"
         )
-    if len({len(array) for array in arrays}) > 1:
-        raise UserError(
-            f"{path}: infos/qpos and infos/qvel have not as many rows as it"
-        )
+    return rows
 
 
 def _offset(observed: np.ndarray, observations: np.ndarray, rows: np.ndarray) -> int:
@@ -120,7 +120,7 @@ def _engine(
             f"maze2d, {', '.join(_LOCOMOTION)} can"
         )
     xml, substeps, top_speed = _LOCOMOTION[spec.family]
-    with as_file(files("gymnasium.envs.mujoco") / "assets" / xml) as file:
+    with as_file(files("gymnasium") / "envs" / "mujoco" / "assets" / xml) as file:
         model = mujoco.MjModel.from_xml_path(str(file))
 
     def all_but_x(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:

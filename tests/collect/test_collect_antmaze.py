@@ -87,6 +87,16 @@ def test_every_step_can_be_repeated_from_what_is_stored(umaze):
     np.testing.assert_array_equal(bodies.qvel, episode.infos["qvel"][1:])
 
 
+def test_the_action_noise_is_d4rls(monkeypatch):
+    """Without a controller it is all of an action: too small to be clipped."""
+    monkeypatch.setattr(
+        antmaze.AntController, "act", lambda self, seen, _: np.zeros((len(seen), 8))
+    )
+    ((episode,),) = antmaze.collect(lookup("antmaze-umaze-demo"), 1, 0, id)
+    assert abs(episode.actions.mean()) < 0.015
+    np.testing.assert_allclose(episode.actions.std(), 0.2, rtol=0.05)
+
+
 def first_and_goal(name, maze_name, episodes=40):
     """Return starts and goals [N, 2] of short collections, without their walk."""
     maze = mazes.antmaze(maze_name)

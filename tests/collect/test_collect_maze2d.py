@@ -93,6 +93,16 @@ def test_the_limit_ends_a_trajectory_with_one_row_more(monkeypatch):
     assert {len(e.rewards) for e in collect("umaze", 1000)} == {301}
 
 
+def test_the_action_noise_is_minaris(monkeypatch):
+    """Without a controller it is all of an action; clips leave its median alone."""
+    monkeypatch.setattr(WaypointController, "act", lambda self, seen: 0 * seen[:, :2])
+    actions = np.concatenate([e.actions for e in collect("umaze", 4000)])
+    assert abs(actions.mean()) < 0.03
+    of_the_standard_normal = 0.6745  # the median's distance from 0
+    median = np.median(np.abs(actions))
+    np.testing.assert_allclose(median / of_the_standard_normal, 0.5, rtol=0.08)
+
+
 def test_the_same_bytes_on_any_machine(tmp_path, short_rollouts, monkeypatch):
     def collected(name, seed):
         out = tmp_path / name

@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax.data.hdf5 import BLOCK_ROWS, RawData, read_hdf5
+from dt_jax.data.hdf5 import BLOCK_ROWS, RawData, read_hdf5, read_states
 from dt_jax.errors import UserError
 
 
@@ -70,6 +70,45 @@ def test_one_line_says_what_is_wrong_with_the_arrays(raw, write_hdf5, changes, t
     assert_one_line(path, told)
 
 
+def test_reads_the_states_of_a_simulator(raw, write_hdf5):
+    wide = np.random.default_rng(0).normal(size=(71, 3))
+    states = {"infos/qpos": wide, "infos/qvel": wide[:, :2].astype(np.float32)}
+    qpos, qvel = read_states(write_hdf5(raw, **states))
+    np.testing.assert_array_equal(qpos, wide, strict=True)
+    np.testing.assert_array_equal(qvel, wide[:, :2].astype("f4").astype(float))
+    assert qvel.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("key", "qpos", "told"),
+    [
+        ("infos/qpos", None, "lacks infos/qpos; a replay needs"),
+        ("infos/qpos/x", np.zeros(71), "lacks infos/qpos; a replay needs"),
+        ("infos/qpos", 1.5, "infos/qpos has shape ()"),
+        ("infos/qpos", h5py.Empty("f8"), "infos/qpos has shape ()"),
+        ("infos/qpos", np.zeros(71), "infos/qpos has shape (71,)"),
+        ("infos/qpos", np.zeros((71, 2, 1)), "infos/qpos has shape (71, 2, 1)"),
+        ("infos/qpos", np.zeros((71, 0)), "infos/qpos is empty"),
+        ("infos/qpos", np.zeros((0, 2)), "infos/qpos is empty"),
+        ("infos/qpos", np.full((71, 2), b"left"), "infos/qpos holds |S4"),
+        ("infos/qpos", np.zeros((70, 2)), "rewards 71, infos/qpos 70, infos/qvel 71"),
+        (
+            "infos/qpos",
+            with_nan(np.zeros((71, 2)), 13),
+            "infos/qpos has a NaN or an infinity, first in row 13",
+        ),
+    ],
+)
+def test_one_line_says_what_is_wrong_with_the_states(raw, write_hdf5, key, qpos, told):
+    path = write_hdf5(raw, **{"infos/qvel": np.zeros((71, 2)), key: qpos})
+    assert_one_line(path, told, read_states)
+
+
+def test_infos_that_are_no_group(raw, write_hdf5):
+    path = write_hdf5(raw, infos=np.zeros(71))
+    assert_one_line(path, "lacks infos/qpos, infos/qvel; a replay needs", read_states)
+
+
 def test_rows_are_counted_over_blocks(write_hdf5):
     rows = BLOCK_ROWS + 100
     flags, rewards = np.zeros(rows, bool), np.zeros(rows, np.float32)
@@ -119,9 +158,9 @@ def test_group_in_place_of_an_array(raw, write_hdf5):
     assert_one_line(path, "lacks actions")
 
 
-def assert_one_line(path, told: str):
+def assert_one_line(path, told: str, read=read_hdf5):
     with pytest.raises(UserError) as caught:
-        read_hdf5(path)
+        read(path)
     message = str(caught.value)
     assert told in message
     assert str(path) in message

@@ -92,7 +92,11 @@ def test_actions_are_clipped():
 # elsewhere; D4RL's ref_min of HalfCheetah, -280.2, is the same thing.
 @pytest.mark.parametrize(
     ("env_name", "mean", "error"),
-    [("hopper-demo", 18.56, 1.16), ("halfcheetah-demo", -288.1, 5.1)],
+    [
+        ("hopper-demo", 18.56, 1.16),
+        ("halfcheetah-demo", -288.1, 5.1),
+        ("walker2d-demo", 3.33, 0.42),
+    ],
 )
 def test_return_of_a_random_policy(env_name, mean, error):
     n = 96

@@ -67,12 +67,16 @@ def test_neither_threads_nor_the_other_bodies_nor_the_past_matter(pendulum):
 
 
 def test_only_those_that_move_are_stepped(pendulum):
-    bodies = scattered(pendulum, 2)
+    bodies, all_of_them = scattered(pendulum, 2), scattered(pendulum, 2)
     before = bodies.observations
     moving = np.array([True, False, True, True, False])
     bodies.step(controls(1)[0], moving)
     changed = (bodies.observations != before).any(axis=1)
     np.testing.assert_array_equal(changed, moving)
+    all_of_them.step(controls(1)[0])
+    np.testing.assert_array_equal(
+        bodies.observations[moving], all_of_them.observations[moving]
+    )
     after = bodies.observations
     bodies.step(controls(1)[0], np.zeros(N, bool))
     np.testing.assert_array_equal(bodies.observations, after)

@@ -122,11 +122,44 @@ def test_errors(maze2d, tmp_path):
         changed(maze2d, tmp_path / "a.hdf5", qvel=None), "maze2d-medium-v1"
     )
     short = read(maze2d, "infos/qpos")[:-1]
-    assert "have not as many rows" in line(
+    assert "the arrays differ in length" in line(
         changed(maze2d, tmp_path / "b.hdf5", qpos=short), "maze2d-medium-v1"
     )
     assert "pen-human-v1 cannot be replayed" in line(maze2d, "pen-human-v1")
     assert "no such file" in line(tmp_path / "none", "maze2d-medium-v1")
+
+
+def test_there_must_be_something_to_compare(maze2d, tmp_path):
+    def refused(name, **arrays):
+        path = changed(maze2d, tmp_path / name, **arrays)
+        with pytest.raises(UserError, match="nothing to compare"):
+            replay(path, lookup("maze2d-medium-v1"))
+
+    rows = len(read(maze2d, "rewards"))
+    refused("a.hdf5", timeouts=np.ones(rows, bool))
+    # Two rows each: with states from after the actions, none has one before its own.
+    states = {key: np.roll(read(maze2d, f"infos/{key}"), -1, axis=0) for key in KEYS}
+    refused("b.hdf5", timeouts=np.arange(rows) % 2 == 1, **states)
+    first = {
+        key: read(maze2d, key)[:1]
+        for key in ["observations", "actions", "rewards", "terminals", "timeouts"]
+    }
+    states = {key: read(maze2d, f"infos/{key}")[:1] for key in KEYS}
+    refused("c.hdf5", **first, **states)
+
+
+def test_a_nan_in_the_states_is_refused_before_mujoco_logs_it(
+    maze2d, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    qpos = read(maze2d, "infos/qpos")
+    qpos[7, 1] = np.nan
+    path = changed(maze2d, tmp_path / "nan.hdf5", qpos=qpos)
+    with pytest.raises(
+        UserError, match="infos/qpos has a NaN or an infinity, first in row 7"
+    ):
+        replay(path, lookup("maze2d-medium-v1"))
+    assert not (tmp_path / "MUJOCO_LOG.TXT").exists()
 
 
 def test_the_command(maze2d, monkeypatch, capsys, tmp_path):

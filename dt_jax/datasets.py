@@ -54,11 +54,8 @@ def load(spec: DatasetSpec | None, data_path: str | None, episode_len: int) -> D
     """
     path = find(spec, data_path)
     collected_as = read_env_name(path)
-    if data_path is None and spec is not None and collected_as not in (None, spec.name):
-        raise UserError(
-            f"{path} is no file of {spec.name}: it was collected as {collected_as}; "
-            "take it away, and name it by --config.data_path to train on it"
-        )
+    if spec is not None and collected_as not in (None, spec.name):
+        _check_demo(path, str(collected_as), spec, was_named=data_path is not None)
     trajectories = Trajectories.from_raw(read_hdf5(path), source=str(path))
     if spec is not None:
         trajectories.check_sizes(spec.observation_size, spec.action_size)
@@ -69,6 +66,23 @@ def load(spec: DatasetSpec | None, data_path: str | None, episode_len: int) -> D
     if collected_as is not None and collected_as not in source:
         source += f" ({collected_as})"
     return Dataset(trajectories, source, sha256)
+
+
+def _check_demo(path: Path, name: str, spec: DatasetSpec, was_named: bool) -> None:
+    """Refuse a demo dataset in the place of D4RL's, or of another environment."""
+    if not was_named:
+        raise UserError(
+            f"{path} is no file of {spec.name}: it was collected as {name}; take it "
+            "away, and name it by --config.data_path to train on it"
+        )
+    known = registry.all_specs()
+    if {name, spec.name} <= known.keys() and known[
+        name
+    ].environment != spec.environment:
+        raise UserError(
+            f"{path} was collected as {name}, in another environment than "
+            f"{spec.name}'s; give --config.env_name={name}"
+        )
 
 
 def find(spec: DatasetSpec | None, data_path: str | None) -> Path:

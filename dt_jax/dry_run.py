@@ -11,7 +11,7 @@ from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
-from dt_jax.train import Trainer, environment_of
+from dt_jax.train import Trainer
 
 _BATCH = 64  # windows at the most
 
@@ -19,8 +19,7 @@ _BATCH = 64  # windows at the most
 def dry_run(config: ConfigDict) -> None:
     """Step the environment once and make one update; download and write nothing.
 
-    The update's data is made up, for the environment's sizes. A run without an
-    environment takes its own.
+    The update is made on `data_path`, else on made-up data of the environment's sizes.
 
     Args:
       config: validated, as configs/default.py describes it.
@@ -31,13 +30,13 @@ def dry_run(config: ConfigDict) -> None:
     small = ConfigDict(config.to_dict())
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
-    spec = environment_of(config)
-    if spec is None:
-        dataset = datasets.load(None, config.data_path, config.episode_len)
+    spec = envs.of_config(config)
+    if spec is None or config.data_path is not None:
+        dataset = datasets.load(spec, config.data_path, config.episode_len)
     else:
         dataset = _made_up(spec, min(config.seq_len, config.episode_len))
     trainer = Trainer(small, Path(), dataset, spec)
-    played = "no environment"
+    played = "no environment played"
     if spec is not None and config.eval_episodes:
         targets = config.target_returns
         env = envs.make(spec, envs.episode_seeds(config.eval_seed, len(targets)))
@@ -47,8 +46,8 @@ def dry_run(config: ConfigDict) -> None:
         played = f"{spec.name} reset and stepped"
     loss = trainer.update_once()
     print(
-        f"dry run: {played}; one update of {small.batch_size} windows of "
-        f"{small.seq_len} steps, loss {loss:.3g}. All is there."
+        f"dry run: {played}; one update on {dataset.source}, {small.batch_size} "
+        f"windows of {small.seq_len} steps, loss {loss:.3g}"
     )
 
 
@@ -64,4 +63,4 @@ def _made_up(spec: DatasetSpec, length: int) -> Dataset:
         timeouts=np.arange(1, rows + 1) % length == 0,
     )
     trajectories = Trajectories.from_raw(raw, source="made-up data")
-    return Dataset(trajectories, source="made up", sha256="")
+    return Dataset(trajectories, source="made-up data", sha256="")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
@@ -114,7 +115,7 @@ class Evaluator:
           seed: from which each of the E episodes gets its own.
 
         Raises:
-          UserError: there is no such environment yet.
+          UserError: the environment cannot be built.
         """
         self._spec = spec
         self._targets = np.asarray(target_returns, np.float64)
@@ -146,3 +147,18 @@ class Evaluator:
             lengths=np.reshape(episodes.lengths, shape),
             normalized_scores=normalized_score(self._spec, returns),
         )
+
+
+def make_evaluator(
+    config: ConfigDict, agent: DecisionTransformerAgent, spec: DatasetSpec | None
+) -> Evaluator | None:
+    """Return what evaluates `agent` as the configuration says, if anything does."""
+    if spec is None or config.eval_episodes == 0:
+        return None
+    return Evaluator(
+        agent,
+        spec,
+        config.target_returns,
+        config.eval_episodes,
+        config.eval_seed,
+    )

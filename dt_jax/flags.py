@@ -31,8 +31,8 @@ usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
   --config.KEY=VALUE        change one key of it; configs/default.py lists them all
   --workdir=FOLDER          the run's folder (default: runs/<name>, or
                             <checkpoints_path>/<name> where that key is set)
-  --dry_run                 only try whether all is there: step the environment and
-                            make one update, on made-up data, and write nothing
+  --dry_run                 only step the environment and make one update, on data_path
+                            or made-up data; download and write nothing
   --help                    print this
 
 A second start with the same folder goes on from the last checkpoint.

@@ -1,4 +1,4 @@
-"""What every known `env_name` stands for: D4RL's datasets and our demo datasets."""
+"""What every named dataset stands for: D4RL's and our demo ones."""
 
 import json
 from dataclasses import dataclass, replace
@@ -26,18 +26,18 @@ _DEMOS = {
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset and the environment it is scored in.
+    """A dataset and the environment it is scored in, or any other environment.
 
     Attributes:
-      name: the `env_name`, "hopper-medium-v2" or "hopper-demo".
-      family: the environment, "hopper".
-      url: where D4RL's file lies; None for a demo dataset.
-      max_episode_steps: D4RL's time limit, in environment steps.
+      name: the `env_name`, "hopper-medium-v2", "hopper-demo" or "Pendulum-v1".
+      family: the environment, "hopper"; of one that is not D4RL's, its engine.
+      url: where D4RL's file lies; None where there is none to download.
+      max_episode_steps: the time limit, in environment steps.
       observation_size: S.
       action_size: A.
-      ref_min: D4RL's return of a random policy, normalised score 0; None where
-        nobody has measured one.
-      ref_max: D4RL's return of an expert, normalised score 100; or None.
+      ref_min: the return that scores 0, in D4RL a random policy's; None where
+        nobody has named one.
+      ref_max: the return that scores 100, in D4RL an expert's; or None.
       action_low: the smallest action, [A] or one number for all.
       action_high: the largest.
     """
@@ -57,6 +57,11 @@ class DatasetSpec:
     def is_demo(self) -> bool:
         """Whether we collect this dataset ourselves; its scores are not D4RL's."""
         return self.name.endswith("-demo")
+
+    @property
+    def environment(self) -> str:
+        """What it is scored in: "hopper", "antmaze-umaze"."""
+        return f"{self.family}-{self.maze}" if "maze" in self.family else self.family
 
     @property
     def maze(self) -> str:

@@ -30,6 +30,7 @@ from dt_jax.evaluation import (
     Evaluator,
     forget_evaluations_after,
     last_evaluation,
+    make_evaluator,
 )
 from dt_jax.files import write_text
 from dt_jax.metrics import MetricsLog, ProgressReport
@@ -61,7 +62,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
         _summarise(workdir, config, record["dataset"])
         return
-    spec = environment_of(config)
+    spec = envs.of_config(config)
     dataset = datasets.load(spec, config.data_path, config.episode_len)
     trainer = Trainer(config, workdir, dataset, spec)
     if last:
@@ -71,13 +72,6 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     trainer.run()
     _summarise(workdir, config, dataset.identity())
-
-
-def environment_of(config: ConfigDict) -> DatasetSpec | None:
-    """Return the dataset and the environment that `env_name` stands for, if any."""
-    if config.env_name is None:
-        return None
-    return envs.lookup(config.env_name, config.env_backend, config.reference_scores)
 
 
 def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -> None:
@@ -134,7 +128,7 @@ class Trainer:
             action_scale=scale,
         )
         self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
-        self._evaluator = _make_evaluator(config, agent, spec)
+        self._evaluator = make_evaluator(config, agent, spec)
         schedule = make_schedule(
             config.lr_schedule,
             config.learning_rate,
@@ -162,7 +156,18 @@ class Trainer:
         return float(metrics["train_loss"])
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over the training state of a checkpoint."""
+        """Take over the training state of a checkpoint.
+
+        Raises:
+          UserError: its actions are in other units than today's environment's.
+        """
+        before = checkpoint.record()
+        for key in ("action_center", "action_scale"):
+            if before[key] != self._record[key]:
+                raise UserError(
+                    f"{self._workdir}: {self._config.env_name} has other bounds on "
+                    "actions than when the run began; choose another --workdir"
+                )
         like = jax.eval_shape(lambda: self._state)
         self._state = TrainState(
             params=checkpoint.params(like.params),
@@ -287,20 +292,6 @@ class Trainer:
                 line += f", normalised score {scores[k].mean():.1f}"
             self._report.say(line)
         return evaluation
-
-
-def _make_evaluator(
-    config: ConfigDict, agent: DecisionTransformerAgent, spec: DatasetSpec | None
-) -> Evaluator | None:
-    if spec is None or config.eval_episodes == 0:
-        return None
-    return Evaluator(
-        agent,
-        spec,
-        config.target_returns,
-        config.eval_episodes,
-        config.eval_seed,
-    )
 
 
 def _train_items(state: TrainState) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """launch.py --dry_run: every configuration has all that it needs."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from configs import default
 from dt_jax.dry_run import dry_run
+from dt_jax.errors import UserError
 from dt_jax.flags import parse
 from dt_jax.registry import all_specs
 
@@ -61,8 +63,9 @@ def test_without_an_environment_the_runs_own_data_is_taken(small_config, capsys)
     with config.unlocked():
         config.env_name = None
     dry_run(config)
-    assert "dry run: no environment; one update of 4 windows of 3 steps" in (
-        capsys.readouterr().out
+    assert (
+        f"dry run: no environment played; one update on {config.data_path}, 4 windows"
+        in (capsys.readouterr().out)
     )
 
 
@@ -81,4 +84,15 @@ def test_large_batches_are_cut(capsys):
         "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3, batch_size=4096
     )
     dry_run(config)
-    assert "one update of 64 windows of 3 steps" in capsys.readouterr().out
+    told = re.search(
+        r"made-up data, 64 windows of 3 steps, loss (\S+)$", capsys.readouterr().out
+    )
+    assert float(told[1]) > 0
+
+
+def test_the_runs_own_file_is_looked_at(small_config, tmp_path):
+    config = small_config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data_path = str(tmp_path / "none.hdf5")
+    with pytest.raises(UserError, match="no such file"):
+        dry_run(config)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from dt_jax import train
 from dt_jax.checkpoint import find
 from dt_jax.errors import UserError
 from dt_jax.metrics import read_metrics
+from dt_jax.registry import lookup
 from dt_jax.train import train_and_evaluate
 
 EVALUATED = [
@@ -142,6 +144,18 @@ def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
     if schedule == "warmup_constant":  # as if it had been as long from the start
         train_and_evaluate(changed(config, update_steps=12), tmp_path / "whole")
         assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")
+
+
+def test_a_run_does_not_go_on_with_actions_in_other_units(
+    small_config, tmp_path, monkeypatch
+):
+    """As if a package had changed its environment's bounds meanwhile."""
+    config = changed(small_config, eval_episodes=0)
+    train_and_evaluate(config, tmp_path)
+    wider = replace(lookup(config.env_name), action_high=2.0)
+    monkeypatch.setattr("dt_jax.envs.of_config", lambda config: wider)
+    with pytest.raises(UserError, match="hopper-demo has other bounds on actions"):
+        train_and_evaluate(changed(config, update_steps=12), tmp_path)
 
 
 def test_batches_are_the_same_for_any_number_of_workers(

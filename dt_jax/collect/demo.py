@@ -41,7 +41,7 @@ def collect_demo(
     spec = _demo_spec(env_name)
     steps = _STEPS[spec.family] if steps is None else steps
     if steps < 4:
-        raise UserError(f"steps is {steps}; at least 4, one for each level")
+        raise UserError(f"steps is {steps}; at least 4 are needed")
     if not 0 <= seed < 2**31:
         raise UserError(f"seed is {seed}; it must lie between 0 and {2**31 - 1}")
     if out.is_dir() or not out.name:

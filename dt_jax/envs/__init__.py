@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import envpool
 import numpy as np
+from ml_collections import ConfigDict
 
 from dt_jax.envs import envpool_env, gym_env, gymnasium_env
 from dt_jax.envs.adroit import AdroitEnv
@@ -56,6 +57,13 @@ def lookup(
     return replace(spec, ref_min=ref_min, ref_max=ref_max)
 
 
+def of_config(config: ConfigDict) -> DatasetSpec | None:
+    """Return the dataset and the environment that a run's `env_name` stands for."""
+    if config.env_name is None:
+        return None
+    return lookup(config.env_name, config.env_backend, config.reference_scores)
+
+
 def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
     """Build the environment that `spec` is scored in, one episode for each seed."""
     limit = spec.max_episode_steps
@@ -88,4 +96,4 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
         draws *= 2
 
 
-__all__ = ["BatchedEnv", "episode_seeds", "lookup", "make"]
+__all__ = ["BatchedEnv", "episode_seeds", "lookup", "make", "of_config"]

@@ -100,7 +100,8 @@ class AntMaze(HostEnv):
 
 def _model(maze: Maze) -> mujoco.MjModel:
     """Return Gymnasium's ant, whose body is D4RL's, with D4RL's physics and walls."""
-    asset = files("gymnasium.envs.mujoco") / "assets" / "ant.xml"
+    # Not files("gymnasium.envs.mujoco"): that imports it, and all it renders with.
+    asset = files("gymnasium") / "envs" / "mujoco" / "assets" / "ant.xml"
     with as_file(asset) as path:
         spec = mujoco.MjSpec.from_file(str(path))
     spec.option.timestep = 0.02

@@ -5,6 +5,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from dt_jax.envs.base import usable_cores
+from dt_jax.errors import UserError
 
 
 class Bodies:
@@ -39,6 +40,8 @@ class Bodies:
           num_threads: the usable cores where not given.
         """
         threads = min(num_threads or usable_cores(), num)
+        # Or MuJoCo would put a body whose numbers explode back to where it began.
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.rest = model.qpos0.copy()
         self.qpos = np.tile(self.rest, (num, 1))
         self.qvel = np.zeros((num, model.nv))
@@ -62,6 +65,9 @@ class Bodies:
         Args:
           controls: [N, nu].
           moving: [N] bool, which ones; the others stay as they are. All, by default.
+
+        Raises:
+          UserError: positions or velocities have exploded.
         """
         who = np.arange(len(self.qpos)) if moving is None else np.flatnonzero(moving)
         if not len(who):
@@ -71,6 +77,8 @@ class Bodies:
         states = np.concatenate([time, self.qpos[who], self.qvel[who]], axis=1)
         held = np.repeat(controls[who, None], self._substeps, axis=1)
         after, _ = self._rollout.rollout(self._model, self._scratch, states, held)
+        if not (np.abs(after[:, -1]) < mujoco.mjMAXVAL).all():
+            raise UserError("MuJoCo's simulation has become unstable: numbers exploded")
         nq = self._model.nq
         self.qpos[who] = after[:, -1, 1 : 1 + nq]
         self.qvel[who] = after[:, -1, 1 + nq :]

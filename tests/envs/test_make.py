@@ -8,14 +8,13 @@ def test_every_dataset_has_its_environment():
     checked = set()
     for spec in all_specs().values():
         # Building takes a second or so: once for each engine and maze.
-        key = spec.family, spec.name.split("-")[1] if "maze" in spec.family else ""
-        if key not in checked:
+        if spec.environment not in checked:
             env = envs.make(spec, seeds=[0])
             sizes = (env.observation_size, env.action_size)
             assert sizes == (spec.observation_size, spec.action_size)
             assert env.max_episode_steps == spec.max_episode_steps
             assert env.host_reset().shape == (1, spec.observation_size)
-            checked.add(key)
+            checked.add(spec.environment)
     assert len(checked) == 3 + 4 + 2 * 3
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from dt_jax.envs import antmaze, mazes
 from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.errors import UserError
 
 N, SUBSTEPS = 5, 3
 
@@ -87,3 +88,12 @@ def test_the_ant_has_what_the_state_is_made_of():
     model = antmaze._model(mazes.antmaze("umaze"))
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
     assert size == 1 + model.nq + model.nv
+
+
+def test_numbers_that_explode_are_told(pendulum, tmp_path, monkeypatch):
+    """And not put back to the start, as MuJoCo does by itself."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log
+    bodies = scattered(pendulum, 2)
+    bodies.qvel[1] = 1e12
+    with pytest.raises(UserError, match="simulation has become unstable"):
+        bodies.step(controls(1)[0])

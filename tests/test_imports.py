@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -104,3 +105,16 @@ def test_dependencies_are_exactly_what_is_imported():
 def test_the_package_stands_without_the_checkout_around_it():
     around = {"benchmarks", "configs", "launch", "tests"}
     assert not third_party(PACKAGE) & around
+
+
+def test_the_ants_model_needs_nothing_that_renders():
+    """Gymnasium's package around the model imports imageio, which need not be there."""
+    code = (
+        "import sys; sys.modules['imageio'] = None\n"
+        "from dt_jax.envs import antmaze, mazes\n"
+        "antmaze.ants(mazes.antmaze('umaze'), 1)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

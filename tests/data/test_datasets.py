@@ -143,7 +143,7 @@ def test_a_demo_file_is_called_one_wherever_it_lies(tmp_path, cache):
     umaze = registry.lookup("maze2d-umaze-v1")
     dataset = datasets.load(umaze, str(demo), 300)
     assert dataset.source == f"{demo} (maze2d-umaze-demo)"
-    with pytest.raises(UserError, match="give --config.env_name=maze2d-umaze-demo"):
+    with pytest.raises(UserError, match=r"give --config.env_name=maze2d-umaze-demo"):
         datasets.load(registry.lookup("maze2d-large-v1"), str(demo), 800)
     cache.mkdir(exist_ok=True)
     copy = cache / "maze2d-umaze-sparse-v1.hdf5"

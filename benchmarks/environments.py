@@ -7,7 +7,7 @@ Prints a table in Markdown: the mean return ± standard error of a uniformly ran
 policy and of a good one, each beside a reference, and steps a second. Good are
 
 - in halfcheetah, hopper and walker2d: the best of the bundled policies, without noise;
-- in Adroit: DAPG's experts, where FOLDER holds them (see dapg_experts.py);
+- in Adroit: DAPG's experts, where FOLDER holds them (dapg.py says how);
 - in maze2d: D4RL's controller, sent to the goal after each reset;
 - in antmaze: the bundled controller, sent to each episode's own goal by a shortest way,
   with the demo datasets' noise.
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dapg_experts
+import dapg
 import numpy as np
 
 from dt_jax import envs
@@ -57,7 +57,7 @@ ENVIRONMENTS = {
     "antmaze-medium-play-v2": ("none", "none"),
     "antmaze-large-play-v2": ("none", "none"),
 }
-ADROIT = tuple(dapg_experts.REFERENCE)
+ADROIT = ("pen", "door", "hammer", "relocate")
 ON_MUJOCO = {"maze2d": Maze2D, "antmaze": AntMaze}
 HEADER = """\
 | environment | random policy | reference | D4RL's ref_min | controller or expert \
@@ -96,14 +96,14 @@ def main() -> None:
             print(f"| {' | '.join(row(spec, args.episodes, args.dapg))} |", flush=True)
 
 
-def row(spec: DatasetSpec, episodes: int, dapg: Path | None) -> list[str]:
+def row(spec: DatasetSpec, episodes: int, experts: Path | None) -> list[str]:
     """Return the cells of one environment."""
     name, seeds = spec.family, envs.episode_seeds(0, episodes)
     env = envs.make(spec, seeds)
     by_chance = longer = play(env, random_policy(env))
-    good, one_thread, ratio = "see dapg_experts.py", "", ""
-    if dapg or spec.family not in ADROIT:
-        played = play(env, good_policy(spec, env, dapg))
+    good, one_thread, ratio = "needs --dapg", "", ""
+    if experts or spec.family not in ADROIT:
+        played = play(env, good_policy(spec, env, experts))
         longer = max(by_chance, played, key=lambda one: one.lengths.sum())
         good = cell(played.returns)
         if spec.family in ADROIT:
@@ -146,12 +146,12 @@ def random_policy(env: HostEnv) -> Act:
     return lambda _: rng.uniform(-1, 1, (env.num_envs, env.action_size))
 
 
-def good_policy(spec: DatasetSpec, env: Any, dapg: Path | None) -> Act:
+def good_policy(spec: DatasetSpec, env: Any, experts: Path | None) -> Act:
     """Return the controller or expert for the episodes that `env` resets to."""
     rng, starts = np.random.default_rng(2), env.host_reset()
     if spec.family in ADROIT:
-        expert = dapg_experts.load(dapg / f"dapg_{spec.family}.npz")
-        return lambda observations: dapg_experts.act(expert, observations, rng)
+        expert = dapg.load(experts / f"dapg_{spec.family}.npz")
+        return lambda observations: dapg.act(expert, observations, rng)
     if spec.family == "maze2d":
         maze = mazes.maze2d(spec.maze)
         controller = WaypointController(maze, env.num_envs, rng)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from dt_jax.errors import UserError, did_you_mean
-from dt_jax.registry import all_specs
+from dt_jax.errors import UserError
+from dt_jax.registry import lookup
 
 
 class Rule(NamedTuple):
@@ -196,11 +196,12 @@ def _check_dataset(env_name: str | None) -> None:
     """Raise a UserError unless `env_name` alone says what to train on."""
     if env_name is None:
         raise _refused("env_name", None, "the name of a dataset, or a data_path")
-    if env_name not in all_specs():
+    try:
+        lookup(env_name)
+    except UserError as error:
         raise UserError(
-            f"unknown env_name {env_name!r}; {did_you_mean(env_name, all_specs())}; "
-            "any other environment needs its data in --config.data_path"
-        )
+            f"{error}; any other environment needs its data in --config.data_path"
+        ) from None
 
 
 def _refused(key: str, value: Any, expected: str) -> UserError:

@@ -16,7 +16,6 @@ MAY_CHANGE = {
     "group",
     "name",
     "data_path",
-    "reference_scores",
     "update_steps",
     "num_workers",
     "target_returns",

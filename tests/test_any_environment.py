@@ -131,6 +131,10 @@ def test_each_action_has_bounds_of_its_own(tmp_path, capsys, monkeypatch):
     np.testing.assert_allclose(
         evaluation.normalized_scores, 100 * evaluation.returns / 27, rtol=1e-5
     )
+    with pytest.raises(UserError, match=r"reference_scores \(0.0, 27.0\) -> None"):
+        train_and_evaluate(
+            config_for("Lopsided-v0", path, max_action=2.0), tmp_path / "run"
+        )
     policy = Policy.load(tmp_path / "run")
     policy.reset([10.0, 10.0])
     actions = policy.act(np.array([[0.8, 0.8], [-0.8, -0.8]], np.float32))

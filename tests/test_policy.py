@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.collect import run_episodes
 from dt_jax.envs import episode_seeds, make
+from dt_jax.envs.spaces import action_units
 from dt_jax.models.decision_transformer import DecisionTransformer
 from dt_jax.policy import Policy
 from dt_jax.registry import lookup
@@ -67,6 +71,27 @@ def test_the_target_matters(policy):
     policy.reset([3.0, -40.0])
     actions = policy.act(o[[0, 0]])
     assert np.abs(actions[0] - actions[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("way", [-100.0, 100.0])
+def test_a_saturated_action_is_in_the_space_of_the_environment(policy, way):
+    low = np.random.default_rng(0).uniform(-3, 1, 100).astype(np.float32)
+    space = Box(low, low + np.linspace(0.1, 2, 100, dtype=np.float32))
+    bounds = {"action_low": tuple(space.low), "action_high": tuple(space.high)}
+    center, scale = action_units(replace(SPEC, **bounds), 100, 1.0)
+    agent = replace(
+        policy.agent,
+        model=policy.agent.model.clone(action_size=100),
+        action_center=center,
+        action_scale=scale,
+    )
+    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params["action_head"]["bias"] += way
+    saturated = Policy(agent, params)
+    saturated.reset(1.0)
+    action = saturated.act(np.zeros(S))
+    assert space.contains(action)
+    np.testing.assert_allclose(action, space.low if way < 0 else space.high, atol=1e-6)
 
 
 def act(policy, *arguments):

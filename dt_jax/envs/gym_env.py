@@ -1,6 +1,8 @@
 """The user's own `gym`, of whatever age, with D4RL's environments if d4rl is there."""
 
 import inspect
+import io
+from contextlib import redirect_stderr
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -61,7 +63,8 @@ def _import(package: str) -> Any:
     if find_spec(package) is None:
         return None
     try:
-        return import_module(package)
+        with redirect_stderr(io.StringIO()):  # gym bids farewell there, in four lines
+            return import_module(package)
     except Exception as error:  # mujoco-py's, for one, are of all kinds
         why = " ".join(str(error).split())[:300]
         raise UserError(

@@ -1,6 +1,8 @@
 """Any environment that Gymnasium can make, with vectors as observations and actions."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,11 +23,20 @@ def describe(env_id: str) -> DatasetSpec:
       UserError: there is none of that name, it cannot be built, or its spaces are no
         vectors.
     """
-    env = _build(env_id)
+    with _quiet():
+        env = _build(env_id)
     limit = env.spec.max_episode_steps if env.spec else None
     spaces = env.observation_space, env.action_space
     env.close()
     return spec_from_spaces(env_id, "gymnasium", *spaces, limit)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide which version of an environment a name without one stands for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Using the latest versioned")
+        yield
 
 
 def _build(env_id: str) -> gymnasium.Env:
@@ -58,7 +69,8 @@ class GymnasiumEnv(HostEnv):
     """
 
     def __init__(self, env_id: str, seeds: Sequence[int], max_episode_steps: int):
-        self._envs = [self._build(env_id) for _ in seeds]
+        with _quiet():
+            self._envs = [self._build(env_id) for _ in seeds]
         observation_space = self._envs[0].observation_space
         action_space = self._envs[0].action_space
         sizes = len(seeds), *observation_space.shape, *action_space.shape

@@ -64,21 +64,36 @@ def action_units(
 
     The network's actions lie within ±max_action, the environment's within its bounds.
     For bounds of ±max_action, as in all of D4RL, center is 0 and scale 1: exactly.
+    Where rounding would carry ±max_action past a bound, scale is a little smaller.
 
     Args:
       spec: the environment; with None, the units are the same.
       action_size: A.
       max_action: positive.
     """
-    low: Any = -max_action if spec is None else spec.action_low
-    high: Any = max_action if spec is None else spec.action_high
-    center = np.add(high, low) / 2
-    scale = np.subtract(high, low) / 2 / max_action
-    return _per_action(center, action_size), _per_action(scale, action_size)
+    if spec is None:
+        return np.zeros(action_size, np.float32), np.ones(action_size, np.float32)
+    low = _rounded_up(np.broadcast_to(spec.action_low, action_size))
+    high = -_rounded_up(-np.broadcast_to(spec.action_high, action_size))
+    most = np.float64(np.float32(max_action))
+    center = ((low + high) / 2).astype(np.float32)
+    scale = (np.minimum(high - center, center - low) / most).astype(np.float32)
+    for _ in range(2):
+        reach = scale * most
+        past = np.zeros(action_size, bool)
+        # XLA may round the product before it adds the center, or only the sum.
+        for product in (reach, reach.astype(np.float32)):
+            past |= (center + product).astype(np.float32) > high
+            past |= (center - product).astype(np.float32) < low
+        scale = np.where(past, np.nextafter(scale, np.float32(0)), scale)
+    return center, scale
 
 
-def _per_action(values: np.ndarray, action_size: int) -> np.ndarray:
-    return np.broadcast_to(values, action_size).astype(np.float32)
+def _rounded_up(values: np.ndarray) -> np.ndarray:
+    """Return the float32 numbers at or next above `values`, as float64."""
+    near = values.astype(np.float32)
+    above = np.nextafter(near, np.float32(np.inf))
+    return np.where(near < values, above, near).astype(np.float64)
 
 
 def _check_vector(env_id: str, what: str, space: Any, dtype_kinds: str) -> None:

@@ -1,6 +1,7 @@
 """The user's own gym: old and new environments, and D4RL's normalised score."""
 
 import importlib.util
+import subprocess
 import sys
 import warnings
 
@@ -43,7 +44,10 @@ class Old(gym.Env):
 
 
 class New(Old):
-    """The API of gym 0.26: reset(seed=...) with an info, and five values."""
+    """The API of gym 0.26: reset(seed=...) with an info, and five values.
+
+    Episodes of an odd length end by truncation.
+    """
 
     seed = None
 
@@ -53,7 +57,8 @@ class New(Old):
 
     def step(self, action):
         observation, reward, done, info = Old.step(self, action)
-        return observation, reward, done, False, info
+        truncates = self.horizon % 2 == 1
+        return observation, reward, done and not truncates, done and truncates, info
 
     def get_normalized_score(self, score):
         raise ValueError("Reference score not provided for env")
@@ -142,9 +147,22 @@ def test_gyms_own_pendulum():
     np.testing.assert_array_equal(env.host_reset(), first)
 
 
-def test_an_unknown_name_is_told(monkeypatch):
+def test_an_unknown_name_is_told():
     with pytest.raises(UserError, match=r"gym cannot make 'maze2d-umaze-v1': .* d4rl"):
         envs.lookup("maze2d-umaze-v1", "gym")
+
+
+def test_a_mistake_is_one_line_though_gym_prints_at_its_import():
+    program = (
+        "from dt_jax import envs, errors; "
+        "errors.exit_with_one_line(lambda: envs.lookup('Nothing-v0', 'gym'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "gym cannot make 'Nothing-v0'" in done.stderr
 
 
 def test_without_gym_one_line_names_the_extra(monkeypatch):

@@ -16,7 +16,10 @@ ACTION = Box(np.array(LOW, np.float32), np.array(HIGH, np.float32))
 
 
 class Drift(gymnasium.Env):
-    """The state adds up the actions; an episode lasts for `seed % 7 + 1` steps."""
+    """The state adds up the actions; an episode lasts for `seed % 7 + 1` steps.
+
+    It ends by termination where that is even, and by truncation where it is odd.
+    """
 
     observation_space, action_space = STATE, ACTION
     built = 0
@@ -29,6 +32,7 @@ class Drift(gymnasium.Env):
         super().reset(seed=seed)
         assert seed is not None
         self.left = seed % 7 + 1
+        self.truncates = self.left % 2 == 1
         self.state = self.np_random.normal(size=3).astype(np.float32)
         return self.state, {}
 
@@ -38,7 +42,9 @@ class Drift(gymnasium.Env):
         assert self.action_space.contains(action), action
         self.left -= 1
         self.state = self.state + np.append(action, 1).astype(np.float32)
-        return self.state, float(action[0]), self.left == 0, False, {}
+        over = self.left == 0
+        ends = over and not self.truncates, over and self.truncates
+        return self.state, float(action[0]), *ends, {}
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +94,8 @@ def test_each_episode_is_what_a_loop_of_its_own_gives():
         np.testing.assert_array_equal(observations[0, n], state)
         for t in range(seed % 7 + 1):
             clipped = np.clip(actions[t, n], LOW, HIGH).astype(np.float32)
-            state, reward, ended, _, _ = single.step(clipped)
+            state, reward, terminated, truncated, _ = single.step(clipped)
+            ended = terminated or truncated
             np.testing.assert_allclose(observations[t + 1, n], state, rtol=1e-6)
             assert rewards[t, n] == pytest.approx(reward)
             assert done[t, n] == ended
@@ -103,6 +110,17 @@ def test_the_registered_limit_ends_an_episode():
     done = play(env, np.zeros((4, 2, 2)))[2]
     np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
     assert done[1, 1]
+
+
+def test_a_name_without_a_version_is_the_latest_one():
+    """Without Gymnasium's coloured warning; any other would still be an error here."""
+    gymnasium.register("Drift-v1", Drift, max_episode_steps=3)
+    spec = envs.lookup("Drift")
+    assert (spec.name, spec.max_episode_steps) == ("Drift", 3)
+    envs.make(spec, [6, 1]).host_reset()
+    with pytest.warns(DeprecationWarning, match="Drift-v0 is out of date"):
+        envs.lookup("Drift-v0")
+    del gymnasium.registry["Drift-v1"]
 
 
 def test_a_nan_action_is_refused():

@@ -1,10 +1,16 @@
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from dt_jax.envs.spaces import action_units
 from dt_jax.registry import all_specs, lookup
+
+
+def map_action(center, scale, action):
+    """Do what the agent does, which XLA may round once or twice."""
+    return center + scale * action
 
 
 @pytest.mark.parametrize("env_name", sorted(all_specs()))
@@ -29,3 +35,39 @@ def test_without_an_environment_the_units_are_the_same(max_action):
     center, scale = action_units(None, 4, max_action)
     np.testing.assert_array_equal(center, [0, 0, 0, 0])
     np.testing.assert_array_equal(scale, [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("max_action", [1.0, 0.1, 3.7])
+def test_a_saturated_action_lies_within_the_bounds(dtype, max_action):
+    """And reaches them, but for the rounding, however it is rounded."""
+    rng, n = np.random.default_rng(0), 4000
+    low = rng.normal(size=n) * 10 ** rng.uniform(-3, 3, n)
+    high = low + np.maximum(1e-3 * np.abs(low), 10 ** rng.uniform(-3, 3, n))
+    low, high = low.astype(dtype), high.astype(dtype)
+    spec = replace(
+        lookup("hopper-demo"),
+        action_low=tuple(low.tolist()),
+        action_high=tuple(high.tolist()),
+    )
+    center, scale = action_units(spec, n, max_action)
+    assert center.dtype == scale.dtype == np.float32
+    most = np.full(n, max_action, np.float32)
+    slack = 1e-3 * (high - low)
+    for mapped in (map_action, jax.jit(map_action)):
+        least, largest = mapped(center, scale, -most), mapped(center, scale, most)
+        assert (low <= least).all()
+        assert (least <= low + slack).all()
+        assert (high - slack <= largest).all()
+        assert (largest <= high).all()
+
+
+def test_symmetric_bounds_are_their_own_scale():
+    high = np.random.default_rng(0).uniform(0.01, 50, 1000).astype(np.float32)
+    bounds = {
+        "action_low": tuple((-high).tolist()),
+        "action_high": tuple(high.tolist()),
+    }
+    center, scale = action_units(replace(lookup("hopper-demo"), **bounds), 1000, 1.0)
+    np.testing.assert_array_equal(center, np.zeros(1000, np.float32))
+    np.testing.assert_array_equal(scale, high)

@@ -1,13 +1,14 @@
 """Are the environments D4RL's, and how fast are they?
 
   python benchmarks/environments.py [--episodes=100] [--families=maze2d,antmaze] \
-      [--dapg=FOLDER]
+      [--dapg=FOLDER] [--noise_free]
 
 Prints a table in Markdown: the mean return ± standard error of a uniformly random
 policy and of a good one, each beside a reference, and steps a second. Good are
 
 - in halfcheetah, hopper and walker2d: the best of the bundled policies, without noise;
-- in Adroit: DAPG's experts, where FOLDER holds them (dapg.py says how);
+- in Adroit: DAPG's experts, where FOLDER holds them (dapg.py says how), with the noise
+  of their data or without;
 - in maze2d: D4RL's controller, sent to the goal after each reset;
 - in antmaze: the bundled controller, sent to each episode's own goal by a shortest way,
   with the demo datasets' noise.
@@ -21,6 +22,7 @@ policy plays once more with one thread; "ratio" is all cores to one thread.
 """
 
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--families", default=",".join(families))
     parser.add_argument("--dapg", type=Path, help="folder of the Adroit experts")
+    parser.add_argument("--noise_free", action="store_true", help="of these experts")
     args = parser.parse_args()
     chosen = args.families.split(",")
     if args.episodes < 2:
@@ -93,17 +96,17 @@ def main() -> None:
     print(f"{args.episodes} episodes, {usable_cores()} cores\n\n{HEADER}")
     for spec in specs:
         if spec.family in chosen:
-            print(f"| {' | '.join(row(spec, args.episodes, args.dapg))} |", flush=True)
+            print(f"| {' | '.join(row(spec, args))} |", flush=True)
 
 
-def row(spec: DatasetSpec, episodes: int, experts: Path | None) -> list[str]:
+def row(spec: DatasetSpec, args: Namespace) -> list[str]:
     """Return the cells of one environment."""
-    name, seeds = spec.family, envs.episode_seeds(0, episodes)
+    name, seeds = spec.family, envs.episode_seeds(0, args.episodes)
     env = envs.make(spec, seeds)
     by_chance = longer = play(env, random_policy(env))
     good, one_thread, ratio = "needs --dapg", "", ""
-    if experts or spec.family not in ADROIT:
-        played = play(env, good_policy(spec, env, experts))
+    if args.dapg or spec.family not in ADROIT:
+        played = play(env, good_policy(spec, env, args))
         longer = max(by_chance, played, key=lambda one: one.lengths.sum())
         good = cell(played.returns)
         if spec.family in ADROIT:
@@ -146,11 +149,13 @@ def random_policy(env: HostEnv) -> Act:
     return lambda _: rng.uniform(-1, 1, (env.num_envs, env.action_size))
 
 
-def good_policy(spec: DatasetSpec, env: Any, experts: Path | None) -> Act:
+def good_policy(spec: DatasetSpec, env: Any, args: Namespace) -> Act:
     """Return the controller or expert for the episodes that `env` resets to."""
     rng, starts = np.random.default_rng(2), env.host_reset()
     if spec.family in ADROIT:
-        expert = dapg.load(experts / f"dapg_{spec.family}.npz")
+        expert = dapg.load(args.dapg / f"dapg_{spec.family}.npz")
+        if args.noise_free:
+            expert["log_std"] = np.full_like(expert["log_std"], -np.inf)
         return lambda observations: dapg.act(expert, observations, rng)
     if spec.family == "maze2d":
         maze = mazes.maze2d(spec.maze)

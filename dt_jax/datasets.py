@@ -76,9 +76,8 @@ def _check_demo(path: Path, name: str, spec: DatasetSpec, was_named: bool) -> No
             "away, and name it by --config.data_path to train on it"
         )
     known = registry.all_specs()
-    if {name, spec.name} <= known.keys() and known[
-        name
-    ].environment != spec.environment:
+    elsewhere = name in known and known[name].environment != spec.environment
+    if elsewhere and spec.name in known:
         raise UserError(
             f"{path} was collected as {name}, in another environment than "
             f"{spec.name}'s; give --config.env_name={name}"

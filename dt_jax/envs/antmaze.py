@@ -6,7 +6,6 @@ period, another frame, radius and reset.
 """
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 
 import mujoco
 import numpy as np
@@ -14,10 +13,10 @@ import numpy as np
 from dt_jax.envs import mazes
 from dt_jax.envs.base import HostEnv
 from dt_jax.envs.mazes import Cell, Maze
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_bodies import Bodies, gymnasium_xml
 
 CELL = 4.0  # metres
-SUBSTEPS = 5  # of 0.02 s: a control period of 0.1 s
+_SUBSTEPS = 5  # of 0.02 s: a control period of 0.1 s
 _TORQUE = 30.0  # newton metres at an action of 1
 GOAL_MEAN = 0.75  # metres, the mean of what draw_goal adds to x and y
 _GOAL_RADIUS = 0.5  # metres
@@ -31,7 +30,7 @@ def ants(maze: Maze, num: int, num_threads: int | None = None) -> Bodies:
     and y with its rows, from the centre of the start cell. Actions go to the joints
     hip 4, ankle 4, hip 1, ankle 1, hip 2, ankle 2, hip 3, ankle 3.
     """
-    return Bodies(_model(maze), num, SUBSTEPS, num_threads)
+    return Bodies(_model(maze), num, _SUBSTEPS, num_threads)
 
 
 def place(bodies: Bodies, i: int, rng: np.random.Generator, at: np.ndarray) -> None:
@@ -100,9 +99,7 @@ class AntMaze(HostEnv):
 
 def _model(maze: Maze) -> mujoco.MjModel:
     """Return Gymnasium's ant, whose body is D4RL's, with D4RL's physics and walls."""
-    # Not files("gymnasium.envs.mujoco"): that imports it, and all it renders with.
-    asset = files("gymnasium") / "envs" / "mujoco" / "assets" / "ant.xml"
-    with as_file(asset) as path:
+    with gymnasium_xml("ant.xml") as path:
         spec = mujoco.MjSpec.from_file(str(path))
     spec.option.timestep = 0.02
     for actuator in spec.actuators:

@@ -1,5 +1,9 @@
 """Many copies of one MuJoCo model, stepped together on all cores."""
 
+from contextlib import AbstractContextManager
+from importlib.resources import as_file, files
+from pathlib import Path
+
 import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
@@ -82,3 +86,9 @@ class Bodies:
         nq = self._model.nq
         self.qpos[who] = after[:, -1, 1 : 1 + nq]
         self.qvel[who] = after[:, -1, 1 + nq :]
+
+
+def gymnasium_xml(name: str) -> AbstractContextManager[Path]:
+    """Return where Gymnasium keeps the model of a body, "ant.xml"."""
+    # Not files("gymnasium.envs.mujoco"): that imports it, and all it renders with.
+    return as_file(files("gymnasium") / "envs" / "mujoco" / "assets" / name)

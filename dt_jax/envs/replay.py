@@ -5,7 +5,6 @@ is then observed is compared with the next stored observation.
 """
 
 from collections.abc import Callable
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from dt_jax.data.hdf5 import read_env_name, read_hdf5, read_states
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
 from dt_jax.envs.maze2d import points
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_bodies import Bodies, gymnasium_xml
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.registry import DatasetSpec, lookup
 
@@ -120,8 +119,8 @@ def _engine(
             f"maze2d, {', '.join(_LOCOMOTION)} can"
         )
     xml, substeps, top_speed = _LOCOMOTION[spec.family]
-    with as_file(files("gymnasium") / "envs" / "mujoco" / "assets" / xml) as file:
-        model = mujoco.MjModel.from_xml_path(str(file))
+    with gymnasium_xml(xml) as path:
+        model = mujoco.MjModel.from_xml_path(str(path))
 
     def all_but_x(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         clipped = np.clip(qvel, -top_speed, top_speed)

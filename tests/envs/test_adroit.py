@@ -1,6 +1,7 @@
 import envpool
 import numpy as np
 import pytest
+from playing import play
 
 from dt_jax.envs import adroit, episode_seeds
 from dt_jax.envs.adroit import AdroitEnv
@@ -8,14 +9,6 @@ from dt_jax.errors import UserError
 from dt_jax.registry import lookup
 
 TASKS = ("pen", "door", "hammer", "relocate")
-
-
-def play(env, actions):
-    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
-    first = env.host_reset()
-    steps = [env.host_step(a) for a in actions]
-    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
-    return np.concatenate([first[None], observations]), rewards, done
 
 
 def play_random(task, seeds=(1, 2, 3, 4), steps=40, scale=1.0, **options):

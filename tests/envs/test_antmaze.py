@@ -1,6 +1,7 @@
 import mujoco
 import numpy as np
 import pytest
+from playing import play
 
 from dt_jax import envs
 from dt_jax.collect.ant_controller import AntController
@@ -13,14 +14,6 @@ from dt_jax.registry import lookup
 STANCE = np.array([0, 0, 2, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # within its limits
 # Where the joint is, in qpos, that each action drives: hip 4, ankle 4, hip 1, ...
 DRIVEN = [13, 14, 7, 8, 9, 10, 11, 12]
-
-
-def play(env, actions):
-    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
-    first = env.host_reset()
-    steps = [env.host_step(a) for a in actions]
-    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
-    return np.concatenate([first[None], observations]), rewards, done
 
 
 def random_actions(steps, n, seed=0):

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playing import play
 
 from dt_jax import envs
 from dt_jax.envs.envpool_env import EnvPoolEnv
@@ -14,14 +15,6 @@ HOPPER = {"env_id": "Hopper-v4", "max_episode_steps": 1000}
 def random_actions(steps, n, size, scale=1.0, seed=0):
     rng = np.random.default_rng(seed)
     return rng.uniform(-scale, scale, (steps, n, size)).astype(np.float32)
-
-
-def play(env, actions):
-    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
-    first = env.host_reset()
-    steps = [env.host_step(a) for a in actions]
-    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
-    return np.concatenate([first[None], observations]), rewards, done
 
 
 @pytest.mark.parametrize(

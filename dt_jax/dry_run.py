@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import datasets, envs
-from dt_jax.data.hdf5 import RawData
+from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
 from dt_jax.policy import Policy

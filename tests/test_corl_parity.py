@@ -17,8 +17,8 @@ import pytest
 
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent, make_update
 from dt_jax.corl import params_from_state_dict, state_dict_from_params
-from dt_jax.data.hdf5 import RawData
 from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.envs.toy import LinearEnv
 from dt_jax.models.decision_transformer import DecisionTransformer

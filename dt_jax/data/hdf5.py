@@ -3,25 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
 
+from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
-
-BLOCK_ROWS = 4096  # enough for speed, and next to nothing in memory
-
-
-class RawData(NamedTuple):
-    """The transitions of a dataset in the order in which they were recorded."""
-
-    observations: np.ndarray  # [M, S] float32
-    actions: np.ndarray  # [M, A] float32
-    rewards: np.ndarray  # [M] float32
-    terminals: np.ndarray  # [M] bool: the task ended here
-    timeouts: np.ndarray  # [M] bool: the recording ended here
-
 
 _STATES = "infos/qpos", "infos/qvel"
 _MATRICES = "observations", "actions", *_STATES  # the others have one number a row

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dt_jax.data.hdf5 import BLOCK_ROWS, RawData
+from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
 
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax.data.hdf5 import RawData
+from dt_jax.data.schema import RawData
 
 
 @pytest.fixture

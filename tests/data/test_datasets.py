@@ -7,7 +7,7 @@ import pytest
 
 import dt_jax.collect
 from dt_jax import datasets, registry
-from dt_jax.data.hdf5 import RawData
+from dt_jax.data.schema import RawData
 from dt_jax.errors import UserError
 
 HOPPER = registry.lookup("hopper-medium-v2")

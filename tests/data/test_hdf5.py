@@ -2,7 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax.data.hdf5 import BLOCK_ROWS, RawData, read_hdf5, read_states
+from dt_jax.data.hdf5 import read_hdf5, read_states
+from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
 
 

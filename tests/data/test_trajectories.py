@@ -4,7 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dt_jax.data.hdf5 import BLOCK_ROWS, RawData, read_hdf5
+from dt_jax.data.hdf5 import read_hdf5
+from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
 

@@ -21,7 +21,7 @@ LAYERS = [
     ["checkpoint", "config", "envs", "metrics", "models", "optim"],
     ["collect", "corl", "flags", "train_state", "versions"],
     ["agents", "datasets"],
-    ["policy", "rollout"],
+    ["policy", "rollout", "warm_start"],
     ["evaluation"],
     ["resume", "summary"],
     ["train"],

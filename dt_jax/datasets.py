@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dt_jax import registry
+from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.download import cache_folder, download
-from dt_jax.data.hdf5 import read_env_name, read_hdf5
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
@@ -41,13 +41,22 @@ class Dataset:
         }
 
 
-def load(spec: DatasetSpec | None, data_path: str | None, episode_len: int) -> Dataset:
+def load(
+    spec: DatasetSpec | None,
+    data_path: str | None,
+    *,
+    episode_len: int | None = None,
+    split: str = "corl",
+    memory_limit_gb: float | None = None,
+) -> Dataset:
     """Find the file, read it and hold it against the environment.
 
     Args:
       spec: the environment it must fit; with None its sizes are not checked.
       data_path: any local file; with None, the dataset that `spec` is.
-      episode_len: no trajectory may be longer than this and one step.
+      episode_len: no trajectory may be longer than this and one step; None allows any.
+      split: where trajectories end, see `Trajectories.from_raw`.
+      memory_limit_gb: more than this stays on the disk, see `read_d4rl`.
 
     Raises:
       UserError: there is no such dataset, or its file is of no use.
@@ -56,12 +65,16 @@ def load(spec: DatasetSpec | None, data_path: str | None, episode_len: int) -> D
     collected_as = read_env_name(path)
     if spec is not None and collected_as not in (None, spec.name):
         _check_demo(path, str(collected_as), spec, was_named=data_path is not None)
-    trajectories = Trajectories.from_raw(read_hdf5(path), source=str(path))
-    if spec is not None:
-        trajectories.check_sizes(spec.observation_size, spec.action_size)
-    trajectories.check_lengths(episode_len)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    raw = read_d4rl(
+        path, episode_len=episode_len, memory_limit_gb=memory_limit_gb, sha256=sha256
+    )
+    trajectories = Trajectories.from_raw(raw, source=str(path), split=split)
+    if spec is not None:
+        trajectories.check_sizes(spec.observation_size, spec.action_size)
+    if episode_len is not None:
+        trajectories.check_lengths(episode_len)
     source = data_path or path.name
     if collected_as is not None and collected_as not in source:
         source += f" ({collected_as})"

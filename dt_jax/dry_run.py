@@ -32,7 +32,7 @@ def dry_run(config: ConfigDict) -> None:
     small.eval_episodes = 0  # the environment is stepped below
     spec = envs.of_config(config)
     if spec is None or config.data_path is not None:
-        dataset = datasets.load(spec, config.data_path, config.episode_len)
+        dataset = datasets.load(spec, config.data_path, episode_len=config.episode_len)
     else:
         dataset = _made_up(spec, min(config.seq_len, config.episode_len))
     trainer = Trainer(small, Path(), dataset, spec)

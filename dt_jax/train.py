@@ -63,7 +63,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         _summarise(workdir, config, record["dataset"])
         return
     spec = envs.of_config(config)
-    dataset = datasets.load(spec, config.data_path, config.episode_len)
+    dataset = datasets.load(spec, config.data_path, episode_len=config.episode_len)
     trainer = Trainer(config, workdir, dataset, spec)
     if last:
         checkpoint, record = last
@@ -124,8 +124,7 @@ class Trainer:
             seq_len=config.seq_len,
             reward_scale=config.reward_scale,
             seed=config.train_seed,
-            action_center=center,
-            action_scale=scale,
+            **scaling,
         )
         self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
         self._evaluator = make_evaluator(config, agent, spec)

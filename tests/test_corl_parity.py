@@ -60,11 +60,9 @@ class Case:
         # Windows are compared bit by bit, so they are normalised by CORL's own
         # statistics, whose float32 sums differ from ours in the last bits.
         self.sampler = Sampler(
-            dataclasses.replace(
-                self.trajectories,
-                state_mean=self.agent.state_mean,
-                state_std=self.agent.state_std,
-            ),
+            self.trajectories,
+            state_mean=self.agent.state_mean,
+            state_std=self.agent.state_std,
             batch_size=self.config["batch_size"],
             seq_len=self.config["seq_len"],
             reward_scale=self.config["reward_scale"],

@@ -26,10 +26,12 @@ class Sampler:
         seq_len: int,
         reward_scale: float,
         seed: int,
+        state_mean: np.ndarray,
+        state_std: np.ndarray,
         action_center: np.ndarray | float = 0.0,
         action_scale: np.ndarray | float = 1.0,
     ):
-        """Bring the data into the network's units.
+        """Set what brings the data into the network's units.
 
         Args:
           trajectories: where the windows come from.
@@ -37,28 +39,25 @@ class Sampler:
           seq_len: T.
           reward_scale: factor from returns to the network's.
           seed: not negative.
+          state_mean: [S] float32, the state that is 0 to the network.
+          state_std: [S] float32, the network's 1 in the environment's units.
           action_center: [A] float32, the action that is 0 to the network.
           action_scale: [A] float32, the network's 1 in the environment's units.
         """
         self.batch_size = batch_size
         self.seq_len = seq_len
-        self.seed = seed
         self.num_transitions = trajectories.num_transitions
-        # All rows are mapped once: doing it batch by batch takes longer than everything
-        # else.
-        self._actions = trajectories.actions - np.float32(action_center)
-        self._actions /= np.float32(action_scale)
-        self._states = trajectories.observations - trajectories.state_mean
-        self._states /= trajectories.state_std
-        self._returns_to_go = trajectories.returns_to_go * np.float32(reward_scale)
-        starts, lengths = trajectories.starts, trajectories.lengths
-        rows = np.arange(self.num_transitions)
-        self._timesteps = (rows - np.repeat(starts, lengths)).astype(np.int32)
-        self._remaining = (np.repeat(starts + lengths, lengths) - rows).astype(np.int32)
+        self._trajectories = trajectories
+        self._seed = seed
+        self._state_mean, self._state_std = state_mean, state_std
+        self._reward_scale = np.float32(reward_scale)
+        self._action_center = np.float32(action_center)
+        self._action_scale = np.float32(action_scale)
+        self._ends = np.cumsum(trajectories.lengths)  # counted in transitions
 
     def indices(self, step: int) -> np.ndarray:
         """Return the transitions [B] int64 at which the windows of `step` start."""
-        generator = np.random.default_rng([self.seed, step])
+        generator = np.random.default_rng([self._seed, step])
         return generator.integers(self.num_transitions, size=self.batch_size)
 
     def gather(self, indices: np.ndarray) -> Batch:
@@ -66,21 +65,36 @@ class Sampler:
 
         Past a trajectory's end all but the timesteps is zero; the timesteps count on.
         """
-        offsets = np.arange(self.seq_len, dtype=np.int32)
-        valid = offsets < self._remaining[indices, None]  # [B, T]
-        rows = indices[:, None] + offsets  # [B, T]
+        data = self._trajectories
+        trajectory = np.searchsorted(self._ends, indices, side="right")  # [B]
+        length = data.lengths[trajectory]
+        first = indices - self._ends[trajectory] + length  # [B] the window's timestep
+        timesteps = first[:, None] + np.arange(self.seq_len)  # [B, T]
+        valid = timesteps < length[:, None]
+        rows = data.starts[trajectory, None] + timesteps
 
         def window(values: np.ndarray) -> np.ndarray:
             # Rows past the last transition are clipped: they are padding anyway.
             taken = values.take(rows, axis=0, mode="clip")
-            taken[~valid] = 0
-            return taken
+            return taken.astype(np.float32, copy=False)
 
+        def padded(values: np.ndarray) -> np.ndarray:
+            values[~valid] = 0
+            return values
+
+        # Scaled window by window: rows that are never drawn are never touched, and
+        # there is one copy of the data.
+        states = window(data.observations)
+        states -= self._state_mean
+        states /= self._state_std
+        actions = window(data.actions)
+        actions -= self._action_center
+        actions /= self._action_scale
         return Batch(
-            states=window(self._states),
-            actions=window(self._actions),
-            returns_to_go=window(self._returns_to_go),
-            timesteps=self._timesteps[indices, None] + offsets,
+            states=padded(states),
+            actions=padded(actions),
+            returns_to_go=padded(window(data.returns_to_go) * self._reward_scale),
+            timesteps=timesteps.astype(np.int32),
             mask=valid.astype(np.float32),
         )
 

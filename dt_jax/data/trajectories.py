@@ -4,23 +4,31 @@ It holds what CORL's load_d4rl_trajectories makes of a file, as flat arrays: tra
 k is the rows starts[k] : starts[k] + lengths[k].
 """
 
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dt_jax.data.download import cache_folder
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
+
+_ROWS_AT_ONCE = 1 << 20  # of which returns-to-go are computed together
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
     """K complete trajectories of M transitions together; no array can be written to.
 
+    Of a part (see `hold_out`), the flat arrays are those of the whole.
+
     Attributes:
-      observations: [M, S] float32, as recorded.
-      actions: [M, A] float32.
-      rewards: [M] float32.
-      returns_to_go: [M] float32, the sum of rewards from here to the trajectory's end.
+      observations: [rows, S] float32, as recorded; any width where they are mapped.
+      actions: [rows, A], the same.
+      rewards: [rows], the same.
+      returns_to_go: [rows] float32, the sum of rewards from here to the trajectory's
+        end.
       starts: [K] int64, the first row of each trajectory.
       lengths: [K] int64, in transitions.
       state_mean: [S] float32, over all rows of the file.
@@ -42,29 +50,44 @@ class Trajectories:
     source: str
 
     @classmethod
-    def from_raw(cls, raw: RawData, *, source: str) -> "Trajectories":
+    def from_raw(
+        cls, raw: RawData, *, source: str, split: str = "corl"
+    ) -> "Trajectories":
         """Cut `raw` into trajectories; the flat arrays are views of it, not copies.
 
-        A trajectory ends at each row with `terminals` or `timeouts` set.
+        Args:
+          raw: the rows of a file.
+          source: its name.
+          split: "corl" ends a trajectory at each row with `terminals` or `timeouts`
+            set, "timeouts" at each row with `timeouts` alone, for data that goes on
+            past the goal.
 
         Raises:
-          UserError: not one trajectory is complete.
+          UserError: not one trajectory is complete, or returns are too large.
         """
-        ends = np.flatnonzero(raw.terminals | raw.timeouts) + 1
+        flags = raw.timeouts if split == "timeouts" else raw.terminals | raw.timeouts
+        ends = np.flatnonzero(flags) + 1
         if len(ends) == 0:
+            needed = "timeouts" if split == "timeouts" else "terminals or timeouts"
             raise UserError(
                 f"{source}: no complete trajectory in {len(raw.rewards)} rows; "
-                "set terminals or timeouts in the last row of each"
+                f"set {needed} in the last row of each"
             )
         starts = np.concatenate([[0], ends[:-1]])
         lengths = ends - starts
         kept = ends[-1]
         state_mean, state_std = _mean_and_std(raw.observations)
+        returns_to_go = _all_returns_to_go(raw.rewards, ends, lengths)
+        if not np.isfinite(returns_to_go[starts]).all():
+            raise UserError(
+                f"{source}: the rewards of a trajectory add up to more than float32 "
+                "holds; scale them down in the file"
+            )
         return cls(
             observations=_read_only(raw.observations[:kept]),
             actions=_read_only(raw.actions[:kept]),
             rewards=_read_only(raw.rewards[:kept]),
-            returns_to_go=_read_only(_returns_to_go(raw.rewards[:kept], ends, lengths)),
+            returns_to_go=_read_only(returns_to_go),
             starts=_read_only(starts),
             lengths=_read_only(lengths),
             state_mean=_read_only(state_mean),
@@ -73,10 +96,41 @@ class Trajectories:
             source=source,
         )
 
+    def hold_out(self, fraction: float) -> tuple["Trajectories", "Trajectories"]:
+        """Return those to train on and those held out, at least one of each.
+
+        Which are held out depends on K and `fraction` alone, so that runs with other
+        seeds are measured on the same.
+
+        Args:
+          fraction: of the K trajectories, above 0 and below 1.
+
+        Raises:
+          UserError: there is but one trajectory.
+        """
+        k = self.num_trajectories
+        if k == 1:
+            raise UserError(
+                f"{self.source}: with one trajectory none can be held out; use "
+                "--config.holdout_fraction=0"
+            )
+        count = min(max(1, round(fraction * k)), k - 1)
+        held_out = np.zeros(k, bool)
+        held_out[np.random.default_rng(0).permutation(k)[:count]] = True
+
+        def part(chosen: np.ndarray) -> Trajectories:
+            return replace(
+                self,
+                starts=_read_only(self.starts[chosen]),
+                lengths=_read_only(self.lengths[chosen]),
+            )
+
+        return part(~held_out), part(held_out)
+
     @property
     def num_transitions(self) -> int:
         """M."""
-        return len(self.rewards)
+        return int(self.lengths.sum())
 
     @property
     def num_trajectories(self) -> int:
@@ -123,15 +177,59 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 def _mean_and_std(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the standard deviation + 1e-6 of each column, [S] float32.
 
-    Sums are float64, unlike CORL's, which lose digits over a million rows. They are
-    taken in blocks of rows, so that no float64 copy of the data is made.
+    Sums are float64, unlike CORL's, which lose digits over a million rows. Blocks of
+    rows are read once, and their means and squares merged by equation 1.3 of Chan,
+    Golub and LeVeque, Algorithms for computing the sample variance, 1983.
     """
-    count = len(observations)
-    blocks = np.array_split(observations, 1 + count // BLOCK_ROWS)
-    mean = sum(block.sum(0, dtype=np.float64) for block in blocks) / count
-    variance = sum(np.square(block - mean).sum(0) for block in blocks) / count
-    std = np.sqrt(variance) + 1e-6
+    count, size = observations.shape
+    mean, squares = np.zeros(size), np.zeros(size)
+    for start in range(0, count, BLOCK_ROWS):
+        block = observations[start : start + BLOCK_ROWS].astype(np.float64)
+        block_mean = block.mean(0)
+        step, seen = block_mean - mean, start + len(block)
+        squares += np.square(block - block_mean).sum(0)
+        squares += np.square(step) * (start * len(block) / seen)
+        mean += step * (len(block) / seen)
+    std = np.sqrt(squares / count) + 1e-6
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _all_returns_to_go(
+    rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Return returns-to-go of all rows, on the disk if that is where the rewards are.
+
+    Args:
+      rewards: [rows], those after the last end are left out.
+      ends: [K] the row after each trajectory's last.
+      lengths: [K].
+    """
+
+    def parts() -> Iterator[np.ndarray]:
+        k = 0
+        while k < len(ends):
+            start = ends[k] - lengths[k]
+            # As many trajectories as fit, at least one.
+            last = max(k + 1, np.searchsorted(ends, start + _ROWS_AT_ONCE, "right"))
+            part = np.array(rewards[start : ends[last - 1]], np.float32)
+            yield _returns_to_go(part, ends[k:last] - start, lengths[k:last])
+            k = last
+
+    if isinstance(rewards, np.memmap):
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Nameless, so gone when the process is; written, so that a full disk is told.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for part in parts():
+                file.write(part.data)
+            file.flush()
+            return np.memmap(file, np.float32, "r")
+    returns = np.empty(ends[-1], np.float32)
+    start = 0
+    for part in parts():
+        returns[start : start + len(part)] = part
+        start += len(part)
+    return returns
 
 
 def _returns_to_go(
@@ -144,14 +242,14 @@ def _returns_to_go(
     their end are always the first few.
 
     Args:
-      rewards: [M] float32.
+      rewards: [rows] float32; they become the returns.
       ends: [K] the row after each trajectory's last.
       lengths: [K].
     """
-    returns = rewards.copy()
     last_rows = ends[np.argsort(-lengths)] - 1
     longer_than = len(lengths) - np.cumsum(np.bincount(lengths))  # [max length + 1]
     for distance in range(1, len(longer_than) - 1):
         rows = last_rows[: longer_than[distance]] - distance
-        returns[rows] += returns[rows + 1]
-    return returns
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at by from_raw
+            rewards[rows] += rewards[rows + 1]
+    return rewards

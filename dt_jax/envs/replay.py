@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.data.hdf5 import read_env_name, read_hdf5, read_states
+from dt_jax.data.d4rl import read_d4rl, read_env_name, read_states
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
 from dt_jax.envs.maze2d import points
@@ -54,7 +54,7 @@ def replay(path: Path, spec: DatasetSpec) -> Replay:
       UserError: the file cannot be read, lacks the states, does not fit `spec` or has
         nothing to compare.
     """
-    raw, states = read_hdf5(path), read_states(path)
+    raw, states = read_d4rl(path), read_states(path)
     bodies, observe = _engine(spec, min(_ROWS, len(raw.rewards)))
     sizes = tuple(a.shape[1] for a in (raw.observations, raw.actions, *states))
     own = spec.observation_size, spec.action_size, *bodies.state_sizes

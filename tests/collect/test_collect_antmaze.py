@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dt_jax.collect import antmaze, collect_demo
-from dt_jax.data.hdf5 import read_hdf5
+from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants, center
@@ -69,7 +69,7 @@ def test_rewards_and_ends_are_for_evaluations_goal(umaze):
 def test_the_data_trains_as_corl_cuts_it(umaze):
     """Every row in the goal ends a trajectory, most of them of one step."""
     path, episodes = umaze
-    store = Trajectories.from_raw(read_hdf5(path), source="umaze")
+    store = Trajectories.from_raw(read_d4rl(path), source="umaze")
     inside = sum(int(episode.terminals.sum()) for episode in episodes)
     unfinished = sum(not episode.terminals[-1] for episode in episodes)
     assert store.num_trajectories == inside + unfinished

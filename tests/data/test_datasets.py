@@ -124,7 +124,7 @@ def test_source_is_the_name_in_the_cache(raw, write_hdf5, cache, refuse):
 def test_a_file_that_does_not_fit(raw, write_hdf5, env_name, episode_len, told):
     path = write_hdf5(hopper(raw))
     with pytest.raises(UserError) as caught:
-        datasets.load(registry.lookup(env_name), str(path), episode_len)
+        datasets.load(registry.lookup(env_name), str(path), episode_len=episode_len)
     message = str(caught.value)
     assert told in message
     assert str(path) in message
@@ -141,12 +141,12 @@ def test_a_demo_file_is_called_one_wherever_it_lies(tmp_path, cache):
     demo = tmp_path / "mine.hdf5"
     dt_jax.collect.collect_demo("maze2d-umaze-demo", demo, steps=600)
     umaze = registry.lookup("maze2d-umaze-v1")
-    dataset = datasets.load(umaze, str(demo), 300)
+    dataset = datasets.load(umaze, str(demo), episode_len=300)
     assert dataset.source == f"{demo} (maze2d-umaze-demo)"
     with pytest.raises(UserError, match=r"give --config.env_name=maze2d-umaze-demo"):
-        datasets.load(registry.lookup("maze2d-large-v1"), str(demo), 800)
+        datasets.load(registry.lookup("maze2d-large-v1"), str(demo), episode_len=800)
     cache.mkdir(exist_ok=True)
     copy = cache / "maze2d-umaze-sparse-v1.hdf5"
     copy.write_bytes(demo.read_bytes())
     with pytest.raises(UserError, match="it was collected as maze2d-umaze-demo; take"):
-        datasets.load(umaze, None, 300)
+        datasets.load(umaze, None, episode_len=300)

@@ -13,7 +13,14 @@ def store(raw):
 
 
 def make(store, **changes) -> Sampler:
-    options = {"batch_size": BATCH, "seq_len": SEQ, "reward_scale": SCALE, "seed": 7}
+    options = {
+        "batch_size": BATCH,
+        "seq_len": SEQ,
+        "reward_scale": SCALE,
+        "seed": 7,
+        "state_mean": store.state_mean,
+        "state_std": store.state_std,
+    }
     return Sampler(store, **options | changes)
 
 

@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dt_jax.data.hdf5 import read_hdf5
+from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
@@ -109,7 +109,7 @@ def test_memory_while_loading_stays_below_two_and_a_half_times_the_arrays(write_
     del raw
     tracemalloc.start()
     try:
-        store = Trajectories.from_raw(read_hdf5(path), source="x")
+        store = Trajectories.from_raw(read_d4rl(path), source="x")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

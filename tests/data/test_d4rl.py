@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax.data.hdf5 import read_hdf5, read_states
+from dt_jax.data.d4rl import read_d4rl, read_states
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
 
@@ -13,7 +13,7 @@ def assert_same(ours: RawData, theirs: RawData):
 
 
 def test_reads_what_was_written(raw, write_hdf5):
-    assert_same(read_hdf5(write_hdf5(raw)), raw)
+    assert_same(read_d4rl(write_hdf5(raw)), raw)
 
 
 def test_float64_gzip_and_single_columns_become_the_same_arrays(raw, tmp_path):
@@ -26,7 +26,7 @@ def test_float64_gzip_and_single_columns_become_the_same_arrays(raw, tmp_path):
         file["terminals"] = raw.terminals.astype(np.uint8)[:, None]
         file["timeouts"] = raw.timeouts.astype(np.float32)
         file["infos/qpos"] = np.zeros(3)  # other keys don't matter
-    assert_same(read_hdf5(path), raw)
+    assert_same(read_d4rl(path), raw)
 
 
 def with_nan(array: np.ndarray, row: int, value: float = np.nan) -> np.ndarray:
@@ -38,7 +38,7 @@ def with_nan(array: np.ndarray, row: int, value: float = np.nan) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        (lambda raw: {"timeouts": None}, "lacks timeouts; a dataset needs obs"),
+        (lambda raw: {"terminals": None}, "lacks terminals; a dataset needs obs"),
         (lambda raw: {"actions": None, "rewards": None}, "lacks actions, rewards;"),
         (lambda raw: {"actions": raw.actions[:-1]}, "actions 70, rewards 71"),
         (lambda raw: {"timeouts": raw.timeouts[:9]}, "timeouts 9"),
@@ -159,7 +159,7 @@ def test_group_in_place_of_an_array(raw, write_hdf5):
     assert_one_line(path, "lacks actions")
 
 
-def assert_one_line(path, told: str, read=read_hdf5):
+def assert_one_line(path, told: str, read=read_d4rl):
     with pytest.raises(UserError) as caught:
         read(path)
     message = str(caught.value)

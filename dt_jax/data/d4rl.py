@@ -1,0 +1,135 @@
+"""A file in D4RL's schema -> its transitions, in memory or mapped from the disk."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from dt_jax.data import schema
+from dt_jax.data.download import cache_folder
+from dt_jax.data.hdf5 import hdf5_attributes, hdf5_columns
+from dt_jax.data.npz import npz_columns
+from dt_jax.data.schema import Column, RawData
+from dt_jax.errors import UserError
+from dt_jax.files import replacing
+
+
+def read_d4rl(
+    path: Path,
+    *,
+    episode_len: int | None = None,
+    memory_limit_gb: float | None = None,
+    sha256: str = "",
+) -> RawData:
+    """Read an HDF5 file or an .npz archive in D4RL's schema.
+
+    Numbers of any width become float32 on the way. Where they would take more than
+    the limit they stay on the disk and are mapped, as wide as they are; what can't be
+    mapped, for it is compressed, is first unpacked into the cache folder, once.
+
+    Args:
+      path: a file with the keys of `RawData`; any others are left alone. `timeouts`
+        may be missing, see `schema.read_timeouts`.
+      episode_len: where an episode is cut off, in a file that does not say.
+      memory_limit_gb: None for half of the machine's memory.
+      sha256: of the file: unpacked data is kept under this name.
+
+    Raises:
+      UserError: there is no such file, or it is not one of this schema: keys are
+        missing, shapes disagree, it is empty, or a number is NaN or infinite.
+    """
+    with _opened(path) as columns:
+        flags = [key for key in schema.FLAGS if key != "timeouts" or key in columns]
+        schema.check(columns, (*schema.NUMBERS, *flags), path, "a dataset")
+        terminals = schema.read_flags(columns["terminals"], f"{path}: terminals")
+        timeouts = schema.read_timeouts(columns, terminals, path, episode_len)
+        limit = _half_of_memory() if memory_limit_gb is None else memory_limit_gb * 1e9
+        needed = schema.size_in_memory(columns)
+        if needed <= limit:
+            arrays = [schema.read(columns[key], np.float32) for key in schema.NUMBERS]
+        else:
+            print(
+                f"{path}: {needed / 1e9:.3g} GB of numbers, more than "
+                f"{limit / 1e9:.3g} GB: they stay on the disk",
+                file=sys.stderr,
+            )
+            arrays = [_mapped(columns, key, sha256) for key in schema.NUMBERS]
+        for key, array in zip(schema.NUMBERS, arrays, strict=True):
+            schema.check_finite(array, f"{path}: {key}")
+    observations, actions, rewards = arrays
+    return RawData(observations, actions, rewards.reshape(-1), terminals, timeouts)
+
+
+def read_states(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the simulator's states, infos/qpos [M, nq] and infos/qvel [M, nv], float64.
+
+    Raises:
+      UserError: there is no such file, or it does not keep them as such: see
+        `read_d4rl`.
+    """
+    with _opened(path) as columns:
+        # With the rewards, for each row is to have its state.
+        schema.check(columns, ("rewards", *schema.STATES), path, "a replay")
+        qpos, qvel = (schema.read(columns[key], np.float64) for key in schema.STATES)
+        for key, array in zip(schema.STATES, (qpos, qvel), strict=True):
+            schema.check_finite(array, f"{path}: {key}")
+    return qpos, qvel
+
+
+def read_env_name(path: Path) -> str | None:
+    """Return the `env_name` that our collectors note in a file, if it is there."""
+    _check_is_file(path)
+    if path.suffix == ".npz":
+        return None
+    name = hdf5_attributes(path).get("env_name")
+    return name if isinstance(name, str) else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, Column]]:
+    """Open a file of either format, which its suffix tells."""
+    _check_is_file(path)
+    columns = npz_columns if path.suffix == ".npz" else hdf5_columns
+    with columns(path) as found:
+        yield found
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"no such file: {path} (looked for in {Path.cwd()})")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        raise UserError(f"{path} is {kind}; an HDF5 or .npz file is needed")
+
+
+def _mapped(columns: Mapping[str, Column], key: str, sha256: str) -> np.ndarray:
+    """Map an array where it lies, or where it has been unpacked to."""
+    if (array := columns[key].mapped()) is not None:
+        return array
+    path = cache_folder() / "unpacked" / f"{sha256}-{key}.npy"
+    if not path.exists():
+        print(f"unpacking {key}, once, to {path}", file=sys.stderr)
+        _unpack(columns[key], path)
+    return np.load(path, mmap_mode="r")
+
+
+def _unpack(column: Column, path: Path) -> None:
+    """Write a .npy of float32 row by row; a full disk is an error, not a crash."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": column.shape}
+    with replacing(path) as part, part.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in column.blocks():
+            with np.errstate(over="ignore"):  # found when the numbers are checked
+                file.write(np.ascontiguousarray(block, "<f4").data)
+
+
+def _half_of_memory() -> float:
+    """Return half of the bytes that the machine has, or the container around us."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for group in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            limits.append(int((Path("/sys/fs/cgroup") / group).read_text()))
+    return min(limits) / 2

@@ -1,0 +1,82 @@
+"""NumPy's .npz archives, read without pickle and without unzipping them as a whole."""
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+
+from dt_jax.data.schema import BLOCK_ROWS, Column
+from dt_jax.errors import UserError
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error)
+
+
+class NpzColumn:
+    """An array of an archive that is open."""
+
+    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path):
+        with archive.open(member) as stream:
+            self.shape, by_column, self.dtype = _read_header(stream)
+            self._header_size = stream.tell()
+        self._order: Literal["C", "F"] = "F" if by_column else "C"
+        self._archive, self._member, self._path = archive, member, path
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield all rows in order; an array in Fortran's order at once."""
+        with self._archive.open(self._member) as stream:
+            stream.read(self._header_size)
+            if self._order == "F":
+                yield self._take(stream, self.shape[0])
+                return
+            for start in range(0, self.shape[0], BLOCK_ROWS):
+                yield self._take(stream, min(BLOCK_ROWS, self.shape[0] - start))
+            stream.read(1)  # so that the archive's checksum is looked at
+
+    def _take(self, stream: IO[bytes], rows: int) -> np.ndarray:
+        shape = (rows, *self.shape[1:])
+        content = stream.read(math.prod(shape) * self.dtype.itemsize)
+        return np.frombuffer(content, self.dtype).reshape(shape, order=self._order)
+
+    def mapped(self) -> np.ndarray | None:
+        """Map the rows, where the archive is `np.savez`'s, which compresses nothing."""
+        if self._member.compress_type != zipfile.ZIP_STORED:
+            return None
+        with self._path.open("rb") as file:  # the member's own header may be longer
+            file.seek(self._member.header_offset)
+            name, extra = struct.unpack("<26xHH", file.read(30))
+        offset = self._member.header_offset + 30 + name + extra + self._header_size
+        return np.memmap(self._path, self.dtype, "r", offset, self.shape, self._order)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, whether in Fortran's order, and dtype of a .npy."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+@contextmanager
+def npz_columns(path: Path) -> Iterator[dict[str, Column]]:
+    """Open an archive; its arrays by their names.
+
+    Raises:
+      UserError: it is no such archive, or a damaged one; also while it is read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield {
+                member.filename.removesuffix(".npy"): NpzColumn(archive, member, path)
+                for member in archive.infolist()
+                if member.filename.endswith(".npy")
+            }
+    except _DAMAGED as error:
+        raise UserError(
+            f"{path} is not an .npz file, or is damaged; write it again ({error})"
+        ) from None

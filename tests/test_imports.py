@@ -14,15 +14,16 @@ PACKAGE = sorted(ROOT.glob("dt_jax/**/*.py"))
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
 # The lowest first. A module of dt_jax imports from the rows before its own; a package
-# (data, models, ...) counts as one module and may import itself.
+# (data, models, ...) counts as one module and may import itself. A command in a package
+# may have a row of its own.
 LAYERS = [
     ["errors", "files", "types"],
     ["data", "registry"],
     ["checkpoint", "config", "envs", "metrics", "models", "optim"],
     ["collect", "corl", "flags", "train_state", "versions"],
     ["agents", "datasets"],
-    ["policy", "rollout", "warm_start"],
-    ["evaluation"],
+    ["description", "policy", "rollout", "warm_start"],
+    ["data.__main__", "evaluation"],
     ["resume", "summary"],
     ["train"],
     ["dry_run", "evaluate"],
@@ -59,7 +60,9 @@ def third_party(paths: list[Path]) -> set[str]:
 
 
 def module_of(path: Path) -> str:
-    return path.relative_to(ROOT / "dt_jax").parts[0].removesuffix(".py")
+    parts = path.relative_to(ROOT / "dt_jax").with_suffix("").parts
+    dotted = ".".join(parts)
+    return dotted if any(dotted in layer for layer in LAYERS) else parts[0]
 
 
 def allowed(module: str) -> set[str]:

@@ -175,10 +175,11 @@ def _load(torch: Any, path: Path) -> dict[str, Any]:
     with path.open("rb") as file, torch.serialization.safe_globals(arrays_only):
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen kinds, of many lines
-            why = " ".join(str(error).split())[:150] or type(error).__name__
+        except Exception as error:  # torch's are of a dozen kinds
+            # Its own words are left out: they advise to run what is in the file.
             raise UserError(
-                f"{expected}, or not the whole file: copy it anew (PyTorch: {why})"
+                f"{expected}, or not the whole file, or has more than arrays in it: "
+                "copy it anew, or name another file"
             ) from error
     names = ("model_state", "state_mean", "state_std")
     if not isinstance(saved, dict) or not {*names} <= saved.keys():

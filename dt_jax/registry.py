@@ -40,6 +40,8 @@ class DatasetSpec:
       ref_max: the return that scores 100, in D4RL an expert's; or None.
       action_low: the smallest action, [A] or one number for all.
       action_high: the largest.
+      maze: which maze an antmaze or maze2d has, "umaze", "medium" or "large"; nothing
+        elsewhere.
     """
 
     name: str
@@ -52,6 +54,7 @@ class DatasetSpec:
     ref_max: float | None
     action_low: float | tuple[float, ...] = -1.0
     action_high: float | tuple[float, ...] = 1.0
+    maze: str = ""
 
     @property
     def is_demo(self) -> bool:
@@ -61,22 +64,31 @@ class DatasetSpec:
     @property
     def environment(self) -> str:
         """What it is scored in: "hopper", "antmaze-umaze"."""
-        return f"{self.family}-{self.maze}" if "maze" in self.family else self.family
+        return f"{self.family}-{self.maze}" if self.maze else self.family
 
     @property
-    def maze(self) -> str:
-        """Which maze an antmaze or maze2d has: "umaze", "medium" or "large"."""
-        return self.name.split("-")[1]
+    def label(self) -> str:
+        """The name for tables; it says where a Minari dataset is scored elsewhere."""
+        elsewhere = self.family == "minari"
+        return f"{self.name} (not D4RL-comparable)" if elsewhere else self.name
 
 
 @cache
 def all_specs() -> dict[str, DatasetSpec]:
     """Return every known dataset by its name."""
     rows = json.loads((files("dt_jax") / "d4rl.json").read_text())
-    specs = {name: DatasetSpec(name=name, **row) for name, row in rows.items()}
+    specs = {
+        name: DatasetSpec(name=name, maze=_maze(name), **row)
+        for name, row in rows.items()
+    }
     for name, scored_as in _DEMOS.items():
         specs[name] = replace(specs[scored_as], name=name, url=None)
     return specs
+
+
+def _maze(name: str) -> str:
+    family, maze, *_ = name.split("-")
+    return maze if family in ("antmaze", "maze2d") else ""
 
 
 def lookup(env_name: str) -> DatasetSpec:

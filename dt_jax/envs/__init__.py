@@ -7,7 +7,8 @@ import envpool
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax.envs import envpool_env, gym_env, gymnasium_env
+from dt_jax.data.minari import PREFIX as MINARI
+from dt_jax.envs import envpool_env, gym_env, gymnasium_env, minari_env
 from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze
 from dt_jax.envs.base import BatchedEnv, HostEnv
@@ -15,6 +16,7 @@ from dt_jax.envs.envpool_env import EnvPoolEnv
 from dt_jax.envs.gym_env import GymEnv
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.maze2d import Maze2D
+from dt_jax.envs.minari_env import MinariEnv
 from dt_jax.registry import DatasetSpec, all_specs
 
 _LOCOMOTION = {
@@ -24,7 +26,12 @@ _LOCOMOTION = {
 }
 _ADROIT = ("pen", "door", "hammer", "relocate")
 # Of environments that are not D4RL's, the family is the engine.
-_ENGINES = {"envpool": EnvPoolEnv, "gymnasium": GymnasiumEnv, "gym": GymEnv}
+_ENGINES = {
+    "envpool": EnvPoolEnv,
+    "gymnasium": GymnasiumEnv,
+    "gym": GymEnv,
+    "minari": MinariEnv,
+}
 
 
 def lookup(
@@ -35,16 +42,19 @@ def lookup(
     """Return the dataset and the environment that `env_name` stands for.
 
     Args:
-      env_name: a dataset of D4RL's or a demo one, else an environment of EnvPool's or
-        Gymnasium's, which is built once to learn its sizes and bounds.
+      env_name: a dataset of D4RL's or a demo one; "minari:" and the id of a dataset of
+        Minari's; else an environment of EnvPool's or Gymnasium's, which is built once
+        to learn its sizes and bounds.
       backend: "gym" asks the user's own gym alone.
       reference_scores: ref_min and ref_max, where they are to be others.
 
     Raises:
-      UserError: there is no such environment, or it can't be used.
+      UserError: there is no such dataset or environment, or it can't be used.
     """
     if backend == "gym":
         spec = gym_env.describe(env_name)
+    elif env_name.startswith(MINARI):
+        spec = minari_env.describe(env_name)
     elif env_name in all_specs():
         spec = all_specs()[env_name]
     elif env_name in envpool.list_all_envs():

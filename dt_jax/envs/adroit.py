@@ -20,7 +20,7 @@ import numpy as np
 from dt_jax.envs.envpool_env import EnvPoolEnv
 from dt_jax.errors import UserError
 
-_WEIGHT = 0.1  # of the palm's distance in D4RL's reward
+WEIGHT = 0.1  # of the palm's distance in D4RL's reward
 _PEN_HEIGHT, _DROPPED = 26, 0.075  # index into the observation; metres
 
 # Palm minus object [N, 3] from the observations [N, S] that the step returned.
@@ -60,7 +60,7 @@ class AdroitEnv(EnvPoolEnv):
         if self._task == "pen":
             ended = ended | (observations[:, _PEN_HEIGHT] < _DROPPED)
         else:
-            rewards = rewards - self._excess * _distance(self._task, observations)
+            rewards = rewards - self._excess * palm_distance(self._task, observations)
         return observations, rewards, ended
 
 
@@ -68,8 +68,13 @@ def _env_id(task: str) -> str:
     return f"AdroitHand{task.capitalize()}-v1"
 
 
-def _distance(task: str, observations: np.ndarray) -> np.ndarray:
-    """Return |palm - object| [N] in metres."""
+def palm_distance(task: str, observations: np.ndarray) -> np.ndarray:
+    """Return |palm - object| [N] in metres, from what a step returned [N, S].
+
+    Args:
+      task: "door", "hammer" or "relocate".
+      observations: [N, S].
+    """
     return np.linalg.norm(_REACHES[task](observations), axis=-1)
 
 
@@ -83,14 +88,14 @@ def _excess() -> float:
     pool.reset()
     observations, rewards, *_ = pool.step(np.zeros((1, *pool.action_space.shape)))
     pool.close()
-    return _excess_of(rewards[0], _distance("relocate", observations)[0])
+    return _excess_of(rewards[0], palm_distance("relocate", observations)[0])
 
 
 def _excess_of(reward: float, distance: float) -> float:
     """Return the excess that relocate's `reward` at a palm's `distance` shows."""
-    for weight in (_WEIGHT, -_WEIGHT):
+    for weight in (WEIGHT, -WEIGHT):
         if np.isclose(reward, weight * distance, rtol=1e-3, atol=0):
-            return weight + _WEIGHT
+            return weight + WEIGHT
     raise UserError(
         f"envpool {version('envpool')} rewards Adroit's relocate with {reward:.4f} at "
         f"{distance:.4f} m, and it is not known how that relates to D4RL's reward; "

@@ -1,0 +1,95 @@
+"""The environment that a Minari dataset was recorded in, or D4RL's where that fits."""
+
+import io
+from contextlib import redirect_stderr
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TransformObservation
+
+from dt_jax.data import minari
+from dt_jax.data.schema import RawData
+from dt_jax.envs import minari_d4rl
+from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.envs.spaces import cannot_build, spec_from_spaces
+from dt_jax.errors import UserError
+from dt_jax.registry import DatasetSpec
+
+
+def describe(env_name: str) -> DatasetSpec:
+    """Return what is known of a Minari dataset and of how it is scored.
+
+    Args:
+      env_name: "minari:" and the dataset's id; a missing one is downloaded.
+
+    Raises:
+      UserError: there is no such dataset, or its spaces can't be used.
+    """
+    with minari.quiet():
+        dataset = minari.open_dataset(env_name)
+        like = minari_d4rl.scored_as(dataset)
+        if like is not None:
+            return replace(like, name=env_name, url=None)
+        _, observation_space = minari_d4rl.layout(dataset)
+        metadata = dataset.storage.metadata
+    limit = _max_episode_steps(dataset, metadata)
+    spaces = observation_space, dataset.action_space
+    spec = spec_from_spaces(env_name, "minari", *spaces, limit)
+    ref_min, ref_max = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if ref_min is None or ref_max is None or not ref_min < ref_max:
+        return spec
+    return replace(spec, ref_min=float(ref_min), ref_max=float(ref_max))
+
+
+def read(env_name: str) -> RawData:
+    """Read a Minari dataset, in D4RL's form where it is of one of D4RL's tasks.
+
+    Raises:
+      UserError: there is no such dataset, or it can't be used.
+    """
+    with minari.quiet():
+        dataset = minari.open_dataset(env_name)
+        return minari.read(dataset, minari_d4rl.converter(dataset))
+
+
+class MinariEnv(GymnasiumEnv):
+    """N environments as a Minari dataset says that it is to be evaluated in."""
+
+    @staticmethod
+    def _build(env_id: str) -> Any:
+        # Gymnasium-Robotics prints a notice when it is imported.
+        with minari.quiet(), redirect_stderr(io.StringIO()):
+            dataset = minari.open_dataset(env_id)
+            env = _recover(dataset, env_id)
+            flatten, space = minari_d4rl.layout(dataset)
+            if isinstance(env.observation_space, gymnasium.spaces.Dict):
+                env = TransformObservation(env, flatten, space)
+        got, recorded = env.observation_space.shape, space.shape
+        if got != recorded:
+            raise UserError(
+                f"{env_id} holds observations of shape {recorded}, and its environment "
+                f"gives {got}: evaluation needs the same; --config.eval_episodes=0 "
+                "trains without"
+            )
+        return env
+
+
+def _recover(dataset: Any, env_name: str) -> gymnasium.Env:
+    if dataset.env_spec is None and "eval_env_spec" not in dataset.storage.metadata:
+        raise UserError(
+            f"{env_name} does not say in which environment it was recorded: "
+            "--config.eval_episodes=0 trains without"
+        )
+    try:
+        return dataset.recover_environment(eval_env=True, disable_env_checker=True)
+    except Exception as error:  # whatever a package that is missing leads to
+        raise cannot_build(f"the environment of {env_name}", error) from error
+
+
+def _max_episode_steps(dataset: Any, metadata: dict[str, Any]) -> int | None:
+    """Return the time limit of evaluation, where there is one."""
+    recorded = metadata.get("eval_env_spec")
+    env_spec = EnvSpec.from_json(recorded) if recorded else dataset.env_spec
+    return env_spec.max_episode_steps if env_spec else None

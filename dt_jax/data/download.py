@@ -1,86 +1,237 @@
-"""The folder where datasets are kept, and how files get into it."""
+"""Downloads that go on where they stopped, and end in a whole file or in none."""
 
 import http.client
 import os
+import shutil
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
-import platformdirs
+from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import wrap_file
-
-from dt_jax.errors import UserError
-from dt_jax.files import replacing
-
-_CHUNK = 1 << 20  # bytes
-_TIMEOUT = 60  # seconds without an answer
-_NETWORK_ERRORS = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
+from dt_jax.data.cache import record_sha256, sha256_of
+from dt_jax.data.part import Part
+from dt_jax.errors import UserError
 
-def cache_folder() -> Path:
-    """Return where datasets are kept: DT_JAX_DATA, or else the user's cache folder."""
-    if folder := os.environ.get("DT_JAX_DATA"):
-        return Path(folder).expanduser().absolute()
-    return Path(platformdirs.user_cache_dir("dt_jax"))
+_CHUNK = 1 << 20  # bytes: the most read at once, the least that counts as progress
+_TIMEOUT = 30  # seconds without a byte
+_HTTPS_TIMEOUT = 5  # seconds to answer whether there is https
+_PAUSES = (1, 2, 4, 8, 16)  # seconds before each new try
 
 
-def download(url: str, path: Path) -> None:
+class _FetchError(Exception):
+    """The file can't be had, for the reason that the message gives."""
+
+
+class _BrokenOffError(_FetchError):
+    """The same, but another try may go better."""
+
+
+class _UnreachableError(_BrokenOffError):
+    """The same, where there was not even a connection."""
+
+
+def download(url: str, path: Path, check: Callable[[Path], object]) -> None:
     """Fetch `url` to `path`, which is there afterwards in full or not at all.
 
+    What has come stays in a hidden part file beside `path`, even if the process is
+    killed; the next call goes on from there if the server says that its file is still
+    the same. What is whole and passes `check` gets its name, and `<name>.sha256` beside
+    it. Of two processes that want one file the second waits; a file that is there
+    already is left alone.
+
+    An http:// url is tried by https first, on the same host and port. Where the host
+    doesn't answer to that, http is what the url asks for, and refusing it would stop
+    nobody who meddles with the line: they could as well block https. The same goes for
+    a certificate that can't be trusted (it has run out, or a proxy looks into TLS), but
+    then one line says so. For an https:// url such a certificate is an error.
+
+    Args:
+      url: http:// or https://.
+      path: where to.
+      check: is given the whole file, under another name; raises a UserError if it is
+        of no use.
+
     Raises:
-      UserError: there is no network, the server refuses, or it sends less than it
-        announced; the line says which file to put where by hand.
+      UserError: there is no network, the server refuses or breaks off again and again,
+        the disk has too little room, or what came is of no use; the line says what to
+        do.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone_with(path):
+        if path.exists():
+            return
+        part = Part(url, path)
+        try:
+            if not part.is_whole:
+                _fill(part, _by_https(url))
+            _check(part, check)
+        except _FetchError as error:
+            goes_on = "the same command goes on where it stopped; or " * part.can_go_on
+            raise UserError(
+                f"{url} could not be downloaded ({error}); {goes_on}fetch {path.name} "
+                f"from there by other means and put it at {path}"
+            ) from None
+        # The record first: nothing that was downloaded is ever without one.
+        record_sha256(path, sha256_of(part.file))
+        part.file.replace(path)
+        part.forget()
+
+
+def _alone_with(path: Path) -> AbstractContextManager[object]:
+    """Take the lock of `path`, which ends with the process, however that ends."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        with replacing(path) as part:
-            _fetch(url, part)
-    except _NETWORK_ERRORS as error:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        _tell(f"another process is downloading {path}; waiting for it")
+        return lock.acquire()
+
+
+def _by_https(url: str) -> str:
+    """Return `url` with https where its host answers to that, else as it is."""
+    if not url.startswith("http://"):
+        return url
+    secure = f"https://{url.removeprefix('http://')}"
+    question = urllib.request.Request(secure, method="HEAD")
+    try:
+        with urllib.request.urlopen(question, timeout=_HTTPS_TIMEOUT):
+            return secure
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        return secure if error.code >= 500 else url
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            _tell(f"going on by http, for {secure} can't be trusted ({_reason(error)})")
+        return url
+
+
+def _fill(part: Part, url: str) -> None:
+    """Try until the file is whole, or several tries in a row made no progress."""
+    tries, furthest = 0, part.size
+    with _bar(part) as show:
+        while True:
+            try:
+                with _ask(part, url) as response:
+                    _accept(part, response)
+                    _receive(part, response, show)
+                return
+            except _BrokenOffError as error:
+                if part.size >= furthest + _CHUNK:
+                    tries, furthest = 0, part.size
+                # Who has no network at all need not wait to be told.
+                at_once = tries == 0 and isinstance(error, _UnreachableError)
+                if at_once or tries == len(_PAUSES):
+                    raise
+                _tell(f"{url}: {error}; trying again in {_PAUSES[tries]} s")
+            time.sleep(_PAUSES[tries])
+            tries += 1
+
+
+def _ask(part: Part, url: str) -> http.client.HTTPResponse:
+    """Ask for what is missing."""
+    try:
+        request = urllib.request.Request(url, headers=part.range_headers())
+        return urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        reason = f"the server answers {error.code} {error.reason}"
+        if error.code == 416 and part.can_go_on:  # there is no such range
+            part.forget()
+        elif error.code != 429 and error.code < 500:
+            raise _FetchError(reason) from None
+        raise _BrokenOffError(reason) from None
+    except urllib.error.URLError as error:
+        raise _UnreachableError(_reason(error)) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOffError(_reason(error)) from None
+
+
+def _accept(part: Part, response: http.client.HTTPResponse) -> None:
+    """Make `part` what the body of `response` is to be appended to."""
+    if response.status == 200:
+        part.begin(response.headers, response.length)
+    elif response.status != 206:
+        raise _FetchError(f"the server answers {response.status} {response.reason}")
+    elif not part.goes_on_with(response.headers):
+        part.forget()
+        raise _BrokenOffError("what the server sends is not the rest of the same file")
+    if part.size:
+        _tell(f"{response.url}: going on at byte {part.size} of {part.total}")
+    else:
+        _tell(f"downloading {response.url} ({part.total or 'unknown'} bytes)")
+    folder = part.file.parent
+    needed, free = (part.total or 0) - part.size, shutil.disk_usage(folder).free
+    if needed > free:
         raise UserError(
-            f"{url} could not be downloaded ({_reason(error)}); "
-            f"fetch {path.name} from there by other means and put it at {path}"
-        ) from None
+            f"{response.url} needs {needed:,} bytes, and {folder} has {free:,} free; "
+            "make room there, or set DT_JAX_DATA to a folder elsewhere"
+        )
 
 
-def _fetch(url: str, part: Path) -> None:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-        announced = response.headers.get("Content-Length")
-        with part.open("wb") as file, _shown(response, announced, url) as source:
-            while chunk := source.read(_CHUNK):
-                file.write(chunk)
-            received = file.tell()
-    if announced is not None and received != int(announced):
-        raise ConnectionError(f"it ended after {received} of {announced} bytes")
+def _receive(
+    part: Part, response: http.client.HTTPResponse, show: Callable[[], None]
+) -> None:
+    with part.file.open("ab") as file:
+        while chunk := _read(response):
+            file.write(chunk)
+            show()
+        file.flush()
+        os.fsync(file.fileno())
+    if part.total is not None and not part.is_whole:
+        raise _BrokenOffError(f"it ended after {part.size} of {part.total} bytes")
 
 
-def _shown(
-    response: BinaryIO, announced: str | None, url: str
-) -> AbstractContextManager[BinaryIO]:
-    """Show the reading of `response`: a bar on a terminal, else one line."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        print(f"downloading {url} ({announced or 'unknown'} bytes)", file=sys.stderr)
-    return wrap_file(
-        response,
-        total=int(announced or 0),
-        description=url.rsplit("/", 1)[-1],
-        console=console,
-        disable=not console.is_terminal,
-    )
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        # Unlike read(), which waits for all of it, this loses nothing on a timeout.
+        return response.read1(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOffError(_reason(error)) from None
+
+
+def _check(part: Part, check: Callable[[Path], object]) -> None:
+    try:
+        check(part.file)
+    except UserError as error:
+        why = str(error).replace(str(part.file), "what came")
+        part.forget()
+        raise _FetchError(why) from None
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()  # it holds the connection
-        return f"the server answers {error.code} {error.reason}"
     return str(getattr(error, "reason", "") or error) or type(error).__name__
+
+
+@contextmanager
+def _bar(part: Part) -> Iterator[Callable[[], None]]:
+    """Yield what brings the bar up to date; outside a terminal there is none."""
+    console = Console(stderr=True)
+    with Progress(
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(part.url.rsplit("/", 1)[-1], total=None)
+        yield lambda: bar.update(task, completed=part.size, total=part.total)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,62 @@
+"""The folder where datasets are kept, and the records that they are as they came."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import platformdirs
+
+from dt_jax.errors import UserError
+from dt_jax.files import write_text
+
+
+def cache_folder() -> Path:
+    """Return where datasets are kept: DT_JAX_DATA, or else the user's cache folder."""
+    if folder := os.environ.get("DT_JAX_DATA"):
+        return Path(folder).expanduser().absolute()
+    return Path(platformdirs.user_cache_dir("dt_jax"))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record_sha256(path: Path, sha256: str) -> None:
+    """Write `<name>.sha256` beside `path`, which `sha256sum --check` can read."""
+    write_text(_record(path), f"{sha256}  {path.name}\n")
+
+
+def verify_sha256(path: Path, sha256: str) -> None:
+    """Hold a file against the record beside it; one without a record may be anything.
+
+    Args:
+      path: the file.
+      sha256: its SHA-256 as it is now, in hexadecimal.
+
+    Raises:
+      UserError: the record tells another SHA-256, or is damaged.
+    """
+    record = _record(path)
+    try:
+        text = record.read_text(errors="replace")
+    except FileNotFoundError:
+        return
+    recorded = re.match(r"[0-9a-f]{64}\b", text)
+    if recorded is None:
+        raise UserError(
+            f"{record} is damaged: it should be one line as sha256sum writes it; "
+            f"delete it, and {path.name} too if that may be damaged as well"
+        )
+    if recorded[0] != sha256:
+        raise UserError(
+            f"{path} is not the file that was downloaded: its SHA-256 is {sha256}, not "
+            f"{recorded[0]}; delete it and get it again (python -m dt_jax.data "
+            f"download NAME), or delete {record.name} if you put another there"
+        )
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

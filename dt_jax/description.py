@@ -156,7 +156,7 @@ def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str
         ("environment", spec.name if spec else "not known; --env_name names it"),
         ("", _scale(spec)),
         ("transitions", f"{rows:,}"),
-        ("trajectories", f"{count:,}, {_share(one_step, count)} of one step"),
+        ("trajectories", f"{count:,}; of one step: {_share(one_step, count)}"),
         ("dropped tail", _count(trajectories.dropped_tail, "row")),
         ("rewards", f"{_share(rewarded, rows)} other than zero"),
         ("actions", _span(column_statistics(trajectories.actions))),
@@ -201,7 +201,7 @@ def _spread(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
         ("return", returns, _number),
     ]
     if spec is not None and (scores := _scores(spec, returns)) is not None:
-        groups.append(("normalised", scores, "{:.1f}".format))
+        groups.append(("normalised", scores, "{:z.1f}".format))
     rows: list[tuple[str, ...]] = [
         ("", "min", "25%", "median", "75%", "max", "mean", "std")
     ]
@@ -274,7 +274,7 @@ def _number(value: float) -> str:
     if size >= 1e6 or 0 < size < 5e-4:
         return f"{value:.1e}"
     if size >= 1e4 or value == int(value):
-        return f"{value:,.0f}"
+        return f"{value:z,.0f}"
     return f"{value:.3f}" if size < 100 else f"{value:,.1f}"
 
 

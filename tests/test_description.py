@@ -148,7 +148,7 @@ def test_facts():
     assert "ab" * 32 in text
     for fact in (
         r"^transitions +61$",
-        r"^trajectories +5, 2 \(40%\) of one step$",
+        r"^trajectories +5; of one step: 2 \(40%\)$",
         r"^dropped tail +3 rows$",
         rf"^rewards +{np.count_nonzero(kept)} \(\d\d(\.\d)?%\) other than zero$",
         r"^actions +3 numbers from -0\.\d+ to 0\.\d+$",
@@ -231,7 +231,7 @@ def test_lines_fit_80_columns(size):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0, "0"),
+        (-0.0, "0"),
         (1000, "1,000"),
         (-2.0, "-2"),
         (0.5, "0.500"),

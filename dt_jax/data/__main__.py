@@ -1,0 +1,204 @@
+"""Datasets on this machine: python -m dt_jax.data list | info | download | verify."""
+
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from dt_jax import datasets
+from dt_jax.data import minari
+from dt_jax.data.cache import cache_folder, sha256_of
+from dt_jax.data.d4rl import read_env_name
+from dt_jax.description import aligned, describe, lengths_line
+from dt_jax.errors import OneLineParser, UserError, did_you_mean, exit_with_one_line
+from dt_jax.registry import DatasetSpec, all_specs, lookup
+
+_SUFFIXES = (".hdf5", ".h5", ".npz")
+_D4RL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
+_COLLECTED = "(collected here)"  # in the place of a url
+
+
+def main() -> None:
+    """Do what the command line says."""
+    args = _parser().parse_args()
+    args.command(args)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="python -m dt_jax.data",
+        description="What datasets there are, what is in them, and how to get them.",
+        epilog="example: python -m dt_jax.data list hopper",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[[Namespace], None], does: str, example: str
+    ) -> OneLineParser:
+        added = commands.add_parser(
+            name,
+            help=does,
+            description=f"{does.capitalize()}.",
+            epilog=f"example: python -m dt_jax.data {name} {example}",
+        )
+        added.set_defaults(command=command)
+        return added
+
+    listing = add("list", _list, "name the datasets and where they come from", "hopper")
+    listing.add_argument(
+        "pattern",
+        nargs="?",
+        default="",
+        help="a part of the name; * and ? stand for any",
+    )
+    info = add(
+        "info",
+        _info,
+        "describe what is in a dataset",
+        "my_hopper.hdf5 --env_name=hopper-medium-v2",
+    )
+    info.add_argument(
+        "--env_name",
+        help="whose scores and bounds of actions; our demo files say it themselves",
+    )
+    info.add_argument(
+        "--split",
+        choices=["corl", "timeouts"],
+        default="corl",
+        help="where trajectories end: corl (the default) at terminals and timeouts, "
+        "timeouts at these alone",
+    )
+    fetch = add(
+        "download",
+        _download,
+        "download or collect a dataset, unless it is there",
+        "hopper-medium-v2",
+    )
+    fetch.add_argument("name", help="one that list names, or minari:ID")
+    verify = add(
+        "verify",
+        _verify,
+        "read all of a dataset and compare it with its recorded sha256",
+        "hopper-medium-v2",
+    )
+    _add_reading(info)
+    _add_reading(verify)
+    return parser
+
+
+def _add_reading(parser: OneLineParser) -> None:
+    parser.add_argument(
+        "dataset", metavar="NAME_OR_FILE", help="in the cache folder, or any file"
+    )
+    parser.add_argument(
+        "--episode_len",
+        type=int,
+        help="where episodes are cut off, in a file that does not say",
+    )
+
+
+def _list(args: Namespace) -> None:
+    """Print a row for each dataset."""
+    names = [name for name in all_specs() if fnmatch(name, f"*{args.pattern}*")]
+    if not names:
+        hint = did_you_mean(args.pattern, all_specs())
+        raise UserError(f"no dataset is called {args.pattern!r}; {hint}")
+    # On a terminal half a url is better than a wrapped line; elsewhere all is whole.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    rows = [("name", "family", "cached", "size", "url")]
+    for name in sorted(names):
+        spec = all_specs()[name]
+        path = _cache_path(spec)
+        cached = ("yes", _megabytes(path)) if path.exists() else ("-", "-")
+        url = (spec.url or _COLLECTED).removeprefix(_D4RL if width else "")
+        rows.append((name, spec.family, *cached, url))
+    for line in aligned(rows, "<<<><").splitlines():
+        print(f"{line[: width - 1]}…" if width and len(line) > width else line)
+    print(f"cache folder: {cache_folder()}")
+    if width:
+        print(f"urls begin with {_D4RL}; | cat shows all of them")
+
+
+def _info(args: Namespace) -> None:
+    """Print all there is to say about a dataset."""
+    spec, path = _find(args.dataset)
+    data_path = None if spec else str(path)
+    if args.env_name is not None:
+        if path is None:
+            raise UserError(f"{args.dataset} has its own environment, no --env_name")
+        data_path, spec = str(path), _environment(args.env_name)
+    elif path is not None and spec is None:
+        spec = all_specs().get(read_env_name(path) or "")
+    dataset = datasets.load(
+        spec, data_path, split=args.split, episode_len=args.episode_len
+    )
+    print(describe(dataset, spec))
+
+
+def _download(args: Namespace) -> None:
+    """Have a dataset in the cache folder, or in Minari's, and say where."""
+    if args.name.startswith(minari.PREFIX):
+        print(f"{minari.open_dataset(args.name).storage.data_path}")
+        return
+    spec = lookup(args.name)
+    was_there = _cache_path(spec).exists()
+    path = datasets.find(spec, None)
+    print(f"{path}{' was there already' if was_there else ''}")
+    print(f"{_megabytes(path)}, sha256 {sha256_of(path)}")
+
+
+def _verify(args: Namespace) -> None:
+    """Read a dataset as training does, and compare it with its recorded sha256."""
+    spec, path = _find(args.dataset)
+    data_path = None if spec else str(path)
+    dataset = datasets.load(spec, data_path, episode_len=args.episode_len)
+    print(f"ok: {lengths_line(dataset.trajectories)}, every number finite")
+    if path is not None and path.with_name(f"{path.name}.sha256").exists():
+        print(f"ok: sha256 {dataset.sha256}, as recorded")
+    else:
+        print(f"no sha256 was recorded; it is {dataset.sha256}")
+
+
+def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
+    """Return the dataset of that name, if it is one, and its file, if it is one."""
+    if name.startswith(minari.PREFIX):
+        return _environment(name), None
+    path = Path(name).expanduser()
+    if path.is_file() or path.suffix in _SUFFIXES:
+        return None, path
+    if name not in all_specs():
+        hint = did_you_mean(name, all_specs())
+        raise UserError(f"there is no file {name!r}, and no dataset; {hint}")
+    spec = lookup(name)
+    if not _cache_path(spec).exists():
+        raise UserError(
+            f"{name} is not in {cache_folder()}; get it by "
+            f"python -m dt_jax.data download {name}"
+        )
+    return spec, _cache_path(spec)
+
+
+def _environment(env_name: str) -> DatasetSpec:
+    """Return what scores and bounds `env_name` has."""
+    if env_name in all_specs():
+        return lookup(env_name)
+    # Only here: the engines take a second or two to import.
+    from dt_jax import envs
+
+    return envs.lookup(env_name)
+
+
+def _cache_path(spec: DatasetSpec) -> Path:
+    """Return where the file of a dataset is, or would be."""
+    name = spec.url.rsplit("/", 1)[-1] if spec.url else f"{spec.name}.hdf5"
+    return cache_folder() / name
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:,.1f} MB"
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -153,7 +153,7 @@ def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str
     facts = [
         ("source", dataset.source),
         ("sha256", dataset.sha256),
-        ("environment", spec.name if spec else "not known; --env_name names it"),
+        ("environment", spec.label if spec else "not known; --env_name names it"),
         ("", _scale(spec)),
         ("transitions", f"{rows:,}"),
         ("trajectories", f"{count:,}; of one step: {_share(one_step, count)}"),

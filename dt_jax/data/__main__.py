@@ -140,7 +140,8 @@ def _info(args: Namespace) -> None:
 def _download(args: Namespace) -> None:
     """Have a dataset in the cache folder, or in Minari's, and say where."""
     if args.name.startswith(minari.PREFIX):
-        print(f"{minari.open_dataset(args.name).storage.data_path}")
+        folder = Path(minari.open_dataset(args.name).storage.data_path)
+        print(f"{folder}, {_megabytes(*folder.iterdir())}")
         return
     spec = lookup(args.name)
     was_there = _cache_path(spec).exists()
@@ -196,8 +197,8 @@ def _cache_path(spec: DatasetSpec) -> Path:
     return cache_folder() / name
 
 
-def _megabytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:,.1f} MB"
+def _megabytes(*files: Path) -> str:
+    return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 
 if __name__ == "__main__":

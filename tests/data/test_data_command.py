@@ -5,6 +5,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from recording import record
 
 from dt_jax.collect import collect_demo
 from dt_jax.data import __main__ as command
@@ -171,6 +172,13 @@ def test_download_collects_once(run, monkeypatch, cache):
     written = path.stat().st_mtime_ns
     assert f"{path} was there already\n" in run("download", "maze2d-umaze-demo")
     assert path.stat().st_mtime_ns == written
+
+
+def test_download_of_minaris(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    record("Pendulum-v1", "test/pendulum-v0", [20])
+    folder = tmp_path / "test/pendulum-v0/data"
+    assert run("download", "minari:test/pendulum-v0").startswith(f"{folder}, 0.")
 
 
 def test_verify(run, fails, demo):

@@ -3,40 +3,46 @@
 import warnings
 
 import gymnasium
+import gymnasium_robotics
 import minari
 import numpy as np
 
+gymnasium.register_envs(gymnasium_robotics)
 
-def record(env, dataset_id, steps, act=None, **metadata):
-    """Record one episode for each number in `steps`, cut there if it still runs.
 
-    `act` takes the observation and the random generator; without it, actions are
-    uniform in their space. Returns the observations [T + 1, ...] of each episode as the
-    environment gave them, and its rewards [T].
+def smooth(space, rng):
+    """Yield actions at random, each near the one before it, as a hand would move."""
+    if not isinstance(space, gymnasium.spaces.Box):
+        yield from iter(space.sample, None)
+    action = np.zeros(space.shape)
+    while True:
+        action = 0.95 * action + 0.2 * rng.standard_normal(space.shape)
+        yield np.clip(action, space.low, space.high).astype(space.dtype)
+
+
+def record(env, dataset_id, steps, *, collector=None, **metadata):
+    """Record an episode for each number in `steps`, cut there if it still runs.
+
+    `collector` has more arguments for Minari's. Returns a list of observations
+    [T + 1, ...] and one of rewards [T] for each episode, as the environment gave them.
     """
     seen = []
-    rng = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about versions, and metadata that is missing
-        if isinstance(env, str):
-            env = gymnasium.make(env)
-        collector = minari.DataCollector(env)
+        env = gymnasium.make(env) if isinstance(env, str) else env
+        recorded = minari.DataCollector(env, **(collector or {}))
         for seed, length in enumerate(steps):
-            observation, _ = collector.reset(seed=seed)
+            observation, _ = recorded.reset(seed=seed)
             observations, rewards = [observation], []
-            for _ in range(length):
-                if act is None:
-                    space = env.action_space
-                    action = rng.uniform(space.low, space.high)
-                else:
-                    action = act(observation, rng)
-                action = action.astype(env.action_space.dtype)
-                observation, reward, *ended, _ = collector.step(action)
+            actions = smooth(env.action_space, np.random.default_rng(seed))
+            for _, action in zip(range(length), actions, strict=False):
+                observation, reward, *ended, _ = recorded.step(action)
                 observations.append(observation)
-                rewards.append(reward)
+                rewards.append(float(reward))
                 if any(ended):
                     break
-            seen.append((observations, np.array(rewards)))
-        collector.create_dataset(dataset_id, **metadata)
-        collector.close()
+            seen.append((observations, rewards))
+        recorded.create_dataset(dataset_id, **metadata)
+        env.close()
+        recorded._tmp_dir.cleanup()  # the collector's close() leaves it to warn later
     return seen

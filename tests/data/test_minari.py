@@ -1,0 +1,163 @@
+"""The reader of Minari's datasets: what was recorded comes out, damage is told."""
+
+import hashlib
+import shutil
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from recording import record
+
+from dt_jax.data import minari
+from dt_jax.errors import UserError
+
+NAME = "minari:mujoco/hopper/test-v0"
+LENGTHS = (60, 2, 7)
+
+
+def as_recorded(episode):
+    return episode.observations, episode.actions, episode.rewards
+
+
+def read(name=NAME):
+    return minari.read(minari.open_dataset(name), as_recorded)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A folder of Minari's with three episodes of hopper, the first ended by a fall."""
+    root = tmp_path_factory.mktemp("minari")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        return root, record("Hopper-v5", NAME.removeprefix("minari:"), LENGTHS)
+
+
+@pytest.fixture
+def copy(recorded, tmp_path, monkeypatch):
+    """The HDF5 file of a copy that may be spoilt."""
+    shutil.copytree(recorded[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path / "mujoco/hopper/test-v0/data/main_data.hdf5"
+
+
+def test_each_action_has_the_observation_before_it(recorded, monkeypatch):
+    root, episodes = recorded
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    raw = read()
+    assert raw.observations.dtype == raw.actions.dtype == raw.rewards.dtype == "f4"
+    rows = [o for observations, _ in episodes for o in observations[:-1]]
+    np.testing.assert_array_equal(raw.observations, np.array(rows, np.float32))
+    rewards = [r for _, rewards in episodes for r in rewards]
+    np.testing.assert_array_equal(raw.rewards, np.array(rewards, np.float32))
+    assert raw.actions.shape == (len(rows), 3)
+
+
+def test_an_episode_ends_by_a_fall_or_by_the_recordings_end(recorded, monkeypatch):
+    root, episodes = recorded
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    lengths = [len(rewards) for _, rewards in episodes]
+    assert lengths[0] < LENGTHS[0]  # it fell
+    raw = read()
+    ends = np.cumsum(lengths) - 1
+    np.testing.assert_array_equal(np.flatnonzero(raw.timeouts), ends)
+    np.testing.assert_array_equal(np.flatnonzero(raw.terminals), ends[:1])
+
+
+def test_the_hash_is_of_the_content(copy):
+    raw = read()
+    assert minari.sha256(raw) == minari.sha256(read())
+    assert len(minari.sha256(raw)) == len(hashlib.sha256().hexdigest())
+    for key, array in raw._asdict().items():
+        changed = array.copy()
+        changed.flat[3] = not changed.flat[3]
+        assert minari.sha256(raw._replace(**{key: changed})) != minari.sha256(raw)
+    wider = raw.observations.reshape(-1, 1)
+    assert minari.sha256(raw._replace(observations=wider)) != minari.sha256(raw)
+
+
+def cut_file(path):
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def remove_file(path):
+    path.unlink()
+
+
+def spoil_metadata(path):
+    path.with_name("metadata.json").write_text("{}")
+
+
+def add_observation(path):
+    with h5py.File(path, "a") as file:
+        observations = file["episode_1/observations"][:]
+        del file["episode_1/observations"]
+        file["episode_1/observations"] = observations[:-1]
+
+
+def lose_rewards(path):
+    with h5py.File(path, "a") as file:
+        del file["episode_2/rewards"]
+
+
+def lose_episode(path):
+    metadata = path.with_name("metadata.json")
+    text = metadata.read_text()
+    assert '"total_episodes": 3' in text
+    metadata.write_text(text.replace('"total_episodes": 3', '"total_episodes": 2'))
+
+
+def lose_all(path):
+    metadata = path.with_name("metadata.json")
+    text = metadata.read_text()
+    metadata.write_text(text.replace('"total_episodes": 3', '"total_episodes": 0'))
+
+
+def put_nan(path):
+    with h5py.File(path, "a") as file:
+        file["episode_1/actions"][1, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (cut_file, "can't be read; get it again"),
+        (remove_file, "can't be read; get it again .*No data found"),
+        (spoil_metadata, "can't be read; get it again"),
+        (add_observation, "episode 1 has 2 rewards, 2 actions and 2 observations"),
+        (lose_rewards, "can't be read; get it again .*rewards"),
+        (lose_episode, "should have [0-9]+ steps and has other"),
+        (lose_all, "holds no step"),
+        (put_nan, "actions has a NaN or an infinity, first in row"),
+    ],
+)
+def test_damage_is_told_in_one_line(copy, spoil, told):
+    spoil(copy)
+    with pytest.raises(UserError, match=rf"^{NAME}.*{told}") as caught:
+        read()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset_id", "told"),
+    [
+        ("mujoco/hopper/tset-v0", "nearest .*: mujoco/hopper/test-v0"),
+        ("no such id", "Malformed dataset ID"),
+    ],
+)
+def test_what_is_not_there_and_cannot_be_fetched(copy, monkeypatch, dataset_id, told):
+    monkeypatch.setenv("MINARI_REMOTE", "nowhere://at-all")
+    with pytest.raises(UserError, match=told) as caught:
+        minari.open_dataset(f"minari:{dataset_id}")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert f"minari download {dataset_id}" in line
+    assert str(copy.parents[4] / dataset_id) in line
+
+
+def test_without_minari_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "minari", None)  # as if it were not installed
+    with pytest.raises(
+        UserError, match=r"needs Minari: pip install 'dt_jax\[minari\]'"
+    ):
+        minari.open_dataset(NAME)

@@ -1,0 +1,324 @@
+"""Minari's recordings of D4RL's tasks beside D4RL's, and how each is evaluated."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+from playing import play
+from recording import record
+
+from dt_jax import envs
+from dt_jax.data.minari import Episode, open_dataset
+from dt_jax.envs import mazes, minari_d4rl, minari_env
+from dt_jax.envs.adroit import AdroitEnv, palm_distance
+from dt_jax.envs.maze2d import Maze2D, points
+from dt_jax.envs.minari_env import MinariEnv
+from dt_jax.errors import UserError
+from dt_jax.registry import all_specs
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+
+
+class Rewarded(minari.StepDataCallback):
+    """Records the reward `change(observation, reward)`."""
+
+    change = staticmethod(lambda observation, reward: reward)
+
+    def __call__(self, env, obs, info, action=None, rew=None, **ends):
+        rew = None if rew is None else self.change(obs, rew)
+        return super().__call__(env, obs, info, action, rew, **ends)
+
+
+def rewarded(change):
+    """Return the collector's argument for another reward than the environment's."""
+    callback = type("Changed", (Rewarded,), {"change": staticmethod(change)})
+    return {"step_data_callback": callback}
+
+
+def before_and_after(episodes):
+    """Return the observations before and after each step, [M, S] each."""
+    before = [o for observations, _ in episodes for o in observations[:-1]]
+    after = [o for observations, _ in episodes for o in observations[1:]]
+    return np.array(before), np.array(after)
+
+
+def spoiled(dataset_id, change):
+    """Change the metadata of a dataset."""
+    path = open_dataset(f"minari:{dataset_id}").storage.data_path / "metadata.json"
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+
+
+@cache
+def sign_of_this_release():
+    """Return whether Gymnasium-Robotics rewards the palm's distance, 1, or -1."""
+    env = gymnasium.make("AdroitHandRelocate-v1")
+    env.reset(seed=0)
+    return np.sign(env.step(np.zeros(30, np.float32))[1])
+
+
+@pytest.mark.parametrize("task", ["door", "hammer", "relocate"])
+def test_rewards_of_either_sign_become_d4rls(task):
+    env_id, sign = f"AdroitHand{task.capitalize()}-v1", sign_of_this_release()
+
+    def other_release(observation, reward):
+        return reward - sign * 0.2 * palm_distance(task, observation[None])[0]
+
+    episodes = record(env_id, "this-v0", (80, 70))
+    record(env_id, "other-v0", (80, 70), collector=rewarded(other_release))
+    before, after = before_and_after(episodes)
+    rewards = np.concatenate([rewards for _, rewards in episodes])
+    d4rls = rewards - (sign * 0.1 + 0.1) * palm_distance(task, after)
+    for name in ("minari:this-v0", "minari:other-v0"):
+        raw = minari_env.read(name)
+        np.testing.assert_allclose(raw.rewards, d4rls, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(raw.observations, before.astype(np.float32))
+
+
+def test_a_reward_that_is_not_adroits_is_told():
+    record("AdroitHandDoor-v1", "free-v0", (30,), collector=rewarded(lambda o, r: 0.3))
+    with pytest.raises(UserError, match=r"free-v0: .*\+0.1 of other releases, but"):
+        minari_env.read("minari:free-v0")
+
+
+def test_adroit_is_scored_as_d4rl_does():
+    record("AdroitHandPen-v1", "D4RL/pen/test-v0", (3,))
+    spec = envs.lookup("minari:D4RL/pen/test-v0")
+    d4rl = all_specs()["pen-human-v1"]
+    assert spec.label == spec.name == "minari:D4RL/pen/test-v0"
+    assert (spec.ref_min, spec.ref_max) == (d4rl.ref_min, d4rl.ref_max)
+    assert (spec.max_episode_steps, spec.url) == (100, None)
+    assert isinstance(envs.make(spec, [0]), AdroitEnv)
+    assert envs.lookup(spec.name, "auto", (0.0, 1.0)).ref_max == 1
+
+
+MAZES = pytest.mark.parametrize(
+    ("env_id", "name"),
+    [
+        ("PointMaze_UMaze-v3", "umaze"),
+        ("PointMaze_Medium_Diverse_GR-v3", "medium"),
+        ("PointMaze_Large-v3", "large"),
+    ],
+)
+
+
+@MAZES
+def test_pointmaze_becomes_maze2d(env_id, name):
+    """From each state, D4RL's ball does what was recorded, and meets the same walls."""
+    lengths = (150, 80)
+    episodes = record(env_id, "maze-v0", lengths)
+    raw, maze = minari_env.read("minari:maze-v0"), mazes.maze2d(name)
+    assert raw.observations.shape == (230, 4)
+    ball = points(maze, 230)
+    ball.qpos[:], ball.qvel[:] = raw.observations[:, :2], raw.observations[:, 2:]
+    ball.step(raw.actions)
+    cells = raw.observations[:, :2] + 0.2
+    rows, columns = np.rint(cells).astype(int).T
+    assert maze.free[rows, columns].all()
+    assert np.ptp(cells, axis=0).max() > 1  # the ball went somewhere
+    free = np.abs(cells - np.rint(cells)).max(axis=1) < 0.3  # of walls
+    followed = np.setdiff1d(np.flatnonzero(free), np.cumsum(lengths) - 1)
+    assert len(followed) > 40
+    error = ball.observations[followed] - raw.observations[followed + 1]
+    assert np.abs(error).max() < 1e-5
+    assert len(episodes) == 2
+
+
+@MAZES
+def test_every_cell_comes_to_its_place(env_id, name):
+    record(env_id, "maze-v0", (1,))
+    convert = minari_d4rl.converter(open_dataset("minari:maze-v0"))
+    maze = mazes.maze2d(name)
+    grid = gymnasium.make(env_id).unwrapped.maze
+    centers = np.array([grid.cell_rowcol_to_xy(cell) for cell in maze.cells])
+    seen = {"observation": np.concatenate([centers, 0 * centers], axis=1)}
+    none = np.zeros(len(centers) - 1)
+    converted, _, _ = convert(Episode(seen, np.zeros((len(none), 2)), none, none > 0))
+    np.testing.assert_allclose(converted[:, :2], np.array(maze.cells) - 0.2)
+
+
+def test_pointmaze_is_rewarded_at_d4rls_goal_after_the_step():
+    """D4RL's (1, 1), where the ball begins here; the recorded goal is elsewhere."""
+    start_at_goal = [
+        [1, 1, 1, 1, 1],
+        [1, "r", 0, "g", 1],
+        [1, 1, 1, 0, 1],
+        [1, 0, 0, 0, 1],
+        [1, 1, 1, 1, 1],
+    ]
+    env = gymnasium.make("PointMaze_UMaze-v3", maze_map=start_at_goal)
+    episodes = record(env, "goal-v0", (120, 120))
+    raw = minari_env.read("minari:goal-v0")
+    _, after = before_and_after(
+        [([o["observation"] for o in seen], rewards) for seen, rewards in episodes]
+    )
+    x, y = after[:, :2].T  # Gymnasium's frame: 5 x 5 cells about the origin, y upwards
+    distances = np.hypot(2.5 - 0.7 - y - 1, x + 2.5 - 0.7 - 1)
+    np.testing.assert_array_equal(raw.rewards, distances <= 0.5)
+    assert 0 < raw.rewards.mean() < 1
+    assert np.array_equal(np.flatnonzero(raw.timeouts), [119, 239])
+
+
+def test_maze2d_is_scored_as_d4rl_does():
+    record("PointMaze_Medium-v3", "D4RL/pointmaze/test-v0", (2,))
+    spec = envs.lookup("minari:D4RL/pointmaze/test-v0")
+    d4rl = all_specs()["maze2d-medium-v1"]
+    assert spec.label == spec.name
+    assert (spec.family, spec.maze) == ("maze2d", "medium")
+    assert spec.environment == d4rl.environment
+    assert (spec.ref_min, spec.ref_max) == (d4rl.ref_min, d4rl.ref_max)
+    assert spec.max_episode_steps == 600
+    assert isinstance(envs.make(spec, [0]), Maze2D)
+
+
+def other_maze():
+    walls = np.ones((5, 5), int)
+    walls[1, 1:4] = 0
+    return gymnasium.make("PointMaze_UMaze-v3", maze_map=walls.tolist())
+
+
+@pytest.mark.parametrize(
+    ("env", "sizes"),
+    [
+        ("Hopper-v5", (11, 3)),
+        ("AdroitHandDoorSparse-v1", (39, 28)),
+        ("PointMaze_UMazeDense-v3", (4, 2)),
+        ("PointMaze_Open-v3", (4, 2)),
+        (other_maze, (4, 2)),
+        ("AntMaze_UMaze-v4", (29, 8)),
+        ("AntMaze_UMaze-v5", (29, 8)),  # with contact forces
+    ],
+)
+def test_all_else_is_evaluated_where_it_was_recorded(env, sizes):
+    """With the recorded layout and reward, from the same seeds to the same ends."""
+    env = env() if callable(env) else env
+    episodes = record(env, "else-v0", (12, 9))
+    spec = envs.lookup("minari:else-v0")
+    assert (spec.observation_size, spec.action_size) == sizes
+    assert spec.label == "minari:else-v0 (not D4RL-comparable)"
+    assert (spec.ref_min, spec.ref_max) == (None, None)
+    raw = minari_env.read(spec.name)
+    np.testing.assert_array_equal(
+        raw.rewards, np.concatenate([r for _, r in episodes]).astype("f4")
+    )
+    evaluated = envs.make(spec, [1, 0])
+    assert isinstance(evaluated, MinariEnv)
+    assert evaluated.max_episode_steps == spec.max_episode_steps
+    actions = np.zeros((9, 2, sizes[1]))
+    actions[:, 1], actions[:, 0] = raw.actions[:9], raw.actions[12:]
+    observations, rewards, _ = play(evaluated, actions)
+    np.testing.assert_array_equal(observations[:-1, 0], raw.observations[12:])
+    np.testing.assert_array_equal(observations[:, 1], raw.observations[:10])
+    np.testing.assert_array_equal(rewards[:, 0], raw.rewards[12:])
+
+
+@pytest.mark.parametrize("version", ["v4", "v5"])
+def test_antmaze_has_d4rls_layout(version):
+    """x, y and z, the quaternion, 8 joints, and the velocities of all: the state."""
+    states = []
+
+    class KeepState(minari.StepDataCallback):
+        def __call__(self, env, **step):
+            data = env.unwrapped.ant_env.data
+            states.append(np.concatenate([data.qpos, data.qvel]))
+            return super().__call__(env, **step)
+
+    record(
+        f"AntMaze_UMaze-{version}",
+        "ant-v0",
+        (20,),
+        collector={"step_data_callback": KeepState},
+    )
+    raw = minari_env.read("minari:ant-v0")
+    np.testing.assert_array_equal(raw.observations, np.float32(states[:-1]))
+
+
+def test_the_environment_for_evaluation_and_its_scores_are_the_datasets():
+    evaluation = gymnasium.spec("Hopper-v5")
+    evaluation.max_episode_steps = 7
+    scores = {"ref_min_score": -2.0, "ref_max_score": 8.0}
+    record("Hopper-v5", "eval-v0", (3,), eval_env=evaluation, **scores)
+    spec = envs.lookup("minari:eval-v0")
+    assert (spec.ref_min, spec.ref_max, spec.max_episode_steps) == (-2, 8, 7)
+    assert envs.lookup(spec.name, "auto", (0.0, 1.0)).ref_max == 1
+
+
+def test_dictionaries_of_other_tasks_are_refused():
+    """MuJoCo 4 has no Fetch any more, so a maze's dataset takes its name."""
+
+    def rename(metadata):
+        metadata["env_spec"] = metadata["env_spec"].replace("PointMaze_UMaze", "Fetch")
+
+    record("PointMaze_UMaze-v3", "fetch-v0", (2,))
+    spoiled("fetch-v0", rename)
+    with pytest.raises(UserError, match=r"fetch-v0 has .* Dict; .* AntMaze and Point"):
+        envs.lookup("minari:fetch-v0")
+
+
+def test_actions_that_are_choices_are_refused():
+    record("CartPole-v1", "cart-v0", (3,))
+    with pytest.raises(UserError, match="cart-v0 has actions of the kind Discrete"):
+        envs.lookup("minari:cart-v0")
+
+
+class Halved(minari.StepDataCallback):
+    def __call__(self, env, obs, **step):
+        return super().__call__(env, obs=obs[:5], **step)
+
+
+def test_recorded_observations_must_be_those_of_the_environment():
+    space = Box(-np.inf, np.inf, (5,))
+    collector = {"step_data_callback": Halved, "observation_space": space}
+    record("AdroitHandDoor-v1", "half-v0", (3,), collector=collector)
+    spec = envs.lookup("minari:half-v0")
+    assert (spec.family, spec.observation_size) == ("minari", 5)
+    assert minari_env.read(spec.name).observations.shape == (3, 5)
+    with pytest.raises(UserError, match=r"shape \(5,\), .* gives \(39,\)"):
+        envs.make(spec, [0])
+
+
+def test_without_an_environment_there_is_data_and_no_evaluation():
+    record("Hopper-v5", "alone-v0", (3,))
+    spoiled("alone-v0", lambda metadata: metadata.pop("env_spec"))
+    spec = envs.lookup("minari:alone-v0")
+    assert minari_env.read(spec.name).observations.shape == (3, 11)
+    with pytest.raises(UserError, match=r"does not say in which environment .*=0"):
+        envs.make(spec, [0])
+
+
+def test_an_environment_that_cannot_be_built_says_why():
+    def forget(metadata):
+        metadata["env_spec"] = metadata["env_spec"].replace("hopper_v5", "skipper")
+
+    record("Hopper-v5", "lost-v0", (3,))
+    spoiled("lost-v0", forget)
+    with pytest.raises(
+        UserError, match=r"lost-v0 cannot be built: .*skipper"
+    ) as caught:
+        envs.make(envs.lookup("minari:lost-v0"), [0])
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_printed_that_the_user_cannot_act_on():
+    """Such as which releases of Adroit had which reward, or what versions are old."""
+    record("AntMaze_UMaze-v4", "ant-v0", (2,))
+    code = (
+        "from dt_jax import envs\n"
+        "spec = envs.lookup('minari:ant-v0')\n"
+        "envs.make(spec, [0]).host_reset()\n"
+        "envs.minari_env.read(spec.name)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == result.stderr == ""

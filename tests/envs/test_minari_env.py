@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from functools import cache
 
 import gymnasium
@@ -244,7 +245,7 @@ def test_antmaze_has_d4rls_layout(version):
 
 
 def test_the_environment_for_evaluation_and_its_scores_are_the_datasets():
-    evaluation = gymnasium.spec("Hopper-v5")
+    evaluation = deepcopy(gymnasium.spec("Hopper-v5"))
     evaluation.max_episode_steps = 7
     scores = {"ref_min_score": -2.0, "ref_max_score": 8.0}
     record("Hopper-v5", "eval-v0", (3,), eval_env=evaluation, **scores)

@@ -39,7 +39,7 @@ from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import AntMaze, center
 from dt_jax.envs.base import HostEnv, usable_cores
 from dt_jax.envs.maze2d import Maze2D
-from dt_jax.envs.scores import normalized_score
+from dt_jax.scores import normalized_score
 from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.registry import DatasetSpec, lookup
 

@@ -40,7 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_layers = 3  # transformer blocks
     config.num_heads = 1  # attention heads in each block
     config.seq_len = 20  # steps the model sees: seq_len x (return, state, action)
-    config.episode_len = 1000  # longest episode, for the table of timestep embeddings
+    # Longest episode, for the table of timestep embeddings; None: the longest of the
+    # data's and the environment's limit.
+    config.episode_len = 1000
     config.attention_dropout = 0.1  # on the attention weights
     config.residual_dropout = 0.1  # on what each block adds to its input
     config.embedding_dropout = 0.1  # on the embedded tokens
@@ -54,8 +56,20 @@ def get_config() -> ml_collections.ConfigDict:
     # also any environment of EnvPool's or Gymnasium's ("Pendulum-v1"). None: train on
     # data_path alone and evaluate nothing.
     config.env_name = "halfcheetah-medium-v2"
-    # Ours: an HDF5 file in D4RL's schema, read instead of env_name's own data.
+    # Ours: an HDF5 or .npz file in D4RL's schema, read instead of env_name's own data.
     config.data_path = None
+    # Ours: where trajectories end. "corl": at every row with terminals or timeouts set;
+    # "timeouts": at those with timeouts alone, for data that goes on past the goal.
+    config.split = "corl"
+    # Ours: the share of trajectories that is kept from training, to measure
+    # eval/holdout_action_mse on; None: 0.1 where no episodes are played, else 0.
+    config.holdout_fraction = None
+    # Ours: data of more gigabytes than this stays on the disk and is mapped; None: half
+    # of the machine's memory.
+    config.memory_limit_gb = None
+    # Ours: a run's folder, or a checkpoint of CORL's (.pt), whose parameters and
+    # normalisation a new run begins with.
+    config.init_from = None
     # Ours: "gym" makes env_name by the gym that you have installed, with d4rl's
     # environments if d4rl is there too.
     config.env_backend = "auto"
@@ -74,15 +88,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 64  # windows of seq_len steps in an update
     config.update_steps = 100_000  # updates in the run
     config.warmup_steps = 10_000  # first updates, over which the learning rate rises
-    # Returns are multiplied by it before the model sees them. 0 zeroes every return
-    # token: the control that learns without its target.
+    # Returns are multiplied by it before the model sees them; None: the power of ten
+    # that brings the data's largest to between 1 and 10. 0 zeroes every return token:
+    # the control that learns without its target.
     config.reward_scale = 0.001
     # Background threads that gather batches ahead of the updates; 0: the main thread
     # does. The batches are the same whatever the number.
     config.num_workers = 4
 
     # Evaluation.
-    config.target_returns = (12000.0, 6000.0)  # returns to ask for, not scaled
+    # Returns to ask for, not scaled; None: the data's best and mean return.
+    config.target_returns = (12000.0, 6000.0)
     config.eval_episodes = 100  # episodes a target; 0: no evaluation
     config.eval_every = 10_000  # updates between two; one more at step 0, and the end
 

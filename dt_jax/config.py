@@ -109,13 +109,19 @@ RULES = {
     "num_layers": _POSITIVE_INTEGER,
     "num_heads": _POSITIVE_INTEGER,
     "seq_len": _POSITIVE_INTEGER,
-    "episode_len": _POSITIVE_INTEGER,
+    "episode_len": _or_none(_POSITIVE_INTEGER),
     "attention_dropout": _DROPOUT,
     "residual_dropout": _DROPOUT,
     "embedding_dropout": _DROPOUT,
     "max_action": _POSITIVE,
     "env_name": _or_none(_text("the name of a dataset")),
     "data_path": _or_none(_text("the path of a file")),
+    "split": _one_of("corl", "timeouts"),
+    "holdout_fraction": _or_none(
+        _number("a number from 0 to below 1", lambda x: 0 <= x < 1)
+    ),
+    "memory_limit_gb": _or_none(_NOT_NEGATIVE),
+    "init_from": _or_none(_text("the folder of a run, or a checkpoint of CORL's")),
     "env_backend": _one_of("auto", "gym"),
     "reference_scores": _or_none(
         _numbers(
@@ -134,11 +140,13 @@ RULES = {
     "batch_size": _POSITIVE_INTEGER,
     "update_steps": _POSITIVE_INTEGER,
     "warmup_steps": _INTEGER,
-    "reward_scale": _NOT_NEGATIVE,
+    "reward_scale": _or_none(_NOT_NEGATIVE),
     "num_workers": _INTEGER,
-    "target_returns": _numbers(
-        "finite numbers, all different, such as 3600,1800",
-        lambda targets: len(set(targets)) == len(targets),
+    "target_returns": _or_none(
+        _numbers(
+            "finite numbers, all different, such as 3600,1800",
+            lambda targets: len(set(targets)) == len(targets),
+        )
     ),
     "eval_episodes": _INTEGER,
     "eval_every": _POSITIVE_INTEGER,
@@ -185,7 +193,7 @@ def validate(config: ConfigDict) -> None:
     if config.embedding_dim % config.num_heads:
         expected = f"a multiple of num_heads={config.num_heads}"
         raise _refused("embedding_dim", config.embedding_dim, expected)
-    if config.eval_episodes and not config.target_returns:
+    if config.eval_episodes and config.target_returns == ():
         expected = "at least one number, or eval_episodes=0"
         raise _refused("target_returns", config.target_returns, expected)
     if config.data_path is None:
@@ -196,6 +204,8 @@ def _check_dataset(env_name: str | None) -> None:
     """Raise a UserError unless `env_name` alone says what to train on."""
     if env_name is None:
         raise _refused("env_name", None, "the name of a dataset, or a data_path")
+    if env_name.startswith("minari:"):  # only Minari can tell
+        return
     try:
         lookup(env_name)
     except UserError as error:

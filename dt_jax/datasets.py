@@ -1,13 +1,14 @@
 """From an `env_name` or a `data_path` to the dataset it stands for."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dt_jax import registry
+from dt_jax.data import minari
+from dt_jax.data.cache import cache_folder, sha256_of, verify_sha256
 from dt_jax.data.d4rl import read_d4rl, read_env_name
-from dt_jax.data.download import cache_folder, download
+from dt_jax.data.download import download
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
@@ -20,8 +21,9 @@ class Dataset:
     Attributes:
       trajectories: what is in the file.
       source: `data_path` as given, or the file's name in the cache folder; with the
-        name of the demo dataset that the file holds, if it is one.
-      sha256: of the file, in hexadecimal.
+        name of the demo dataset that the file holds, if it is one. Of a Minari
+        dataset its name.
+      sha256: of the file, in hexadecimal; of a Minari dataset, of its arrays.
     """
 
     trajectories: Trajectories
@@ -61,23 +63,33 @@ def load(
     Raises:
       UserError: there is no such dataset, or its file is of no use.
     """
-    path = find(spec, data_path)
-    collected_as = read_env_name(path)
-    if spec is not None and collected_as not in (None, spec.name):
-        _check_demo(path, str(collected_as), spec, was_named=data_path is not None)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    raw = read_d4rl(
-        path, episode_len=episode_len, memory_limit_gb=memory_limit_gb, sha256=sha256
-    )
-    trajectories = Trajectories.from_raw(raw, source=str(path), split=split)
+    if spec is not None and data_path is None and spec.name.startswith(minari.PREFIX):
+        # Only here: the engines behind it take a second or two to import.
+        from dt_jax.envs import minari_env
+
+        raw, source = minari_env.read(spec.name), spec.label
+        sha256 = minari.sha256(raw)
+    else:
+        path = find(spec, data_path)
+        source = data_path or path.name
+        collected_as = read_env_name(path)
+        if spec is not None and collected_as not in (None, spec.name):
+            _check_demo(path, str(collected_as), spec, was_named=data_path is not None)
+        if collected_as is not None and collected_as not in source:
+            source += f" ({collected_as})"
+        sha256 = sha256_of(path)
+        verify_sha256(path, sha256)
+        raw = read_d4rl(
+            path,
+            episode_len=episode_len,
+            memory_limit_gb=memory_limit_gb,
+            sha256=sha256,
+        )
+    trajectories = Trajectories.from_raw(raw, source=source, split=split)
     if spec is not None:
         trajectories.check_sizes(spec.observation_size, spec.action_size)
     if episode_len is not None:
         trajectories.check_lengths(episode_len)
-    source = data_path or path.name
-    if collected_as is not None and collected_as not in source:
-        source += f" ({collected_as})"
     return Dataset(trajectories, source, sha256)
 
 
@@ -107,26 +119,31 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
         return Path(data_path).expanduser()
     if spec is None:
         raise UserError("no data: set --config.env_name or --config.data_path")
-    if spec.url is not None:
-        path = cache_folder() / spec.url.rsplit("/", 1)[-1]
-        if not path.exists():
-            _download(spec, spec.url, path)
+    path = cached_path(spec)
+    if path.exists():
         return path
-    if not spec.is_demo:
-        raise UserError(f"no data comes with {spec.name}: set --config.data_path")
-    path = cache_folder() / f"{spec.name}.hdf5"
-    if not path.exists():
+    if spec.url is not None:
+        _download(spec, spec.url, path)
+    elif spec.is_demo:
         # Only here: the engines behind it take a second or two to import.
         from dt_jax.collect import collect_demo
 
         collect_demo(spec.name, path)
+    else:
+        raise UserError(f"no data comes with {spec.name}: set --config.data_path")
     return path
+
+
+def cached_path(spec: DatasetSpec) -> Path:
+    """Return where the file of a dataset of D4RL's or a demo one is, or would be."""
+    name = spec.url.rsplit("/", 1)[-1] if spec.url else f"{spec.name}.hdf5"
+    return cache_folder() / name
 
 
 def _download(spec: DatasetSpec, url: str, path: Path) -> None:
     """Fetch D4RL's file; where that fails, name what could be trained on instead."""
     try:
-        download(url, path)
+        download(url, path, check=read_d4rl)
     except UserError as error:
         demo = registry.demo_like(spec)
         if demo is None:

@@ -12,8 +12,10 @@ import numpy as np
 
 from dt_jax.data.schema import BLOCK_ROWS
 from dt_jax.data.trajectories import Trajectories
+from dt_jax.data_defaults import from_data, told
 from dt_jax.datasets import Dataset
 from dt_jax.registry import DatasetSpec
+from dt_jax.scores import normalized_score
 
 _QUARTILES = 0, 0.25, 0.5, 0.75, 1
 _LABEL = 14  # characters
@@ -149,6 +151,7 @@ def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str
     trajectories = dataset.trajectories
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
     one_step = int(np.count_nonzero(trajectories.lengths == 1))
+    suggested = told(from_data(trajectories, spec))
     rewarded = int(np.count_nonzero(trajectories.rewards))
     facts = [
         ("source", dataset.source),
@@ -163,6 +166,7 @@ def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str
         ("", _outside(trajectories, spec)),
         ("observations", _span(observed)),
         ("", f"constant: {_runs(np.flatnonzero(observed.constant)) or 'none'}"),
+        *[("suggested" if i == 0 else "", line) for i, line in enumerate(suggested)],
     ]
     return "\n".join(
         textwrap.fill(
@@ -200,7 +204,7 @@ def _spread(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
         ("length", trajectories.lengths, _number),
         ("return", returns, _number),
     ]
-    if spec is not None and (scores := _scores(spec, returns)) is not None:
+    if spec is not None and (scores := normalized_score(spec, returns)) is not None:
         groups.append(("normalised", scores, "{:z.1f}".format))
     rows: list[tuple[str, ...]] = [
         ("", "min", "25%", "median", "75%", "max", "mean", "std")
@@ -215,13 +219,6 @@ def _spread(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
     )
     rows.append(("reward", low, "", "", "", high, mean, std))
     return aligned(rows, "<>>>>>>>")
-
-
-def _scores(spec: DatasetSpec, returns: np.ndarray) -> np.ndarray | None:
-    # Only here: JAX and the engines come with it, and take a second or two.
-    from dt_jax.envs.scores import normalized_score
-
-    return normalized_score(spec, returns)
 
 
 def _each(observed: Columns) -> str:

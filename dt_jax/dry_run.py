@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import datasets, envs
+from dt_jax import envs
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
-from dt_jax.train import Trainer
+from dt_jax.train import load_data, new_trainer
 
 _BATCH = 64  # windows at the most
 
@@ -30,15 +30,17 @@ def dry_run(config: ConfigDict) -> None:
     small = ConfigDict(config.to_dict())
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
+    small.holdout_fraction = 0.0
+    small.lock()
     spec = envs.of_config(config)
     if spec is None or config.data_path is not None:
-        dataset = datasets.load(spec, config.data_path, episode_len=config.episode_len)
+        dataset = load_data(small, spec)
     else:
-        dataset = _made_up(spec, min(config.seq_len, config.episode_len))
-    trainer = Trainer(small, Path(), dataset, spec)
+        dataset = _made_up(spec, min(config.seq_len, config.episode_len or _BATCH))
+    trainer = new_trainer(small, Path(), dataset, spec)
     played = "no environment played"
     if spec is not None and config.eval_episodes:
-        targets = config.target_returns
+        targets = trainer.config.target_returns
         env = envs.make(spec, envs.episode_seeds(config.eval_seed, len(targets)))
         policy = Policy(trainer.agent, trainer.params)
         policy.reset(targets)

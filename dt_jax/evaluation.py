@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
-from dt_jax.envs.scores import normalized_score
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
 from dt_jax.registry import DatasetSpec
 from dt_jax.rollout import make_rollout
+from dt_jax.scores import normalized_score
 from dt_jax.types import Params
 
 

@@ -7,6 +7,8 @@ from importlib.resources import files
 
 from dt_jax.errors import UserError, did_you_mean
 
+NO_LIMIT = 2**31 - 1  # steps; JAX and EnvPool count in int32
+
 # Each is collected on first use, in the environment of a D4RL dataset.
 _DEMOS = {
     "halfcheetah-demo": "halfcheetah-medium-v2",

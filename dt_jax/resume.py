@@ -1,5 +1,6 @@
 """Whether, and from where, a run in a folder may go on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 
 from dt_jax.checkpoint import Checkpoint, find, manifests
 from dt_jax.config import from_dict
+from dt_jax.data_defaults import KEYS
 from dt_jax.errors import UserError
 
 # What a run may go on with differently: none of it bears on the updates done so far.
@@ -18,6 +20,7 @@ MAY_CHANGE = {
     "data_path",
     "update_steps",
     "num_workers",
+    "memory_limit_gb",
     "target_returns",
     "eval_episodes",
     "eval_every",
@@ -54,6 +57,7 @@ def last_checkpoint(
         return None
     record = checkpoints[-1].record()
     before = from_dict(record["config"])
+    config = as_before(config, before)
     changed = [
         f"{key} {before[key]} -> {config[key]}"
         for key in config
@@ -65,6 +69,15 @@ def last_checkpoint(
             "choose another --workdir"
         )
     return checkpoints[-1], record
+
+
+def as_before(config: ConfigDict, before: Mapping[str, Any]) -> ConfigDict:
+    """Return the configuration with what it leaves open as the run has it."""
+    filled = ConfigDict(config.to_dict())
+    for key in KEYS:
+        if config[key] is None:
+            filled[key] = before[key]
+    return filled.lock()
 
 
 def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dt_jax.evaluation import Evaluation, last_evaluation
 from dt_jax.files import replacing
+from dt_jax.holdout import METRIC as HOLDOUT
 from dt_jax.metrics import read_metrics
 
 _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
@@ -66,6 +67,12 @@ def show(workdir: Path, label: str) -> None:
     if newest := last_evaluation(workdir):
         step, evaluation = newest
         console.print(evaluation_table(evaluation, f"{label}, after {step} updates"))
+    if rows := [r for r in read_metrics(workdir / "metrics.jsonl") if HOLDOUT in r]:
+        least = min(rows, key=lambda row: row[HOLDOUT])
+        print(
+            f"{label}: squared error of held-out actions {rows[-1][HOLDOUT]:.4g}, at "
+            f"the least {least[HOLDOUT]:.4g} after {least['step']} updates"
+        )
     print(f"run folder {workdir}, picture {workdir / 'summary.png'}")
 
 
@@ -91,11 +98,23 @@ def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
 
 
 def _draw_loss(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    rows = [row for row in rows if "train_loss" in row]
-    steps, losses = ([row[key] for row in rows] for key in ("step", "train_loss"))
+    trained = [row for row in rows if "train_loss" in row]
+    steps, losses = ([row[key] for row in trained] for key in ("step", "train_loss"))
     marker = "o" if len(steps) < 5 else None  # a line needs two of them
-    axes.plot(steps, losses, color=_BLUE, linewidth=1, marker=marker)
-    axes.set(xlabel="updates", ylabel="training loss", yscale="log")
+    axes.plot(
+        steps, losses, color=_BLUE, linewidth=1, marker=marker, label="training loss"
+    )
+    if held_out := [row for row in rows if HOLDOUT in row]:
+        axes.plot(
+            [row["step"] for row in held_out],
+            [row[HOLDOUT] for row in held_out],
+            "o-",
+            color=_ORANGE,
+            label="held-out actions",
+        )
+        axes.legend(fontsize="small")
+    ylabel = "squared error of actions" if held_out else "training loss"
+    axes.set(xlabel="updates", ylabel=ylabel, yscale="log")
     axes.grid(alpha=0.3, which="both")
 
 

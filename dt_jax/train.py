@@ -1,45 +1,19 @@
 """Training: from a configuration to a run's folder."""
 
-import json
-import math
-import time
-from contextlib import closing
+import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-import optax
+import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import datasets, envs, summary
-from dt_jax.agents.decision_transformer import (
-    DecisionTransformerAgent,
-    Metrics,
-    init_train_state,
-    make_update,
-)
-from dt_jax.checkpoint import Checkpoint, CheckpointWriter
-from dt_jax.config import to_json
-from dt_jax.data.prefetch import prefetch
-from dt_jax.data.sampler import Sampler
+from dt_jax import data_defaults, datasets, description, envs, summary, warm_start
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
-from dt_jax.errors import UserError
-from dt_jax.evaluation import (
-    Evaluation,
-    Evaluator,
-    forget_evaluations_after,
-    last_evaluation,
-    make_evaluator,
-)
-from dt_jax.files import write_text
-from dt_jax.metrics import MetricsLog, ProgressReport
-from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.evaluation import last_evaluation
 from dt_jax.registry import DatasetSpec
-from dt_jax.resume import check_same_data, last_checkpoint
-from dt_jax.train_state import TrainState
-from dt_jax.types import Params
-from dt_jax.versions import versions
+from dt_jax.resume import as_before, check_same_data, last_checkpoint
+from dt_jax.trainer import Trainer
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
@@ -57,21 +31,88 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         configuration, or the loss is no longer finite.
     """
     last = last_checkpoint(workdir, config)
-    if last and last[0].step >= config.update_steps:
+    if last is None:
+        spec = envs.of_config(config)
+        dataset = load_data(config, spec)
+        trainer = new_trainer(config, workdir, dataset, spec)
+    else:
         checkpoint, record = last
-        print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
-        _summarise(workdir, config, record["dataset"])
-        return
-    spec = envs.of_config(config)
-    dataset = datasets.load(spec, config.data_path, episode_len=config.episode_len)
-    trainer = Trainer(config, workdir, dataset, spec)
-    if last:
-        checkpoint, record = last
+        config = as_before(config, record["config"])
+        if checkpoint.step >= config.update_steps:
+            print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
+            _summarise(workdir, config, record["dataset"])
+            return
+        spec = envs.of_config(config)
+        dataset = load_data(config, spec)
         check_same_data(workdir, record["dataset"], dataset.identity())
+        scaling = _scaling(config, dataset, spec)
+        for key in ("state_mean", "state_std"):  # another run's after a warm start
+            scaling[key] = np.asarray(record[key], np.float32)
+        trainer = Trainer(config, workdir, dataset, spec, scaling)
         trainer.restore(checkpoint)
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     trainer.run()
-    _summarise(workdir, config, dataset.identity())
+    _summarise(workdir, trainer.config, dataset.identity())
+
+
+def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
+    """Return the data of a run, and say how long its trajectories are."""
+    dataset = datasets.load(
+        spec,
+        config.data_path,
+        episode_len=config.episode_len,
+        split=config.split,
+        memory_limit_gb=config.memory_limit_gb,
+    )
+    trajectories = dataset.trajectories
+    print(f"{dataset.source}: {description.lengths_line(trajectories)}")
+    low, high = -config.max_action, config.max_action
+    if spec is not None:
+        low, high = spec.action_low, spec.action_high
+    if warning := description.out_of_range_line(trajectories, low, high):
+        print(f"warning: {dataset.source}: {warning}", file=sys.stderr)
+    return dataset
+
+
+def new_trainer(
+    config: ConfigDict, workdir: Path, dataset: Dataset, spec: DatasetSpec | None
+) -> Trainer:
+    """Return a run at its start, its configuration filled in from elsewhere.
+
+    A configuration's None is the source's value after a warm start, else what the data
+    suggests; each is printed.
+
+    Raises:
+      UserError: data or source don't fit the configuration.
+    """
+    config = ConfigDict(config.to_dict()).lock()  # the caller's stays as it is
+    source = warm_start.load(config.init_from, config) if config.init_from else None
+    config, choices = data_defaults.fill_in(config, dataset.trajectories, spec)
+    for line in choices:
+        print(line)
+    dataset.trajectories.check_lengths(config.episode_len)
+    scaling = _scaling(config, dataset, spec)
+    if source is None:
+        return Trainer(config, workdir, dataset, spec, scaling)
+    scaling = source.scaling_for(dataset.source, scaling)
+    trainer = Trainer(config, workdir, dataset, spec, scaling)
+    trainer.begin_with(source.params)
+    return trainer
+
+
+def _scaling(
+    config: ConfigDict, dataset: Dataset, spec: DatasetSpec | None
+) -> dict[str, np.ndarray]:
+    """Return what brings the data into the network's units, see `Trainer`."""
+    trajectories = dataset.trajectories
+    action_size = trajectories.actions.shape[1]
+    center, scale = action_units(spec, action_size, config.max_action)
+    return {
+        "state_mean": trajectories.state_mean,
+        "state_std": trajectories.state_std,
+        "action_center": center,
+        "action_scale": scale,
+    }
 
 
 def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -> None:
@@ -89,210 +130,3 @@ def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> No
     label = summary.data_label(config, dataset, scored_as)
     summary.draw(workdir, label, dataset)
     summary.show(workdir, label)
-
-
-class Trainer:
-    """One run: its training state, and what is done with it at each step."""
-
-    def __init__(
-        self,
-        config: ConfigDict,
-        workdir: Path,
-        dataset: Dataset,
-        spec: DatasetSpec | None,
-    ):
-        trajectories = dataset.trajectories
-        action_size = trajectories.actions.shape[1]
-        center, scale = action_units(spec, action_size, config.max_action)
-        scaling = {
-            "state_mean": trajectories.state_mean,
-            "state_std": trajectories.state_std,
-            "action_center": center,
-            "action_scale": scale,
-        }
-        self._config = config
-        self._workdir = workdir
-        # What the parameters mean nothing without.
-        self._record = {
-            "config": config.to_dict(),
-            **{key: array.tolist() for key, array in scaling.items()},
-            "dataset": dataset.identity(),
-        }
-        self._sampler = Sampler(
-            trajectories,
-            batch_size=config.batch_size,
-            seq_len=config.seq_len,
-            reward_scale=config.reward_scale,
-            seed=config.train_seed,
-            **scaling,
-        )
-        self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
-        self._evaluator = make_evaluator(config, agent, spec)
-        schedule = make_schedule(
-            config.lr_schedule,
-            config.learning_rate,
-            config.warmup_steps,
-            config.update_steps,
-        )
-        optimizer = make_optimizer(
-            schedule, config.betas, config.weight_decay, config.clip_grad
-        )
-        update = make_update(agent, optimizer, schedule)
-        self._update = jax.jit(update, donate_argnums=0)
-        self._norm = jax.jit(optax.tree.norm)
-        self._state: TrainState = jax.jit(
-            lambda: init_train_state(agent, optimizer, config.train_seed)
-        )()
-
-    @property
-    def params(self) -> Params:
-        """The network's parameters, as far as they are trained."""
-        return self._state.params
-
-    def update_once(self) -> float:
-        """Make the first update, without all that goes with a run; return its loss."""
-        self._state, metrics = self._update(self._state, self._sampler.batch(0))
-        return float(metrics["train_loss"])
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over the training state of a checkpoint.
-
-        Raises:
-          UserError: its actions are in other units than today's environment's.
-        """
-        before = checkpoint.record()
-        for key in ("action_center", "action_scale"):
-            if before[key] != self._record[key]:
-                raise UserError(
-                    f"{self._workdir}: {self._config.env_name} has other bounds on "
-                    "actions than when the run began; choose another --workdir"
-                )
-        like = jax.eval_shape(lambda: self._state)
-        self._state = TrainState(
-            params=checkpoint.params(like.params),
-            **checkpoint.train(_train_items(like)),
-        )
-
-    def run(self) -> None:
-        """Make the updates that are left, and all that is due between them."""
-        config, start = self._config, int(self._state.step)
-        self._describe()
-        forget_evaluations_after(start, self._workdir)
-        batches = prefetch(
-            self._sampler.batch, range(start, config.update_steps), config.num_workers
-        )
-        with (
-            CheckpointWriter(
-                self._workdir / "checkpoints", config.keep_checkpoints
-            ) as self._writer,
-            MetricsLog(
-                self._workdir / "metrics.jsonl", up_to_step=start or -1
-            ) as self._log,
-            ProgressReport(config.update_steps, start) as self._report,
-            closing(batches),
-        ):
-            if start == 0 and self._evaluator:  # of the untouched initialisation
-                self._after(0, [])
-            # Compiled before the clock starts, which is to measure updates.
-            traced = self._update.lower(self._state, self._sampler.batch(start))
-            update = traced.compile()
-            self._start_clock(start)
-            unread = []  # metrics of updates, which may still be under way
-            for step, batch in enumerate(batches, start + 1):
-                self._state, metrics = update(self._state, batch)
-                unread.append(metrics)
-                if self._logs(step) or self._evaluates(step) or self._saves(step):
-                    self._after(step, unread)
-                    unread = []
-                self._writer.poll()
-
-    def _describe(self) -> None:
-        """Write what the run is, and with what it is made."""
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        write_text(self._workdir / "config.json", to_json(self._config))
-        about = versions() | {"dataset": self._record["dataset"]}
-        write_text(self._workdir / "versions.json", json.dumps(about, indent=2) + "\n")
-
-    def _logs(self, step: int) -> bool:
-        return step % self._config.log_every == 0 or self._is_last(step)
-
-    def _evaluates(self, step: int) -> bool:
-        due = step % self._config.eval_every == 0 or self._is_last(step)
-        return due and self._evaluator is not None
-
-    def _saves(self, step: int) -> bool:
-        due = step % self._config.checkpoint_every == 0 or self._is_last(step)
-        return step > 0 and (due or self._evaluates(step))
-
-    def _is_last(self, step: int) -> bool:
-        return step == self._config.update_steps
-
-    def _after(self, step: int, unread: list[Metrics]) -> None:
-        """Check the updates up to `step`, then log, evaluate and save what is due."""
-        row = self._read(unread, step) if unread else {}
-        self._report.update(step, row)
-        evaluation = None
-        if self._evaluator and self._evaluates(step):
-            evaluation = self._evaluate(self._evaluator, step)
-            row |= evaluation.metrics()
-        if evaluation or self._logs(step):
-            self._log.write(step, row)
-            self._start_clock(step)
-        # Last, so that a run which goes on from here finds the row above.
-        if self._saves(step):
-            self._check_params(step)
-            self._writer.save(
-                step,
-                self.params,
-                _train_items(self._state),
-                self._record | {"step": step},
-                score=evaluation.score if evaluation else None,
-            )
-
-    def _read(self, unread: list[Metrics], step: int) -> dict[str, float]:
-        """Return the metrics of update `step`, after a look at all since the last.
-
-        Raises:
-          UserError: one of them made a loss or a gradient that is not finite.
-        """
-        read = jax.device_get(unread)
-        for i, metrics in enumerate(read, step - len(read) + 1):
-            loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise self._diverged(
-                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm}"
-                )
-        row = {name: float(value) for name, value in read[-1].items()}
-        seconds = time.perf_counter() - self._clock
-        return row | {"steps_per_second": (step - self._clock_step) / seconds}
-
-    def _check_params(self, step: int) -> None:
-        """Raise a UserError rather than save parameters that are not finite."""
-        if not math.isfinite(self._norm(self.params)):
-            raise self._diverged(f"step {step}: a parameter is not finite any more")
-
-    def _diverged(self, what: str) -> UserError:
-        return UserError(
-            f"{what}; the checkpoints in {self._workdir} from before it are good. A "
-            "smaller learning_rate or clip_grad may help, in a new --workdir"
-        )
-
-    def _start_clock(self, step: int) -> None:
-        self._clock, self._clock_step = time.perf_counter(), step
-
-    def _evaluate(self, evaluator: Evaluator, step: int) -> Evaluation:
-        with self._report.doing("evaluating"):
-            evaluation = evaluator(self.params)
-        evaluation.save(self._workdir / "eval" / f"{step}.npz")
-        for k, target in enumerate(evaluation.target_returns):
-            line = f"step {step}  target {target:g}: "
-            line += f"return {evaluation.returns[k].mean():.1f}"
-            if (scores := evaluation.normalized_scores) is not None:
-                line += f", normalised score {scores[k].mean():.1f}"
-            self._report.say(line)
-        return evaluation
-
-
-def _train_items(state: TrainState) -> dict[str, Any]:
-    """Return what a checkpoint keeps beside the parameters."""
-    return {"step": state.step, "opt_state": state.opt_state, "key": state.key}

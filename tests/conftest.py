@@ -57,6 +57,7 @@ def small_config(hopper_file):
         warmup_steps=2,
         eval_every=4,
         eval_episodes=2,
+        holdout_fraction=0.0,
         target_returns=(30.0, 5.5),
         log_every=2,
         checkpoint_every=3,

@@ -8,8 +8,8 @@ from dt_jax import description
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
-from dt_jax.envs.scores import normalized_score
 from dt_jax.registry import lookup
+from dt_jax.scores import normalized_score
 
 LENGTHS = [1, 7, 1, 40, 12]
 TAIL = 3

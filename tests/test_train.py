@@ -6,7 +6,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dt_jax import train
+from dt_jax import trainer
 from dt_jax.checkpoint import find
 from dt_jax.errors import UserError
 from dt_jax.metrics import read_metrics
@@ -115,14 +115,14 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     finished, small_config, tmp_path, monkeypatch, interrupted_at
 ):
     """Parameters, optimiser, key and metrics, bit for bit."""
-    batch = train.Sampler.batch
+    batch = trainer.Sampler.batch
 
     def breaking(self, step):
         if step == interrupted_at:
             raise KeyboardInterrupt
         return batch(self, step)
 
-    monkeypatch.setattr(train.Sampler, "batch", breaking)
+    monkeypatch.setattr(trainer.Sampler, "batch", breaking)
     with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(small_config, tmp_path / "run")
     monkeypatch.undo()
@@ -206,13 +206,13 @@ def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeypatch):
     """With the step's number, and without a bad checkpoint."""
-    batch = train.Sampler.batch
+    batch = trainer.Sampler.batch
 
     def poisoned(self, step):
         good = batch(self, step)
         return good._replace(states=good.states * np.nan) if step == 4 else good
 
-    monkeypatch.setattr(train.Sampler, "batch", poisoned)
+    monkeypatch.setattr(trainer.Sampler, "batch", poisoned)
     config = changed(small_config, eval_episodes=0)
     with pytest.raises(UserError, match=r"^step 5: the loss is nan"):
         train_and_evaluate(config, tmp_path / "run")

@@ -109,6 +109,18 @@ class DecisionTransformerAgent:
         The padding is masked out of the sum but counted in the mean:
         Σ(mask·err²) / (B·T·A).
         """
+        return jnp.mean(self.squared_error(params, batch, dropout_key))
+
+    def squared_error(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> Array:
+        """Return that of each predicted action, [B, T, A]; 0 in the padding.
+
+        Args:
+          params: the network's parameters.
+          batch: the windows, in the network's units.
+          dropout_key: without one there is no dropout.
+        """
         predicted = self._predict(
             params,
             batch.states,
@@ -117,8 +129,7 @@ class DecisionTransformerAgent:
             batch.timesteps,
             dropout_key,
         )
-        error = jnp.square(predicted - batch.actions)
-        return jnp.mean(error * batch.mask[..., None])
+        return jnp.square(predicted - batch.actions) * batch.mask[..., None]
 
     def start(self, target_returns: Array) -> Context:
         """Return the empty context of N episodes that are to reach their targets.

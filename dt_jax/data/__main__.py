@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dt_jax import datasets
 from dt_jax.data import minari
-from dt_jax.data.cache import cache_folder, sha256_of
+from dt_jax.data.cache import cache_folder, is_recorded, sha256_of
 from dt_jax.data.d4rl import read_env_name
 from dt_jax.description import aligned, describe, lengths_line
 from dt_jax.errors import OneLineParser, UserError, did_you_mean, exit_with_one_line
@@ -110,7 +110,7 @@ def _list(args: Namespace) -> None:
     rows = [("name", "family", "cached", "size", "url")]
     for name in sorted(names):
         spec = all_specs()[name]
-        path = _cache_path(spec)
+        path = datasets.cached_path(spec)
         cached = ("yes", _megabytes(path)) if path.exists() else ("-", "-")
         url = (spec.url or _COLLECTED).removeprefix(_D4RL if width else "")
         rows.append((name, spec.family, *cached, url))
@@ -144,7 +144,7 @@ def _download(args: Namespace) -> None:
         print(f"{folder}, {_megabytes(*folder.iterdir())}")
         return
     spec = lookup(args.name)
-    was_there = _cache_path(spec).exists()
+    was_there = datasets.cached_path(spec).exists()
     path = datasets.find(spec, None)
     print(f"{path}{' was there already' if was_there else ''}")
     print(f"{_megabytes(path)}, sha256 {sha256_of(path)}")
@@ -156,7 +156,7 @@ def _verify(args: Namespace) -> None:
     data_path = None if spec else str(path)
     dataset = datasets.load(spec, data_path, episode_len=args.episode_len)
     print(f"ok: {lengths_line(dataset.trajectories)}, every number finite")
-    if path is not None and path.with_name(f"{path.name}.sha256").exists():
+    if path is not None and is_recorded(path):
         print(f"ok: sha256 {dataset.sha256}, as recorded")
     else:
         print(f"no sha256 was recorded; it is {dataset.sha256}")
@@ -173,12 +173,12 @@ def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
         hint = did_you_mean(name, all_specs())
         raise UserError(f"there is no file {name!r}, and no dataset; {hint}")
     spec = lookup(name)
-    if not _cache_path(spec).exists():
+    if not datasets.cached_path(spec).exists():
         raise UserError(
             f"{name} is not in {cache_folder()}; get it by "
             f"python -m dt_jax.data download {name}"
         )
-    return spec, _cache_path(spec)
+    return spec, datasets.cached_path(spec)
 
 
 def _environment(env_name: str) -> DatasetSpec:
@@ -189,12 +189,6 @@ def _environment(env_name: str) -> DatasetSpec:
     from dt_jax import envs
 
     return envs.lookup(env_name)
-
-
-def _cache_path(spec: DatasetSpec) -> Path:
-    """Return where the file of a dataset is, or would be."""
-    name = spec.url.rsplit("/", 1)[-1] if spec.url else f"{spec.name}.hdf5"
-    return cache_folder() / name
 
 
 def _megabytes(*files: Path) -> str:

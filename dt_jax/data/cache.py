@@ -29,6 +29,11 @@ def record_sha256(path: Path, sha256: str) -> None:
     write_text(_record(path), f"{sha256}  {path.name}\n")
 
 
+def is_recorded(path: Path) -> bool:
+    """Tell whether a SHA-256 lies beside `path`."""
+    return _record(path).exists()
+
+
 def verify_sha256(path: Path, sha256: str) -> None:
     """Hold a file against the record beside it; one without a record may be anything.
 

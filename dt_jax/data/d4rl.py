@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dt_jax.data import schema
-from dt_jax.data.download import cache_folder
+from dt_jax.data.cache import cache_folder
 from dt_jax.data.hdf5 import hdf5_attributes, hdf5_columns
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import Column, RawData

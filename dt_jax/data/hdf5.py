@@ -26,7 +26,9 @@ class Hdf5Column:
         chunk = self._dataset.chunks[0] if self._dataset.chunks else 1
         rows = -(-BLOCK_ROWS // chunk) * chunk
         for start in range(0, self.shape[0], rows):
-            yield self._dataset[start : start + rows]
+            with _damage_told(self._path):
+                block = self._dataset[start : start + rows]
+            yield block
 
     def mapped(self) -> np.ndarray | None:
         """Map the rows, where they lie in the file in one piece and as they are."""
@@ -50,24 +52,30 @@ def hdf5_columns(path: Path) -> Iterator[dict[str, Column]]:
             if isinstance(item, h5py.Dataset):
                 found[name] = Hdf5Column(item, path)
 
-        file.visititems(add)
+        with _damage_told(path):
+            file.visititems(add)
         yield found
 
 
 def hdf5_attributes(path: Path) -> dict[str, Any]:
     """Return what is noted at a file's top level; see `hdf5_columns` for errors."""
-    with _opened(path) as file:
+    with _opened(path) as file, _damage_told(path):
         return dict(file.attrs)
 
 
+def _opened(path: Path) -> h5py.File:
+    with _damage_told(path):
+        return h5py.File(path, "r")
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turn what h5py raises for a damaged file into the one line about it."""
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        yield
     except PermissionError:
         raise
-    except (OSError, RuntimeError) as error:  # what h5py raises for a damaged file
+    except (OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise UserError(
             f"{path} is not an HDF5 file, or is damaged; get it again ({why})"

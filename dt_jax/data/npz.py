@@ -14,14 +14,12 @@ import numpy as np
 from dt_jax.data.schema import BLOCK_ROWS, Column
 from dt_jax.errors import UserError
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error)
-
 
 class NpzColumn:
     """An array of an archive that is open."""
 
     def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path):
-        with archive.open(member) as stream:
+        with _damage_told(path), archive.open(member) as stream:
             self.shape, by_column, self.dtype = _read_header(stream)
             self._header_size = stream.tell()
         self._order: Literal["C", "F"] = "F" if by_column else "C"
@@ -29,19 +27,21 @@ class NpzColumn:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order; an array in Fortran's order at once."""
-        with self._archive.open(self._member) as stream:
+        at_once = BLOCK_ROWS if self._order == "C" else self.shape[0]
+        with _damage_told(self._path):
+            stream = self._archive.open(self._member)
             stream.read(self._header_size)
-            if self._order == "F":
-                yield self._take(stream, self.shape[0])
-                return
-            for start in range(0, self.shape[0], BLOCK_ROWS):
-                yield self._take(stream, min(BLOCK_ROWS, self.shape[0] - start))
-            stream.read(1)  # so that the archive's checksum is looked at
+        with stream:
+            for start in range(0, self.shape[0], at_once):
+                yield self._take(stream, min(at_once, self.shape[0] - start))
+            with _damage_told(self._path):
+                stream.read(1)  # the archive's checksum is looked at at the end
 
     def _take(self, stream: IO[bytes], rows: int) -> np.ndarray:
         shape = (rows, *self.shape[1:])
-        content = stream.read(math.prod(shape) * self.dtype.itemsize)
-        return np.frombuffer(content, self.dtype).reshape(shape, order=self._order)
+        with _damage_told(self._path):
+            content = stream.read(math.prod(shape) * self.dtype.itemsize)
+            return np.frombuffer(content, self.dtype).reshape(shape, order=self._order)
 
     def mapped(self) -> np.ndarray | None:
         """Map the rows, where the archive is `np.savez`'s, which compresses nothing."""
@@ -69,14 +69,22 @@ def npz_columns(path: Path) -> Iterator[dict[str, Column]]:
     Raises:
       UserError: it is no such archive, or a damaged one; also while it is read.
     """
+    with _damage_told(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield {
+            member.filename.removesuffix(".npy"): NpzColumn(archive, member, path)
+            for member in archive.infolist()
+            if member.filename.endswith(".npy")
+        }
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turn what zipfile and NumPy raise for a damaged file into the one line."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield {
-                member.filename.removesuffix(".npy"): NpzColumn(archive, member, path)
-                for member in archive.infolist()
-                if member.filename.endswith(".npy")
-            }
-    except _DAMAGED as error:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise UserError(
             f"{path} is not an .npz file, or is damaged; write it again ({error})"
         ) from None

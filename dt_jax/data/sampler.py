@@ -101,3 +101,11 @@ class Sampler:
     def batch(self, step: int) -> Batch:
         """Return the batch of `step`, counted from 0."""
         return self.gather(self.indices(step))
+
+    def side_by_side(self) -> np.ndarray:
+        """Return the transitions at which windows that tile all trajectories start."""
+        lengths = self._trajectories.lengths
+        counts = -(-lengths // self.seq_len)  # [K] windows
+        first = np.repeat(self._ends - lengths, counts)
+        place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return first + place * self.seq_len

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dt_jax.data.download import cache_folder
+from dt_jax.data.cache import cache_folder
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
 

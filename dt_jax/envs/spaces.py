@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 
 from dt_jax.errors import UserError
-from dt_jax.registry import DatasetSpec
-
-_NO_LIMIT = 2**31 - 1  # steps; JAX and EnvPool count in int32
+from dt_jax.registry import NO_LIMIT, DatasetSpec
 
 
 def spec_from_spaces(
@@ -41,7 +39,7 @@ def spec_from_spaces(
         name=env_id,
         family=family,
         url=None,
-        max_episode_steps=max_episode_steps or _NO_LIMIT,
+        max_episode_steps=max_episode_steps or NO_LIMIT,
         observation_size=observation_space.shape[0],
         action_size=action_space.shape[0],
         ref_min=None,

@@ -59,7 +59,7 @@ def test_an_environment_without_data_of_its_own():
 def test_d4rl_file_is_downloaded_once(cache, monkeypatch):
     asked = []
 
-    def pretend(url, path):
+    def pretend(url, path, check):
         asked.append(url)
         path.parent.mkdir(parents=True)
         path.touch()

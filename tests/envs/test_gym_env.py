@@ -10,8 +10,8 @@ import pytest
 
 from dt_jax import envs
 from dt_jax.envs import gym_env
-from dt_jax.envs.scores import normalized_score
 from dt_jax.errors import UserError
+from dt_jax.scores import normalized_score
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gym's farewell

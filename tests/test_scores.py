@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dt_jax.envs.scores import normalized_score
 from dt_jax.registry import lookup
+from dt_jax.scores import normalized_score
 
 # REF_MIN_SCORE and REF_MAX_SCORE of d4rl/infos.py.
 D4RL = {

@@ -1,0 +1,23 @@
+"""Your own data: what depends on it is taken from it, and printed.
+
+  python launch.py --config=configs/own_data.py --config.data_path=my.hdf5
+
+Nothing is played unless env_name is given, so that a tenth of the trajectories is kept
+from training and eval/holdout_action_mse measured on them. docs/data.md has an example.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Return a run that a laptop finishes, without a word about the data."""
+    config = default.get_config()
+    config.update(default.LAPTOP)
+    config.update(
+        name="own-data",
+        env_name=None,
+        episode_len=None,
+        reward_scale=None,
+        target_returns=None,
+    )
+    return config

@@ -1,0 +1,281 @@
+"""One run: its training state, and what is done with it at each step."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from dt_jax import holdout
+from dt_jax.agents.decision_transformer import (
+    DecisionTransformerAgent,
+    Metrics,
+    init_train_state,
+    make_update,
+)
+from dt_jax.checkpoint import Checkpoint, CheckpointWriter
+from dt_jax.config import to_json
+from dt_jax.data.prefetch import prefetch
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.datasets import Dataset
+from dt_jax.errors import UserError
+from dt_jax.evaluation import (
+    Evaluation,
+    Evaluator,
+    forget_evaluations_after,
+    make_evaluator,
+)
+from dt_jax.files import write_text
+from dt_jax.metrics import MetricsLog, ProgressReport
+from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.registry import DatasetSpec
+from dt_jax.train_state import TrainState
+from dt_jax.types import Params
+from dt_jax.versions import versions
+
+
+class Trainer:
+    """Makes the updates, and evaluates, logs and saves when it is time to.
+
+    Args:
+      config: validated, without a key that is still left to the data.
+      workdir: the run's folder.
+      dataset: its trajectories.
+      spec: the environment, if there is one.
+      scaling: state_mean and state_std [S], action_center and action_scale [A]: what
+        brings the data into the network's units.
+
+    Raises:
+      UserError: the environment can't be built.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        dataset: Dataset,
+        spec: DatasetSpec | None,
+        scaling: Mapping[str, np.ndarray],
+    ):
+        self.config = config
+        self._workdir = workdir
+        # What the parameters mean nothing without.
+        self._record = {
+            "config": config.to_dict(),
+            **{key: array.tolist() for key, array in scaling.items()},
+            "dataset": dataset.identity(),
+        }
+        self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
+        trained_on, held_out = dataset.trajectories, None
+        if config.holdout_fraction:
+            trained_on, held_out = trained_on.hold_out(config.holdout_fraction)
+
+        def sampler(trajectories: Trajectories) -> Sampler:
+            return Sampler(
+                trajectories,
+                batch_size=config.batch_size,
+                seq_len=config.seq_len,
+                reward_scale=config.reward_scale,
+                seed=config.train_seed,
+                **scaling,
+            )
+
+        self._sampler = sampler(trained_on)
+        self._holdout = (
+            holdout.HoldoutError(agent, sampler(held_out)) if held_out else None
+        )
+        self._evaluator = make_evaluator(config, agent, spec)
+        schedule = make_schedule(
+            config.lr_schedule,
+            config.learning_rate,
+            config.warmup_steps,
+            config.update_steps,
+        )
+        optimizer = make_optimizer(
+            schedule, config.betas, config.weight_decay, config.clip_grad
+        )
+        update = make_update(agent, optimizer, schedule)
+        self._update = jax.jit(update, donate_argnums=0)
+        self._norm = jax.jit(optax.tree.norm)
+        self._state: TrainState = jax.jit(
+            lambda: init_train_state(agent, optimizer, config.train_seed)
+        )()
+
+    @property
+    def params(self) -> Params:
+        """The network's parameters, as far as they are trained."""
+        return self._state.params
+
+    def update_once(self) -> float:
+        """Make the first update, without all that goes with a run; return its loss."""
+        self._state, metrics = self._update(self._state, self._sampler.batch(0))
+        return float(metrics["train_loss"])
+
+    def begin_with(self, params: Params) -> None:
+        """Take other parameters than freshly drawn ones, of the same shapes."""
+        self._state = self._state.replace(params=jax.device_put(params))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over the training state of a checkpoint.
+
+        Raises:
+          UserError: its actions are in other units than today's environment's.
+        """
+        before = checkpoint.record()
+        for key in ("action_center", "action_scale"):
+            if before[key] != self._record[key]:
+                raise UserError(
+                    f"{self._workdir}: {self.config.env_name} has other bounds on "
+                    "actions than when the run began; choose another --workdir"
+                )
+        like = jax.eval_shape(lambda: self._state)
+        self._state = TrainState(
+            params=checkpoint.params(like.params),
+            **checkpoint.train(_train_items(like)),
+        )
+
+    def run(self) -> None:
+        """Make the updates that are left, and all that is due between them."""
+        config, start = self.config, int(self._state.step)
+        self._describe()
+        forget_evaluations_after(start, self._workdir)
+        batches = prefetch(
+            self._sampler.batch, range(start, config.update_steps), config.num_workers
+        )
+        with (
+            CheckpointWriter(
+                self._workdir / "checkpoints", config.keep_checkpoints
+            ) as self._writer,
+            MetricsLog(
+                self._workdir / "metrics.jsonl", up_to_step=start or -1
+            ) as self._log,
+            ProgressReport(config.update_steps, start) as self._report,
+            closing(batches),
+        ):
+            if self._evaluates(start) and start == 0:  # the untouched initialisation
+                self._after(0, [])
+            # Compiled before the clock starts, which is to measure updates.
+            traced = self._update.lower(self._state, self._sampler.batch(start))
+            update = traced.compile()
+            self._start_clock(start)
+            unread = []  # metrics of updates, which may still be under way
+            for step, batch in enumerate(batches, start + 1):
+                self._state, metrics = update(self._state, batch)
+                unread.append(metrics)
+                if self._logs(step) or self._evaluates(step) or self._saves(step):
+                    self._after(step, unread)
+                    unread = []
+                self._writer.poll()
+
+    def _describe(self) -> None:
+        """Write what the run is, and with what it is made."""
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        write_text(self._workdir / "config.json", to_json(self.config))
+        about = versions() | {"dataset": self._record["dataset"]}
+        write_text(self._workdir / "versions.json", json.dumps(about, indent=2) + "\n")
+
+    def _logs(self, step: int) -> bool:
+        return step % self.config.log_every == 0 or self._is_last(step)
+
+    def _evaluates(self, step: int) -> bool:
+        due = step % self.config.eval_every == 0 or self._is_last(step)
+        return due and not (self._evaluator is None and self._holdout is None)
+
+    def _saves(self, step: int) -> bool:
+        due = step % self.config.checkpoint_every == 0 or self._is_last(step)
+        return step > 0 and (due or self._evaluates(step))
+
+    def _is_last(self, step: int) -> bool:
+        return step == self.config.update_steps
+
+    def _after(self, step: int, unread: list[Metrics]) -> None:
+        """Check the updates up to `step`, then log, evaluate and save what is due."""
+        row = self._read(unread, step) if unread else {}
+        self._report.update(step, row)
+        score = None
+        if self._evaluates(step):
+            metrics, score = self._evaluate(step)
+            row |= metrics
+        if score is not None or self._logs(step):
+            self._log.write(step, row)
+            self._start_clock(step)
+        # Last, so that a run which goes on from here finds the row above.
+        if self._saves(step):
+            self._check_params(step)
+            self._writer.save(
+                step,
+                self.params,
+                _train_items(self._state),
+                self._record | {"step": step},
+                score=score,
+            )
+
+    def _read(self, unread: list[Metrics], step: int) -> dict[str, float]:
+        """Return the metrics of update `step`, after a look at all since the last.
+
+        Raises:
+          UserError: one of them made a loss or a gradient that is not finite.
+        """
+        read = jax.device_get(unread)
+        for i, metrics in enumerate(read, step - len(read) + 1):
+            loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise self._diverged(
+                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm}"
+                )
+        row = {name: float(value) for name, value in read[-1].items()}
+        seconds = time.perf_counter() - self._clock
+        return row | {"steps_per_second": (step - self._clock_step) / seconds}
+
+    def _check_params(self, step: int) -> None:
+        """Raise a UserError rather than save parameters that are not finite."""
+        if not math.isfinite(self._norm(self.params)):
+            raise self._diverged(f"step {step}: a parameter is not finite any more")
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what}; the checkpoints in {self._workdir} from before it are good. A "
+            "smaller learning_rate or clip_grad may help, in a new --workdir"
+        )
+
+    def _start_clock(self, step: int) -> None:
+        self._clock, self._clock_step = time.perf_counter(), step
+
+    def _evaluate(self, step: int) -> tuple[dict[str, float], float]:
+        """Return the metrics of what is evaluated, and by what checkpoints compare."""
+        metrics, score = {}, 0.0
+        with self._report.doing("evaluating"):
+            if self._holdout:
+                error = self._holdout(self.params)
+                metrics[holdout.METRIC] = error
+                self._report.say(f"step {step}  held-out action error {error:.5g}")
+                score = -error
+            if self._evaluator:
+                evaluation = self._play(self._evaluator, step)
+                metrics |= evaluation.metrics()
+                score = evaluation.score
+        return metrics, score
+
+    def _play(self, evaluator: Evaluator, step: int) -> Evaluation:
+        evaluation = evaluator(self.params)
+        evaluation.save(self._workdir / "eval" / f"{step}.npz")
+        for k, target in enumerate(evaluation.target_returns):
+            line = f"step {step}  target {target:g}: "
+            line += f"return {evaluation.returns[k].mean():.1f}"
+            if (scores := evaluation.normalized_scores) is not None:
+                line += f", normalised score {scores[k].mean():.1f}"
+            self._report.say(line)
+        return evaluation
+
+
+def _train_items(state: TrainState) -> dict[str, Any]:
+    """Return what a checkpoint keeps beside the parameters."""
+    return {"step": state.step, "opt_state": state.opt_state, "key": state.key}

@@ -165,7 +165,7 @@ def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
     for key in ("episode_len", "reward_scale"):
         if config[key] is None and key in before:
             config[key] = before[key]
-            print(f"{key}={before[key]:g}, that of {source}")
+            print(f"{key} {before[key]}: that of {source}")
     if config.reward_scale is None:
         raise UserError(
             f"{source} does not say its reward_scale: give the one of the config.yaml "
@@ -183,7 +183,7 @@ def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
     reward_scale = before.get("reward_scale", config.reward_scale)
     if reward_scale != config.reward_scale:
         print(
-            f"reward_scale={config.reward_scale:g}, but {source} was trained with "
+            f"reward_scale {config.reward_scale:g}, but {source} was trained with "
             f"{reward_scale:g}: the same return is another number to the network"
         )
 

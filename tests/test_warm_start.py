@@ -132,8 +132,8 @@ def test_open_keys_are_the_sources(run, capsys):
     warm_start.load(str(run), config)
     assert (config.episode_len, config.reward_scale) == (50, 0.01)
     printed = capsys.readouterr().out
-    assert f"episode_len=50, that of {run}" in printed
-    assert f"reward_scale=0.01, that of {run}" in printed
+    assert f"episode_len 50: that of {run}" in printed
+    assert f"reward_scale 0.01: that of {run}" in printed
     assert f"those of {run} after 2 updates" in printed
 
 
@@ -142,7 +142,7 @@ def test_another_reward_scale_is_said(run, capsys):
     warm_start.load(str(run), config)
     assert config.reward_scale == 0.5
     printed = capsys.readouterr().out
-    assert f"reward_scale=0.5, but {run} was trained with 0.01" in printed
+    assert f"reward_scale 0.5, but {run} was trained with 0.01" in printed
 
 
 OTHER = {

@@ -1,6 +1,7 @@
 """The reader of Minari's datasets: what was recorded comes out, damage is told."""
 
 import hashlib
+import json
 import shutil
 import sys
 
@@ -113,6 +114,13 @@ def lose_all(path):
     metadata.write_text(text.replace('"total_episodes": 3', '"total_episodes": 0'))
 
 
+def count_less(path):
+    metadata = path.with_name("metadata.json")
+    counted = json.loads(metadata.read_text())
+    counted["total_steps"] -= 1
+    metadata.write_text(json.dumps(counted))
+
+
 def put_nan(path):
     with h5py.File(path, "a") as file:
         file["episode_1/actions"][1, 2] = np.nan
@@ -127,6 +135,7 @@ def put_nan(path):
         (add_observation, "episode 1 has 2 rewards, 2 actions and 2 observations"),
         (lose_rewards, "can't be read; get it again .*rewards"),
         (lose_episode, "should have [0-9]+ steps and has other"),
+        (count_less, "should have [0-9]+ steps and has other"),
         (lose_all, "holds no step"),
         (put_nan, "actions has a NaN or an infinity, first in row"),
     ],

@@ -247,10 +247,14 @@ def test_antmaze_has_d4rls_layout(version):
 def test_the_environment_for_evaluation_and_its_scores_are_the_datasets():
     evaluation = deepcopy(gymnasium.spec("Hopper-v5"))
     evaluation.max_episode_steps = 7
+    evaluation.kwargs = {"healthy_reward": 50.0}
     scores = {"ref_min_score": -2.0, "ref_max_score": 8.0}
     record("Hopper-v5", "eval-v0", (3,), eval_env=evaluation, **scores)
     spec = envs.lookup("minari:eval-v0")
     assert (spec.ref_min, spec.ref_max, spec.max_episode_steps) == (-2, 8, 7)
+    env = envs.make(spec, [0])
+    env.host_reset()
+    assert env.host_step(np.zeros((1, 3))).rewards > 40
     assert envs.lookup(spec.name, "auto", (0.0, 1.0)).ref_max == 1
 
 

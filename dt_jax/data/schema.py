@@ -128,14 +128,15 @@ def read_timeouts(
 
 
 def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
-    ends = np.concatenate([np.zeros(0, np.int64), *column.blocks()]).astype(np.int64)
-    whole = column.dtype.kind in "iu" and len(column.shape) == 1 and ends.size > 0
-    if not whole or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
+    ends = np.zeros(0, np.int64)
+    if column.dtype.kind in "iu" and len(column.shape) == 1:
+        ends = np.concatenate([ends, *column.blocks()])
+    if not len(ends) or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
         raise UserError(
             f"{path}: episode_ends must be growing integers from 1 to {rows}, the row "
             "after each episode's last"
         )
-    return ends
+    return ends.astype(np.int64)
 
 
 def read_flags(column: Column, name: str) -> np.ndarray:

@@ -71,6 +71,43 @@ def test_one_line_says_what_is_wrong_with_the_arrays(raw, write_hdf5, changes, t
     assert_one_line(path, told)
 
 
+def test_timeouts_may_be_the_ends_of_episodes(raw, write_hdf5):
+    ends = np.flatnonzero(raw.timeouts) + 1
+    path = write_hdf5(raw, timeouts=None, episode_ends=ends)
+    assert_same(read_d4rl(path), raw)
+    wrong = ~raw.timeouts  # timeouts win where both are there
+    path = write_hdf5(raw, episode_ends=np.flatnonzero(wrong) + 1)
+    assert_same(read_d4rl(path), raw)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [[], [3, 3], [5, 4], [0, 9], [9, 72], [1.0, 2.0], [[1], [2]], [True, False]],
+    ids=str,
+)
+def test_ends_of_episodes_that_are_none(raw, write_hdf5, ends):
+    path = write_hdf5(raw, timeouts=None, episode_ends=np.array(ends))
+    assert_one_line(path, "episode_ends must be growing integers from 1 to 71, the row")
+
+
+@pytest.mark.parametrize("episode_len", [1, 3, 7, 39, 40, 1000])
+def test_episodes_are_cut_off_where_the_file_does_not_say(raw, write_hdf5, episode_len):
+    timeouts, age = [], 0
+    for terminal in raw.terminals:
+        age += 1
+        timeouts.append(age == episode_len)
+        if terminal or timeouts[-1]:
+            age = 0
+    path = write_hdf5(raw, timeouts=None)
+    read = read_d4rl(path, episode_len=episode_len)
+    assert_same(read, raw._replace(timeouts=np.array(timeouts)))
+
+
+def test_a_file_that_does_not_say_where_episodes_end(raw, write_hdf5):
+    told = "lacks timeouts and episode_ends: add one of them, or say by --config.epis"
+    assert_one_line(write_hdf5(raw, timeouts=None), told)
+
+
 def test_reads_the_states_of_a_simulator(raw, write_hdf5):
     wide = np.random.default_rng(0).normal(size=(71, 3))
     states = {"infos/qpos": wide, "infos/qvel": wide[:, :2].astype(np.float32)}

@@ -116,3 +116,40 @@ def test_trajectories_are_drawn_by_length_and_starts_uniformly(store, lengths):
     starts = np.bincount(indices, minlength=store.num_transitions)
     uniform = np.full(store.num_transitions, draws / store.num_transitions)
     assert chi_square(starts, uniform) < 105  # 1 in 1000 by chance, 65 degrees
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_windows_of_a_part_are_those_of_its_trajectories(store, part):
+    of_part = store.hold_out(0.5)[part]
+    sampler = make(of_part)
+    assert sampler.num_transitions == of_part.lengths.sum()
+    batch = sampler.gather(np.arange(sampler.num_transitions))
+    whole = list(store.starts)
+    places = [
+        (whole.index(start), t)
+        for start, length in zip(of_part.starts, of_part.lengths, strict=True)
+        for t in range(length)
+    ]
+    for i, (trajectory, start) in enumerate(places):
+        window = naive_window(store, trajectory, start, SEQ)
+        for ours, theirs in zip(batch, window, strict=True):
+            np.testing.assert_array_equal(ours[i], theirs, strict=True)
+
+
+@pytest.mark.parametrize("seq_len", [1, 3, SEQ, 100])
+def test_windows_side_by_side_show_every_transition_once(store, seq_len):
+    sampler = make(store, seq_len=seq_len)
+    batch = sampler.gather(sampler.side_by_side())
+    valid = batch.mask.astype(bool)
+    shown = batch.states[valid] * store.state_std + store.state_mean
+    np.testing.assert_allclose(
+        shown, store.observations[: store.num_transitions], rtol=1e-5
+    )
+
+
+def test_states_are_scaled_by_what_is_given(store):
+    """After a warm start it is not the data's own mean and standard deviation."""
+    mean, std = np.full(4, 2, np.float32), np.full(4, 5, np.float32)
+    batch = make(store, state_mean=mean, state_std=std).gather(store.starts)
+    states = (store.observations[store.starts] - mean) / std
+    np.testing.assert_array_equal(batch.states[:, 0], states)

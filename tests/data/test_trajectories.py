@@ -148,3 +148,73 @@ def test_one_step_more_than_episode_len_may_load_and_two_may_not(raw):
     with pytest.raises(UserError) as caught:
         store.check_lengths(38)
     assert_one_line(caught, "trajectory 5 has 40 steps", "--config.episode_len=40")
+
+
+def test_split_on_timeouts_alone(raw):
+    """The goal of antmaze is a terminal in the middle of an episode."""
+    store = Trajectories.from_raw(raw, source="x", split="timeouts")
+    ends = np.flatnonzero(raw.timeouts) + 1
+    np.testing.assert_array_equal(store.starts + store.lengths, ends)
+    np.testing.assert_array_equal(store.starts, [0, *ends[:-1]])
+    assert store.dropped_tail == len(raw.rewards) - ends[-1]
+    for start, length in zip(store.starts, store.lengths, strict=True):
+        rewards = raw.rewards[start : start + length]
+        assert store.returns_to_go[start] == discounted_cumsum(rewards)[0]
+
+
+def test_split_on_timeouts_needs_them(raw):
+    without = raw._replace(timeouts=np.zeros_like(raw.timeouts))
+    Trajectories.from_raw(without, source="x")
+    with pytest.raises(UserError, match=r"x: no complete .* set timeouts in the last"):
+        Trajectories.from_raw(without, source="x", split="timeouts")
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 8, 50, 10_000])
+def test_returns_do_not_depend_on_how_many_are_computed_together(
+    raw, monkeypatch, at_once
+):
+    whole = Trajectories.from_raw(raw, source="x").returns_to_go
+    monkeypatch.setattr("dt_jax.data.trajectories._ROWS_AT_ONCE", at_once)
+    parts = Trajectories.from_raw(raw, source="x").returns_to_go
+    np.testing.assert_array_equal(parts, whole, strict=True)
+
+
+@pytest.mark.parametrize("at_end", [0.0, -3e38])
+def test_returns_too_large_for_float32(at_end):
+    raw = flat([5, 4])
+    raw.rewards[5:] = 3e38
+    raw.rewards[-1] = at_end
+    with pytest.raises(UserError, match="x: the rewards of a trajectory add up to"):
+        Trajectories.from_raw(raw, source="x")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "held_out"), [(0.01, 1), (0.25, 2), (0.5, 4), (0.99, 7)]
+)
+def test_hold_out_parts_the_trajectories(raw, fraction, held_out):
+    store = Trajectories.from_raw(raw, source="x")
+    kept, held = store.hold_out(fraction)
+    assert held.num_trajectories == held_out
+    assert kept.num_trajectories == 8 - held_out
+    starts = np.concatenate([kept.starts, held.starts])
+    np.testing.assert_array_equal(np.sort(starts), store.starts)
+    for part in (kept, held):
+        assert part.num_transitions == part.lengths.sum()
+        np.testing.assert_array_equal(
+            part.lengths, store.lengths[np.searchsorted(store.starts, part.starts)]
+        )
+        assert part.observations is store.observations  # nothing is copied
+        np.testing.assert_array_equal(part.state_mean, store.state_mean)
+
+
+def test_the_same_are_held_out_every_time_and_not_just_the_last():
+    store = Trajectories.from_raw(flat([2] * 1000), source="x")
+    first, second = store.hold_out(0.1)[1], store.hold_out(0.1)[1]
+    np.testing.assert_array_equal(first.starts, second.starts)
+    assert 700 < first.starts.mean() < 1300
+
+
+def test_one_trajectory_cannot_be_held_out():
+    store = Trajectories.from_raw(flat([4]), source="x")
+    with pytest.raises(UserError, match=r"x: .*--config.holdout_fraction=0"):
+        store.hold_out(0.1)

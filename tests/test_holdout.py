@@ -1,0 +1,80 @@
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from dt_jax import holdout
+from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
+
+SEQ = 3
+
+
+@pytest.fixture
+def store():
+    random, lengths = np.random.default_rng(0), [5, 1, 7, 3]
+    rows = sum(lengths)
+    timeouts = np.zeros(rows, bool)
+    timeouts[np.cumsum(lengths) - 1] = True
+    raw = RawData(
+        observations=random.normal(3, 2, (rows, 4)).astype(np.float32),
+        actions=random.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        rewards=random.normal(size=rows).astype(np.float32),
+        terminals=np.zeros(rows, bool),
+        timeouts=timeouts,
+    )
+    return Trajectories.from_raw(raw, source="x")
+
+
+@pytest.fixture
+def agent(store):
+    config = default.get_config()
+    config.update(embedding_dim=8, num_layers=1, seq_len=SEQ, episode_len=9)
+    zero, one = np.zeros(2, np.float32), np.ones(2, np.float32)
+    return DecisionTransformerAgent.from_config(
+        config, store.state_mean, store.state_std, zero, one
+    )
+
+
+def sampler(store, batch_size):
+    return Sampler(
+        store,
+        batch_size=batch_size,
+        seq_len=SEQ,
+        reward_scale=0.001,
+        seed=0,
+        state_mean=store.state_mean,
+        state_std=store.state_std,
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_it_is_the_mean_over_all_actions_of_the_naive_loop(agent, store, batch_size):
+    params = agent.init_params(jax.random.key(0))
+    errors = []
+    for start, length in zip(store.starts, store.lengths, strict=True):
+        for first in range(0, length, SEQ):
+            rows = slice(start + first, start + min(first + SEQ, length))
+            states = (store.observations[rows] - store.state_mean) / store.state_std
+            actions = store.actions[rows]
+            predicted = agent.model.apply(
+                {"params": params},
+                states[None],
+                actions[None],
+                store.returns_to_go[rows][None] * np.float32(0.001),
+                np.arange(first, first + len(states), dtype=np.int32)[None],
+                deterministic=True,
+            )
+            errors += list(np.square(predicted[0] - actions))
+    assert len(errors) == store.num_transitions
+    measured = holdout.HoldoutError(agent, sampler(store, batch_size))(params)
+    assert measured == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_of_many_windows_some_are_taken_from_everywhere(agent, store, monkeypatch):
+    monkeypatch.setattr(holdout, "_MOST_WINDOWS", 3)
+    windows = sampler(store, 4)
+    error = holdout.HoldoutError(agent, windows)
+    np.testing.assert_array_equal(error._starts, windows.side_by_side()[[0, 3, 6]])

@@ -46,6 +46,7 @@ def run(hopper_file, tmp_path_factory):
         update_steps=2,
         checkpoint_every=1,
         eval_episodes=0,
+        holdout_fraction=0.0,
     )
     folder = tmp_path_factory.mktemp("runs") / "source"
     train_and_evaluate(config.lock(), folder)

@@ -46,7 +46,7 @@ class Part:
     @property
     def can_go_on(self) -> bool:
         """Whether there is something that the rest of the file can be appended to."""
-        return bool(self.validator and self.total and self.size)
+        return bool(self.validator and self.total and 0 < self.size < self.total)
 
     def range_headers(self) -> dict[str, str]:
         """Return what asks for the rest, or for all of a file that has changed."""
@@ -75,7 +75,6 @@ class Part:
         # The note first: it must never be found beside the bytes of another file.
         self._note.unlink(missing_ok=True)
         self.file.unlink(missing_ok=True)
-        self.validator = self.total = None
 
 
 def _validator(headers: Message) -> str | None:

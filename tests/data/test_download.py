@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -146,7 +147,6 @@ def authority():
 def _patience(monkeypatch, authority):
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     monkeypatch.setattr(module, "_PAUSES", (0.001, 0.002, 0.003))
-    monkeypatch.setattr(module, "_TIMEOUT", 0.3)
     monkeypatch.setattr(module, "_CHUNK", 1 << 16)
     with authority.cert_pem.tempfile() as certificate:
         trust(certificate, monkeypatch)
@@ -228,6 +228,7 @@ def test_an_unannounced_length(server, path, capfd):
     server.troubles = [closing]
     download(server.url, path, nothing)
     assert_there(path)
+    assert len(server.asked) == 1
     assert "(unknown bytes)" in capfd.readouterr().err
 
 
@@ -288,8 +289,15 @@ def test_what_fails_the_check_leaves_nothing(server, path):
 # Trouble on the line.
 
 
-@pytest.mark.parametrize("trouble", [cut(), stall()], ids=["cut", "stall"])
-def test_it_goes_on_where_the_line_broke(server, path, capfd, trouble):
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [(cut(), f"it ended after {HALF} of {len(CONTENT)} bytes"), (stall(), "timed out")],
+    ids=["cut", "stall"],
+)
+def test_it_goes_on_where_the_line_broke(
+    server, path, monkeypatch, capfd, trouble, reason
+):
+    monkeypatch.setattr(module, "_TIMEOUT", 0.5)
     server.troubles = [trouble]
     download(server.url, path, nothing)
     assert_there(path)
@@ -299,7 +307,7 @@ def test_it_goes_on_where_the_line_broke(server, path, capfd, trouble):
     assert second["If-Range"] == '"1"'
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 3
-    assert "trying again in 0.001 s" in told[1]
+    assert told[1] == f"{server.url}: {reason}; trying again in 0.001 s"
     assert f"going on at byte {HALF} of {len(CONTENT)}" in told[2]
 
 
@@ -397,6 +405,14 @@ def test_without_a_validator_it_begins_anew(server, path, monkeypatch, version):
     assert [headers["Range"] for headers in server.asked] == [None]
 
 
+def test_the_rest_alone_needs_room(server, path, monkeypatch):
+    interrupt(server, path)
+    usage = shutil.disk_usage(path.parent)._replace(free=len(CONTENT) - HALF)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    download(server.url, path, nothing)
+    assert_there(path)
+
+
 @pytest.mark.parametrize("note", ["", "{}", "[]", "null", '{"url": 1}', "\xff"])
 def test_a_damaged_note_is_no_obstacle(server, path, note):
     interrupt(server, path)
@@ -479,7 +495,7 @@ def test_more_bytes_than_announced(server, path):
         handler.end_headers()
         handler.wfile.write(CONTENT[HALF:] + b"more")
 
-    server.troubles = [generous, status(416)]
+    server.troubles = [generous]
     download(server.url, path, nothing)
     assert_there(path)
     assert server.asked[-1]["Range"] is None
@@ -585,7 +601,7 @@ def test_https_where_the_host_has_it(both, path, capfd, url_of):
     ("head", "url_of"),
     [
         (status(404), str),  # another site answers to https
-        (lambda handler: handler.server.release.wait(5), str),
+        (lambda h: (h.server.release.wait(5), send_head(h)), str),
         (status(503), secured),
     ],
     ids=["404", "stall", "503"],

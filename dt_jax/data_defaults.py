@@ -37,7 +37,7 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
     scale = 10.0 ** -math.floor(math.log10(largest)) if largest > 0 else 1.0
     return {
         "episode_len": episode_len,
-        "reward_scale": (scale, f"the largest return is {largest:.3g}"),
+        "reward_scale": (scale, f"returns go as far as ±{largest:.3g}"),
         "target_returns": (targets, "the data's best and mean return"),
     }
 

@@ -11,7 +11,7 @@ from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
-from dt_jax.train import load_data, new_trainer
+from dt_jax.train import load_data, new_trainer, warm
 
 _BATCH = 64  # windows at the most
 
@@ -31,13 +31,13 @@ def dry_run(config: ConfigDict) -> None:
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
     small.holdout_fraction = 0.0
-    small.lock()
+    small, source = warm(small)
     spec = envs.of_config(config)
     if spec is None or config.data_path is not None:
         dataset = load_data(small, spec)
     else:
-        dataset = _made_up(spec, min(config.seq_len, config.episode_len or _BATCH))
-    trainer = new_trainer(small, Path(), dataset, spec)
+        dataset = _made_up(spec, min(small.seq_len, small.episode_len or _BATCH))
+    trainer = new_trainer(small, Path(), dataset, spec, source)
     played = "no environment played"
     if spec is not None and config.eval_episodes:
         targets = trainer.config.target_returns

@@ -14,6 +14,7 @@ from dt_jax.evaluation import last_evaluation
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, check_same_data, last_checkpoint
 from dt_jax.trainer import Trainer
+from dt_jax.warm_start import WarmStart
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
@@ -33,8 +34,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last is None:
         spec = envs.of_config(config)
+        config, source = warm(config)
         dataset = load_data(config, spec)
-        trainer = new_trainer(config, workdir, dataset, spec)
+        trainer = new_trainer(config, workdir, dataset, spec, source)
     else:
         checkpoint, record = last
         config = as_before(config, record["config"])
@@ -53,6 +55,14 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     trainer.run()
     _summarise(workdir, trainer.config, dataset.identity())
+
+
+def warm(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
+    """Return what `init_from` names, and the configuration as that fills it in."""
+    config = ConfigDict(config.to_dict()).lock()  # the caller's stays as it is
+    if config.init_from is None:
+        return config, None
+    return config, warm_start.load(config.init_from, config)
 
 
 def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
@@ -75,18 +85,17 @@ def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
 
 
 def new_trainer(
-    config: ConfigDict, workdir: Path, dataset: Dataset, spec: DatasetSpec | None
+    config: ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    spec: DatasetSpec | None,
+    source: WarmStart | None,
 ) -> Trainer:
-    """Return a run at its start, its configuration filled in from elsewhere.
-
-    A configuration's None is the source's value after a warm start, else what the data
-    suggests; each is printed.
+    """Return a run at its start; what its configuration leaves open is filled and told.
 
     Raises:
-      UserError: data or source don't fit the configuration.
+      UserError: data, configuration and source don't fit each other.
     """
-    config = ConfigDict(config.to_dict()).lock()  # the caller's stays as it is
-    source = warm_start.load(config.init_from, config) if config.init_from else None
     config, choices = data_defaults.fill_in(config, dataset.trajectories, spec)
     for line in choices:
         print(line)

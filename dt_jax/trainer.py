@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -121,7 +122,8 @@ class Trainer:
 
     def begin_with(self, params: Params) -> None:
         """Take other parameters than freshly drawn ones, of the same shapes."""
-        self._state = self._state.replace(params=jax.device_put(params))
+        # Copies, for the first update gives the state's memory away.
+        self._state = self._state.replace(params=jax.tree.map(jnp.array, params))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the training state of a checkpoint.

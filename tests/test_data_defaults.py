@@ -38,7 +38,7 @@ def test_all_that_is_open_is_filled_and_told():
     assert config.holdout_fraction == pytest.approx(0.1)
     assert lines == [
         "episode_len 4: the longest trajectory",
-        "reward_scale 0.001: the largest return is 3.23e+03",
+        "reward_scale 0.001: returns go as far as ±3.23e+03",
         "target_returns 3230, 1480: the data's best and mean return",
         "holdout_fraction 0.1: no episodes are played",
     ]

@@ -7,6 +7,7 @@ launch.py locks what it gets, and refuses a key that is not here.
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,7 +128,9 @@ def get_config() -> ml_collections.ConfigDict:
 def for_dataset(env_name: str, **changes: Any) -> ml_collections.ConfigDict:
     """Return the default with a dataset's `changes`, its run named after it."""
     config = get_config()
-    config.update(env_name=env_name, name=f"dt-{env_name}", **changes)
+    # The name is a folder's; that of a Minari dataset is a path.
+    name = re.sub(r"[:/]", "-", f"dt-{env_name}")
+    config.update(env_name=env_name, name=name, **changes)
     return config
 
 

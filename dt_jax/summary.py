@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dt_jax.data import minari
 from dt_jax.evaluation import Evaluation, last_evaluation
 from dt_jax.files import replacing
 from dt_jax.holdout import METRIC as HOLDOUT
@@ -29,10 +30,12 @@ def data_label(
       dataset: its identity.
       scored_as: the env_name of the evaluation, if there was one.
     """
-    if config["data_path"] is None and scored_as in (None, config["env_name"]):
-        return config["env_name"]
-    trained_on = dataset["source"] if config["data_path"] else config["env_name"]
-    return f"{trained_on} (scored as {scored_as})" if scored_as else trained_on
+    trained_on, by_path = config["env_name"], config["data_path"] is not None
+    if by_path or trained_on.startswith(minari.PREFIX):
+        trained_on = dataset["source"]  # with a note where D4RL's scores are no measure
+    if scored_as is None or (not by_path and scored_as == config["env_name"]):
+        return trained_on
+    return f"{trained_on} (scored as {scored_as})"
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:

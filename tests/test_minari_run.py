@@ -32,7 +32,6 @@ def config_for(dataset_id, **changes):
         eval_episodes=2,
         **changes,
     )
-    config.name = "minari-run"
     configuration.validate(config)
     return config.lock()
 

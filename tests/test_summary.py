@@ -58,6 +58,9 @@ def test_foreign_data_is_named_beside_the_score():
     assert label("a/mine.hdf5", None, hopper) == f"mine.hdf5 (scored as {hopper})"
     assert label(None, demo, demo) == label(None, demo, None) == demo
     assert label(None, demo, hopper) == f"{demo} (scored as {hopper})"
+    minari = "minari:mujoco/hopper/medium-v0"
+    assert label(None, minari, minari) == "mine.hdf5"  # the source, with its note
+    assert label(None, minari, hopper) == f"mine.hdf5 (scored as {hopper})"
 
 
 def test_picture_with_and_without_an_evaluation(tmp_path):

@@ -45,16 +45,16 @@ def lookup(
       env_name: a dataset of D4RL's or a demo one; "minari:" and the id of a dataset of
         Minari's; else an environment of EnvPool's or Gymnasium's, which is built once
         to learn its sizes and bounds.
-      backend: "gym" asks the user's own gym alone.
+      backend: "gym" asks the user's own gym alone; not for a dataset of Minari's.
       reference_scores: ref_min and ref_max, where they are to be others.
 
     Raises:
       UserError: there is no such dataset or environment, or it can't be used.
     """
-    if backend == "gym":
-        spec = gym_env.describe(env_name)
-    elif env_name.startswith(MINARI):
+    if env_name.startswith(MINARI):
         spec = minari_env.describe(env_name)
+    elif backend == "gym":
+        spec = gym_env.describe(env_name)
     elif env_name in all_specs():
         spec = all_specs()[env_name]
     elif env_name in envpool.list_all_envs():

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -16,6 +18,24 @@ def cache_folder() -> Path:
     if folder := os.environ.get("DT_JAX_DATA"):
         return Path(folder).expanduser().absolute()
     return Path(platformdirs.user_cache_dir("dt_jax"))
+
+
+@contextmanager
+def writing_to_cache(size: float) -> Iterator[Path]:
+    """Yield the cache folder, to write `size` bytes in it.
+
+    Raises:
+      UserError: it can't be written to, or is full.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror}; {size / 1e9:.3g} GB are to be kept there: "
+            "make room, or name another folder by DT_JAX_DATA"
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

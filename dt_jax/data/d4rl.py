@@ -1,5 +1,6 @@
 """A file in D4RL's schema -> its transitions, in memory or mapped from the disk."""
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dt_jax.data import schema
-from dt_jax.data.cache import cache_folder
+from dt_jax.data.cache import cache_folder, sha256_of, writing_to_cache
 from dt_jax.data.hdf5 import hdf5_attributes, hdf5_columns
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import Column, RawData
@@ -22,7 +23,7 @@ def read_d4rl(
     *,
     episode_len: int | None = None,
     memory_limit_gb: float | None = None,
-    sha256: str = "",
+    sha256: str | None = None,
 ) -> RawData:
     """Read an HDF5 file or an .npz archive in D4RL's schema.
 
@@ -35,7 +36,7 @@ def read_d4rl(
         may be missing, see `schema.read_timeouts`.
       episode_len: where an episode is cut off, in a file that does not say.
       memory_limit_gb: None for half of the machine's memory.
-      sha256: of the file: unpacked data is kept under this name.
+      sha256: of the file: unpacked data is kept under this name. None computes it.
 
     Raises:
       UserError: there is no such file, or it is not one of this schema: keys are
@@ -56,6 +57,7 @@ def read_d4rl(
                 f"{limit / 1e9:.3g} GB: they stay on the disk",
                 file=sys.stderr,
             )
+            sha256 = sha256 or sha256_of(path)
             arrays = [_mapped(columns, key, sha256) for key in schema.NUMBERS]
         for key, array in zip(schema.NUMBERS, arrays, strict=True):
             schema.check_finite(array, f"{path}: {key}")
@@ -119,7 +121,8 @@ def _mapped(columns: Mapping[str, Column], key: str, sha256: str) -> np.ndarray:
 def _unpack(column: Column, path: Path) -> None:
     """Write a .npy of float32 row by row; a full disk is an error, not a crash."""
     header = {"descr": "<f4", "fortran_order": False, "shape": column.shape}
-    with replacing(path) as part, part.open("wb") as file:
+    size = 4 * math.prod(column.shape)
+    with writing_to_cache(size), replacing(path) as part, part.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in column.blocks():
             with np.errstate(over="ignore"):  # found when the numbers are checked

@@ -1,5 +1,7 @@
 """Training batches: windows of trajectories, drawn at random."""
 
+import mmap
+
 import numpy as np
 
 from dt_jax.data.trajectories import Trajectories
@@ -54,6 +56,12 @@ class Sampler:
         self._action_center = np.float32(action_center)
         self._action_scale = np.float32(action_scale)
         self._ends = np.cumsum(trajectories.lengths)  # counted in transitions
+        for array in (
+            trajectories.observations,
+            trajectories.actions,
+            trajectories.returns_to_go,
+        ):
+            _read_no_further(array)
 
     def indices(self, step: int) -> np.ndarray:
         """Return the transitions [B] int64 at which the windows of `step` start."""
@@ -75,7 +83,10 @@ class Sampler:
 
         def window(values: np.ndarray) -> np.ndarray:
             # Rows past the last transition are clipped: they are padding anyway.
-            taken = values.take(rows, axis=0, mode="clip")
+            if values.flags.aligned and values.flags.c_contiguous:
+                taken = values.take(rows, axis=0, mode="clip")
+            else:  # as mapped archives may be: `take` would first copy all of it
+                taken = values[np.minimum(rows, len(values) - 1)]
             return taken.astype(np.float32, copy=False)
 
         def padded(values: np.ndarray) -> np.ndarray:
@@ -109,3 +120,12 @@ class Sampler:
         first = np.repeat(self._ends - lengths, counts)
         place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
         return first + place * self.seq_len
+
+
+def _read_no_further(array: np.ndarray) -> None:
+    """Have the system read single pages of a mapped array, not megabytes around them.
+
+    What is around a window is seldom drawn soon. benchmarks/large_data.py measures it.
+    """
+    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_RANDOM"):  # not on Windows
+        array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]

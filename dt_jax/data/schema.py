@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -120,11 +121,11 @@ def read_timeouts(
             f"{path} lacks timeouts and episode_ends: add one of them, or say by "
             "--config.episode_len after how many steps an episode is cut off"
         )
-    starts = np.flatnonzero(terminals) + 1
-    begun = np.zeros(rows, np.int64)  # the row in which each row's episode began
-    begun[starts[starts < rows]] = starts[starts < rows]
-    age = np.arange(rows) - np.maximum.accumulate(begun)
-    return (age + 1) % episode_len == 0
+    timeouts = np.zeros(rows, bool)
+    ends = np.flatnonzero(terminals) + 1
+    for start, end in pairwise(np.concatenate([[0], ends, [rows]])):
+        timeouts[start + episode_len - 1 : end : episode_len] = True
+    return timeouts
 
 
 def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dt_jax.data.cache import cache_folder
+from dt_jax.data.cache import writing_to_cache
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
 
@@ -184,7 +184,9 @@ def _mean_and_std(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count, size = observations.shape
     mean, squares = np.zeros(size), np.zeros(size)
     for start in range(0, count, BLOCK_ROWS):
-        block = observations[start : start + BLOCK_ROWS].astype(np.float64)
+        block = observations[start : start + BLOCK_ROWS]
+        # Through float32, so that a wider mapped file has the same statistics.
+        block = block.astype(np.float32, copy=False).astype(np.float64)
         block_mean = block.mean(0)
         step, seen = block_mean - mean, start + len(block)
         squares += np.square(block - block_mean).sum(0)
@@ -216,10 +218,11 @@ def _all_returns_to_go(
             k = last
 
     if isinstance(rewards, np.memmap):
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
         # Nameless, so gone when the process is; written, so that a full disk is told.
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with (
+            writing_to_cache(4 * ends[-1]) as folder,
+            tempfile.TemporaryFile(dir=folder) as file,
+        ):
             for part in parts():
                 file.write(part.data)
             file.flush()

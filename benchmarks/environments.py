@@ -39,9 +39,9 @@ from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import AntMaze, center
 from dt_jax.envs.base import HostEnv, usable_cores
 from dt_jax.envs.maze2d import Maze2D
-from dt_jax.scores import normalized_score
 from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.registry import DatasetSpec, lookup
+from dt_jax.scores import normalized_score
 
 # A dataset of each; the references of the random policy and of the good one.
 ENVIRONMENTS = {

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -11,6 +13,8 @@ import pytest
 from configs import default
 from dt_jax.evaluation import Evaluation
 from dt_jax.flags import parse
+from dt_jax.holdout import METRIC
+from dt_jax.metrics import read_metrics
 from dt_jax.registry import lookup
 from dt_jax.train import train_and_evaluate
 
@@ -92,6 +96,23 @@ def test_launch_takes_every_command(monkeypatch):
     assert len(launches) > 3
     for words in launches:
         parse(words, ROOT / "configs/quickstart.py")
+
+
+def test_the_example_of_own_data_is_made_and_trained_on(folder):
+    """As it stands on the page, in a folder of one's own."""
+    page = ROOT / "docs/data.md"
+    run = folder / "own"
+    run.mkdir()
+    made = fenced(page, "python")[0][1]
+    subprocess.run([sys.executable, "-c", made], cwd=run, check=True)
+    (launch,) = [w for w in commands() if "--config.data_path=point.npz" in w]
+    command = [word.replace("configs/", f"{ROOT}/configs/") for word in launch[1:]]
+    subprocess.run([sys.executable, ROOT / "launch.py", *command], cwd=run, check=True)
+    rows = read_metrics(run / "runs/point/metrics.jsonl")
+    errors = [row[METRIC] for row in rows if METRIC in row]
+    assert len(errors) == 5
+    assert errors[0] > 0.05
+    assert errors[-1] < 0.015  # 0.01 is the noise in the actions
 
 
 def test_the_other_commands_have_their_options():

@@ -1,4 +1,4 @@
-"""Runs on a user's own data, with what it suggests, and runs that begin with another."""
+"""Runs on a user's own data and what it suggests, and runs that begin with others."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
 """Training: from a configuration to a run's folder."""
 
-import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
     if spec is not None:
         low, high = spec.action_low, spec.action_high
     if warning := description.out_of_range_line(trajectories, low, high):
-        print(f"warning: {dataset.source}: {warning}", file=sys.stderr)
+        warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
     return dataset
 
 

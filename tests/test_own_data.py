@@ -177,3 +177,12 @@ def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz)
     config = own(tmp_path / "long.npz", init_from=str(source), holdout_fraction=0.0)
     with pytest.raises(UserError, match=r"has 292 steps, more than"):
         train_and_evaluate(config, tmp_path / "run")
+
+
+def test_actions_that_the_network_cannot_give_are_told(npz, tmp_path):
+    with np.load(npz) as arrays:
+        wide = dict(arrays) | {"actions": arrays["actions"] * 1.5}
+    np.savez(tmp_path / "wide.npz", **wide)
+    config = own(tmp_path / "wide.npz", update_steps=1)
+    with pytest.warns(UserWarning, match=r"actions lie outside the bounds -1 to 1"):
+        train_and_evaluate(config, tmp_path / "run")

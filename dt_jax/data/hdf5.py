@@ -65,7 +65,8 @@ def hdf5_attributes(path: Path) -> dict[str, Any]:
 
 def _opened(path: Path) -> h5py.File:
     with _damage_told(path):
-        return h5py.File(path, "r")
+        # Whole chunks are read, each once: to keep some would only take memory.
+        return h5py.File(path, "r", rdcc_nbytes=0)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """D4RL's schema: flat arrays, one row a transition, in whatever file they lie."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -121,6 +122,11 @@ def read_timeouts(
             f"{path} lacks timeouts and episode_ends: add one of them, or say by "
             "--config.episode_len after how many steps an episode is cut off"
         )
+    warnings.warn(
+        f"{path} lacks timeouts and episode_ends: every episode is taken to end after "
+        f"{episode_len} steps (episode_len), if no terminal comes before",
+        stacklevel=1,
+    )
     timeouts = np.zeros(rows, bool)
     ends = np.flatnonzero(terminals) + 1
     for start, end in pairwise(np.concatenate([[0], ends, [rows]])):

@@ -99,7 +99,8 @@ def test_episodes_are_cut_off_where_the_file_does_not_say(raw, write_hdf5, episo
         if terminal or timeouts[-1]:
             age = 0
     path = write_hdf5(raw, timeouts=None)
-    read = read_d4rl(path, episode_len=episode_len)
+    with pytest.warns(UserWarning, match=f"to end after {episode_len} steps"):
+        read = read_d4rl(path, episode_len=episode_len)
     assert_same(read, raw._replace(timeouts=np.array(timeouts)))
 
 

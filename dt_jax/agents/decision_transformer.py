@@ -104,23 +104,13 @@ class DecisionTransformerAgent:
         )["params"]
 
     def loss(self, params: Params, batch: Batch, dropout_key: jax.Array) -> Array:
-        """Return the squared action error, averaged as CORL does.
-
-        The padding is masked out of the sum but counted in the mean:
-        Σ(mask·err²) / (B·T·A).
-        """
+        """Return Σ(mask·err²) / (B·T·A): as in CORL, padding counts in the mean."""
         return jnp.mean(self.squared_error(params, batch, dropout_key))
 
     def squared_error(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> Array:
-        """Return that of each predicted action, [B, T, A]; 0 in the padding.
-
-        Args:
-          params: the network's parameters.
-          batch: the windows, in the network's units.
-          dropout_key: without one there is no dropout.
-        """
+        """Return that of each predicted action, [B, T, A]; 0 in the padding."""
         predicted = self._predict(
             params,
             batch.states,

@@ -1,6 +1,7 @@
 """Errors that a user can cause, told in one line and without a traceback."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -38,6 +39,10 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         fail(str(error), status=2)
+    except BrokenPipeError:  # whoever reads has had enough, as `| head` has
+        # What is still to be written has nowhere to go: exiting must not try.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written, ...
         place = f": {error.filename}" if error.filename else ""
         fail(f"{error.strerror or error}{place}", status=2)

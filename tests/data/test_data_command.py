@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -198,6 +199,18 @@ def test_verify_reads_everything(fails, raw, write_hdf5):
     rewards[60] = np.nan
     told = fails("verify", str(write_hdf5(raw, rewards=rewards)))
     assert "rewards has a NaN or an infinity, first in row 60" in told
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "dt_jax.data", "list"]
+    result = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert result.stderr == b""
+    assert result.returncode == 1
 
 
 def test_nothing_slow_is_imported_for_a_file(hopper_file):

@@ -1,0 +1,355 @@
+"""Data that stays on the disk: within a limit on memory, and the same batches."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from dt_jax import datasets
+from dt_jax.data.d4rl import read_d4rl
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.errors import UserError
+
+ROWS, EPISODE, SEQ = 1_500_000, 1000, 20
+ALLOWED = 32_000_000  # bytes; the transitions take 144,000,000 and more
+
+
+def to_hdf5(path: Path, arrays: dict, **options):
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array, **options)
+
+
+def to_gzip(path: Path, arrays: dict):
+    to_hdf5(path, arrays, compression="gzip", compression_opts=1, chunks=True)
+
+
+def to_npz(path: Path, arrays: dict):
+    np.savez(path, **arrays)
+
+
+def to_compressed_npz(path: Path, arrays: dict):
+    # As np.savez_compressed does, which has no choice of the level.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array)
+
+
+def wide(arrays: dict) -> dict:
+    return {
+        key: array.astype(np.float64) if array.dtype == np.float32 else array
+        for key, array in arrays.items()
+    }
+
+
+# Data -> the format's file of it.
+FORMATS = {
+    "contiguous.hdf5": to_hdf5,
+    "float64.hdf5": lambda path, arrays: to_hdf5(path, wide(arrays)),
+    "gzip.hdf5": to_gzip,
+    "stored.npz": to_npz,
+    "compressed.npz": to_compressed_npz,
+}
+UNPACKED = {"gzip.hdf5", "compressed.npz"}
+
+
+def transitions(rows: np.ndarray) -> dict:
+    """Return what is in `rows` of the large file, of any shape; all is exact."""
+    step = rows % EPISODE
+    columns = [rows, *(rows // 64 + j for j in range(16))]
+    return {
+        "observations": np.stack(columns, -1).astype(np.float32),
+        "actions": (((rows[..., None] + np.arange(6)) % 256) / 128 - 1).astype("f4"),
+        "rewards": (rows % 4).astype(np.float32),
+        "terminals": np.zeros(rows.shape, bool),
+        "timeouts": step == EPISODE - 1,
+    }
+
+
+def returns_to_go(rows: np.ndarray) -> np.ndarray:
+    """Return the sum of rewards, 0 1 2 3 0 1 2 3 ..., to the end of the episode."""
+    past = rows % EPISODE
+    earned = past // 4 * 6 + np.array([0, 0, 1, 3])[past % 4]
+    return np.float32(EPISODE // 4 * 6 - earned)
+
+
+CHILD = """
+import json, resource, sys
+import numpy as np
+from dt_jax import datasets
+from dt_jax.data.sampler import Sampler
+
+def status(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(l.split()[1]) for l in lines if l.startswith(field))
+
+path, out, allowed, memory_limit_gb = sys.argv[1:]
+# Every byte that a process may write to counts; files mapped to be read don't.
+limit = status("VmData") + int(allowed)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+before = status("RssAnon")
+store = datasets.load(
+    None, path, episode_len=1000, memory_limit_gb=float(memory_limit_gb)
+).trajectories
+sampler = Sampler(
+    store, batch_size=64, seq_len=20, reward_scale=1.0, seed=0,
+    state_mean=np.float32(0), state_std=np.float32(1),
+)
+last = np.array([store.num_transitions - 1])
+arrays = {"mean": store.state_mean, "std": store.state_std, "last": last}
+for step in range(20):
+    for name, array in sampler.batch(step)._asdict().items():
+        arrays[f"{name}{step}"] = array
+    arrays[f"indices{step}"] = sampler.indices(step)
+for name, array in sampler.gather(last)._asdict().items():
+    arrays[f"{name}_of_last"] = array
+np.savez(out, **arrays)
+print(json.dumps({"taken": status("RssAnon") - before}))
+"""
+
+
+def load_within_limit(path: Path, cache: Path, memory_limit_gb: float = 0.01):
+    """Load and draw in a process of its own; return its result and the arrays."""
+    out = path.parent / "drawn.npz"
+    command = [sys.executable, "-c", CHILD, path, out, ALLOWED, memory_limit_gb]
+    environment = os.environ | {"DT_JAX_DATA": str(cache)}
+    done = subprocess.run(
+        list(map(str, command)),
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return done, dict(np.load(out)) if done.returncode == 0 else {}
+
+
+@pytest.fixture(scope="module")
+def large():
+    return transitions(np.arange(ROWS))
+
+
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux holds a process to RLIMIT_DATA"
+)
+
+
+@needs_linux
+@pytest.mark.parametrize("name", FORMATS)
+def test_data_of_several_times_the_memory(large, tmp_path, name):
+    path, cache = tmp_path / name, tmp_path / "cache"
+    if name == "stored.npz":  # then episode_len alone says where episodes end
+        large = {key: array for key, array in large.items() if key != "timeouts"}
+    FORMATS[name](path, large)
+    done, drawn = load_within_limit(path, cache)
+    assert done.returncode == 0, done.stderr
+    assert "they stay on the disk" in done.stderr
+    assert json.loads(done.stdout)["taken"] < ALLOWED
+    for step in range(20):
+        rows = drawn[f"indices{step}"][:, None] + np.arange(SEQ)  # [B, T]
+        mask = rows // EPISODE == rows[:, :1] // EPISODE
+        expected = transitions(rows)
+        for drawn_as, values in [
+            ("states", expected["observations"]),
+            ("actions", expected["actions"]),
+            ("returns_to_go", returns_to_go(rows)),
+        ]:
+            values[~mask] = 0
+            np.testing.assert_array_equal(drawn[f"{drawn_as}{step}"], values)
+        np.testing.assert_array_equal(drawn[f"mask{step}"], mask)
+    assert drawn["mask_of_last"].sum() == 1
+    assert drawn["states_of_last"][0, 0, 0] == ROWS - 1
+    np.testing.assert_allclose(drawn["mean"][0], (ROWS - 1) / 2)
+    np.testing.assert_allclose(drawn["std"][0], ROWS / np.sqrt(12))
+
+    unpacked = list(cache.glob("unpacked/*"))
+    assert len(unpacked) == (3 if name in UNPACKED else 0)
+    assert [file for file in cache.iterdir() if file.is_file()] == []
+
+
+@needs_linux
+def test_the_limit_is_one(large, tmp_path):
+    """What the test above would do if the data were read into memory."""
+    path = tmp_path / "contiguous.hdf5"
+    to_hdf5(path, large)
+    done, _ = load_within_limit(path, tmp_path / "cache", memory_limit_gb=1)
+    assert "MemoryError" in done.stderr
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder."""
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def arrays(raw):
+    """Whose observations are not the same as float64 and as float32."""
+    noise = np.random.default_rng(0).normal(size=raw.observations.shape)
+    return raw._asdict() | {"observations": 1e4 + 1e-3 * noise}
+
+
+def as_read(arrays: dict) -> dict:
+    return arrays | {"observations": arrays["observations"].astype(np.float32)}
+
+
+def by_column(arrays: dict) -> dict:
+    return {key: np.asfortranarray(array) for key, array in arrays.items()}
+
+
+def swapped(arrays: dict) -> dict:
+    return {k: v.astype(v.dtype.newbyteorder(">")) for k, v in arrays.items()}
+
+
+def at_odd_addresses(path: Path, arrays: dict):
+    """Write an archive whose numbers are not aligned; the first name decides."""
+    for filler in ("x", "xx"):
+        np.savez(path, **{filler: np.zeros(0)}, **as_read(arrays))
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("observations.npy").header_offset % 2:
+                return
+
+
+def with_user_block(path: Path, arrays: dict):
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for key, array in arrays.items():
+            file[key] = array
+
+
+OTHER_LAYOUTS = {
+    "as float64.hdf5": to_hdf5,
+    "float64.npz": to_npz,
+    "by column.npz": lambda path, arrays: to_npz(path, by_column(arrays)),
+    "by column, compressed.npz": (
+        lambda path, arrays: to_compressed_npz(path, by_column(arrays))
+    ),
+    "odd addresses.npz": at_odd_addresses,
+    "big-endian.hdf5": lambda path, arrays: to_hdf5(path, swapped(arrays)),
+    "user block.hdf5": with_user_block,
+}
+
+
+def load(path: Path, memory_limit_gb: float) -> Trajectories:
+    return datasets.load(None, str(path), memory_limit_gb=memory_limit_gb).trajectories
+
+
+def draw(store: Trajectories, **options) -> list[bytes]:
+    sampler = Sampler(
+        store,
+        batch_size=64,
+        seq_len=6,
+        reward_scale=0.1,
+        seed=3,
+        state_mean=store.state_mean,
+        state_std=store.state_std,
+        action_scale=np.array([2, 0.5], np.float32),
+    )
+    return [array.tobytes() for step in range(5) for array in sampler.batch(step)]
+
+
+@pytest.mark.parametrize("name", FORMATS | OTHER_LAYOUTS)
+def test_mapped_data_gives_the_same_as_data_in_memory(arrays, tmp_path, cache, name):
+    """Bit for bit."""
+    path = tmp_path / name
+    if name in FORMATS:
+        FORMATS[name](path, as_read(arrays))
+    else:
+        OTHER_LAYOUTS[name](path, arrays)
+    in_memory, mapped = load(path, 1), load(path, 0)
+    for field in fields(Trajectories):
+        ours, theirs = (getattr(store, field.name) for store in (mapped, in_memory))
+        if isinstance(ours, np.ndarray):
+            kept_width = field.name in ("observations", "actions", "rewards")
+            assert isinstance(ours, np.memmap) == (
+                kept_width or field.name == "returns_to_go"
+            )
+            assert not isinstance(theirs, np.memmap)
+            assert not ours.flags.writeable
+            if kept_width:
+                ours = ours.astype(np.float32)
+            np.testing.assert_array_equal(np.asarray(ours), theirs, strict=True)
+        else:
+            assert ours == theirs
+    assert draw(mapped) == draw(in_memory)
+    for ours, theirs in zip(mapped.hold_out(0.3), in_memory.hold_out(0.3), strict=True):
+        assert draw(ours) == draw(theirs)
+
+
+def test_odd_addresses_are_odd(arrays, tmp_path, cache):
+    path = tmp_path / "data.npz"
+    at_odd_addresses(path, arrays)
+    assert not read_d4rl(path, memory_limit_gb=0).observations.flags.aligned
+
+
+@pytest.mark.parametrize("name", sorted(UNPACKED))
+def test_a_file_is_unpacked_once_and_another_beside_it(
+    raw, tmp_path, cache, capsys, name
+):
+    path = tmp_path / name
+    FORMATS[name](path, raw._asdict())
+    first = draw(load(path, 0))
+    assert capsys.readouterr().err.count("unpacking") == 3
+    files = {file: file.stat().st_mtime_ns for file in cache.glob("unpacked/*")}
+    assert len(files) == 3
+    assert draw(load(path, 0)) == first
+    read_d4rl(path, memory_limit_gb=0)  # the same when nobody tells its SHA-256
+    assert "unpacking" not in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+
+    FORMATS[name](path, raw._asdict() | {"rewards": raw.rewards + 1})
+    read = read_d4rl(path, memory_limit_gb=0)
+    np.testing.assert_array_equal(read.rewards, raw.rewards + 1)
+    assert len(list(cache.glob("unpacked/*"))) == 6
+
+
+@needs_linux
+def test_nothing_is_read_ahead_of_windows(raw, tmp_path, cache):
+    """The kernel notes "rr", read at random, among the flags of a mapping."""
+    path = tmp_path / "a.hdf5"
+    to_hdf5(path, raw._asdict())
+    store = load(path, 0)
+
+    def flags() -> list[bool]:
+        maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+        ours = [i for i, text in enumerate(maps) if str(tmp_path) in text]
+        return ["rr" in maps[i + 1].splitlines()[0].split() for i in ours]
+
+    assert flags() == [False] * 4  # rewards too, which are not drawn
+    draw(store)
+    assert sum(flags()) == 3
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """As if the disk were full beyond; Python ignores the signal that comes with it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["contiguous.hdf5", "gzip.hdf5", "compressed.npz"])
+def test_a_full_disk_is_told_with_its_folder(tmp_path, cache, name):
+    """Where columns are unpacked to, and where returns-to-go are put."""
+    path = tmp_path / name
+    FORMATS[name](path, transitions(np.arange(10_000)))
+    with files_of_at_most(20_000), pytest.raises(UserError) as caught:
+        load(path, 0)
+    message = str(caught.value)
+    assert message.startswith(f"{cache}: File too large; ")
+    assert message.endswith("make room, or name another folder by DT_JAX_DATA")
+    assert "\n" not in message
+    assert [file for file in cache.rglob("*") if file.is_file()] == []

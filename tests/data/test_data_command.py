@@ -127,7 +127,8 @@ def test_info_reads_as_it_is_told(run, raw, write_hdf5):
     by_timeouts = run("info", str(write_hdf5(raw)), "--split=timeouts")
     assert f"\ntrajectories  {raw.timeouts.sum()}; " in by_timeouts
     bare = str(write_hdf5(raw, timeouts=None, terminals=0 * raw.rewards))
-    text = run("info", bare, "--episode_len=10")
+    with pytest.warns(UserWarning, match="to end after 10 steps"):
+        text = run("info", bare, "--episode_len=10")
     assert re.search(r"\nlength +10 +10 +10 +10 +10 +10 +0\n", text)
     assert "\ndropped tail  1 row\n" in text
 

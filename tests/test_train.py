@@ -238,3 +238,13 @@ def test_training_without_an_environment(small_config, tmp_path, capsys):
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert (tmp_path / "a [/x]" / "summary.png").exists()
     assert f"run folder {tmp_path / 'a [/x]'}" in capsys.readouterr().out
+
+
+def test_data_that_stays_on_the_disk_trains_the_same(
+    finished, small_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
+    config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
+    train_and_evaluate(config, tmp_path / "run")
+    assert "they stay on the disk" in capsys.readouterr().err
+    assert arrays(tmp_path / "run") == arrays(finished)

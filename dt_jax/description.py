@@ -1,16 +1,15 @@
 """What there is to say about a dataset before anything is trained on it, in text.
 
-All of it is counted in blocks of rows and in float64: the arrays may be mapped files,
-larger than memory and of any width.
+Arrays are read in blocks of rows: they may be mapped files, larger than memory.
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dt_jax.data.schema import BLOCK_ROWS
+from dt_jax.data.statistics import Columns, blocks, column_statistics
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.data_defaults import from_data, told
 from dt_jax.datasets import Dataset
@@ -29,20 +28,6 @@ _ROUNDING = 1e-3
 Bound = float | Sequence[float] | np.ndarray
 
 
-class Columns(NamedTuple):
-    """The statistics of each column of an array, all [D] float64."""
-
-    min: np.ndarray
-    max: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-
-    @property
-    def constant(self) -> np.ndarray:
-        """Which columns vary by no more than the rounding of float32, [D] bool."""
-        return self.std <= 1e-6 * np.maximum(1, np.abs(self.mean))
-
-
 class OutOfRange(NamedTuple):
     """The actions that no network within the bounds can give.
 
@@ -57,28 +42,11 @@ class OutOfRange(NamedTuple):
     excess: float
 
 
-def column_statistics(array: np.ndarray) -> Columns:
-    """Return the statistics of the columns of an array [M, D], read once."""
-    count, mean, squares = 0, np.zeros(array.shape[1]), np.zeros(array.shape[1])
-    low, high = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
-    for block in _blocks(array):
-        low = np.minimum(low, block.min(0))
-        high = np.maximum(high, block.max(0))
-        # Chan, Golub and LeVeque's update: the spread within the block, and between.
-        total = count + len(block)
-        own_mean = block.mean(0)
-        squares += np.square(block - own_mean).sum(0)
-        squares += np.square(own_mean - mean) * (count * len(block) / total)
-        mean += (own_mean - mean) * (len(block) / total)
-        count = total
-    return Columns(low, high, mean, np.sqrt(squares / count))
-
-
 def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
     """Count the actions [M, A] outside their bounds, [A] or one number for all."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     rows, value, farthest = 0, 0.0, 0.0
-    for block in _blocks(actions):
+    for block in blocks(actions):
         excess = np.maximum(low - block, block - high)
         excess[excess <= _ROUNDING * (high - low)] = 0
         rows += int(excess.any(1).sum())
@@ -235,11 +203,6 @@ def _summarised(observed: Columns) -> str:
     for name, values in zip(observed._fields, observed, strict=True):
         rows.append((name, *map(_number, np.quantile(values, (0, 0.5, 1)))))
     return aligned(rows, "<>>>")
-
-
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(array), BLOCK_ROWS):
-        yield array[start : start + BLOCK_ROWS].astype(np.float64)
 
 
 def _span(columns: Columns) -> str:

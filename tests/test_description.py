@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dt_jax import description
+from dt_jax.data import statistics
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
@@ -45,46 +46,12 @@ def table(text: str, name: str) -> list[str]:
     return re.search(rf"^ *{name}  +(.*)$", text, re.MULTILINE)[1].split()
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
-def test_column_statistics_are_numpys(dtype, monkeypatch):
-    monkeypatch.setattr(description, "BLOCK_ROWS", 16)  # the last block has 13 rows
-    array = np.random.default_rng(1).normal(20, 9, (61, 5)).astype(dtype)
-    wide = array.astype(np.float64)
-    found = description.column_statistics(array)
-    for name, values in zip(found._fields, found, strict=True):
-        np.testing.assert_allclose(values, getattr(wide, name)(0), rtol=1e-12)
-
-
-def test_statistics_lose_no_digits_far_from_zero():
-    array = 1e8 + np.random.default_rng(1).normal(size=(20_000, 1))
-    found = description.column_statistics(array)
-    np.testing.assert_allclose(found.std, array.std(0), rtol=1e-7)
-
-
-def test_mapped_data_is_read_in_place(tmp_path):
-    path = tmp_path / "rows.npy"
-    array = np.random.default_rng(1).normal(size=(10_000, 3))
-    np.save(path, array)
-    found = description.column_statistics(np.load(path, mmap_mode="r"))
-    np.testing.assert_allclose(found.mean, array.mean(0))
-
-
-def test_constant_is_what_varies_by_rounding_alone():
-    columns = np.zeros((1000, 5))
-    columns[:, 1] = 1234.5
-    columns[:, 2] = 1e4 + 1e-3 * np.random.default_rng(1).normal(size=1000)  # float32's
-    columns[:, 3] = np.random.default_rng(1).normal(size=1000)
-    columns[0, 4] = 1
-    constant = description.column_statistics(columns).constant
-    assert constant.tolist() == [True, True, True, False, False]
-
-
 @pytest.mark.parametrize(
     ("low", "high"),
     [(-0.5, 0.5), ((-1.0, -0.25, 0.0), (1.0, 0.5, 0.75))],
 )
 def test_out_of_range_is_what_a_loop_counts(low, high, monkeypatch):
-    monkeypatch.setattr(description, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(statistics, "BLOCK_ROWS", 16)
     actions = made().actions
     rows, farthest, value = 0, 0.0, 0.0
     for action in actions.astype(float):

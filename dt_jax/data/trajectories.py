@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dt_jax.data.cache import writing_to_cache
-from dt_jax.data.schema import BLOCK_ROWS, RawData
+from dt_jax.data.schema import RawData
+from dt_jax.data.statistics import column_statistics
 from dt_jax.errors import UserError
 
 _ROWS_AT_ONCE = 1 << 20  # of which returns-to-go are computed together
@@ -76,7 +77,8 @@ class Trajectories:
         starts = np.concatenate([[0], ends[:-1]])
         lengths = ends - starts
         kept = ends[-1]
-        state_mean, state_std = _mean_and_std(raw.observations)
+        # Sums are float64, unlike CORL's, which lose digits over a million rows.
+        states = column_statistics(raw.observations)
         returns_to_go = _all_returns_to_go(raw.rewards, ends, lengths)
         if not np.isfinite(returns_to_go[starts]).all():
             raise UserError(
@@ -90,8 +92,8 @@ class Trajectories:
             returns_to_go=_read_only(returns_to_go),
             starts=_read_only(starts),
             lengths=_read_only(lengths),
-            state_mean=_read_only(state_mean),
-            state_std=_read_only(state_std),
+            state_mean=_read_only(states.mean.astype(np.float32)),
+            state_std=_read_only((states.std + 1e-6).astype(np.float32)),
             dropped_tail=int(len(raw.rewards) - kept),
             source=source,
         )
@@ -174,28 +176,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _mean_and_std(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation + 1e-6 of each column, [S] float32.
-
-    Sums are float64, unlike CORL's, which lose digits over a million rows. Blocks of
-    rows are read once, and their means and squares merged by equation 1.3 of Chan,
-    Golub and LeVeque, Algorithms for computing the sample variance, 1983.
-    """
-    count, size = observations.shape
-    mean, squares = np.zeros(size), np.zeros(size)
-    for start in range(0, count, BLOCK_ROWS):
-        block = observations[start : start + BLOCK_ROWS]
-        # Through float32, so that a wider mapped file has the same statistics.
-        block = block.astype(np.float32, copy=False).astype(np.float64)
-        block_mean = block.mean(0)
-        step, seen = block_mean - mean, start + len(block)
-        squares += np.square(block - block_mean).sum(0)
-        squares += np.square(step) * (start * len(block) / seen)
-        mean += step * (len(block) / seen)
-    std = np.sqrt(squares / count) + 1e-6
-    return mean.astype(np.float32), std.astype(np.float32)
-
-
 def _all_returns_to_go(
     rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
@@ -251,8 +231,8 @@ def _returns_to_go(
     """
     last_rows = ends[np.argsort(-lengths)] - 1
     longer_than = len(lengths) - np.cumsum(np.bincount(lengths))  # [max length + 1]
-    for distance in range(1, len(longer_than) - 1):
-        rows = last_rows[: longer_than[distance]] - distance
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at by from_raw
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at by from_raw
+        for distance in range(1, len(longer_than) - 1):
+            rows = last_rows[: longer_than[distance]] - distance
             rewards[rows] += rewards[rows + 1]
     return rewards

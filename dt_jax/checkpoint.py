@@ -192,19 +192,22 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
       UserError: `folder` holds no such checkpoint.
     """
     found = find(folder)
+    steps = ", ".join(str(checkpoint.step) for checkpoint in found)
     if not found:
-        raise UserError(f"no checkpoint in {folder}: is it the folder of a run?")
+        raise UserError(_none_whole(folder))
     if which == "last":
         return found[-1]
     if which == "best":
         scored = [c for c in found if c.score is not None]
         if not scored:
-            raise UserError(f"no checkpoint in {folder} was made at an evaluation")
+            raise UserError(
+                f"no checkpoint in {folder} was made at an evaluation: choose last, or "
+                f"a step: {steps}"
+            )
         return max(scored, key=lambda c: (c.score, c.step))
     for checkpoint in found:
         if str(checkpoint.step) == str(which):
             return checkpoint
-    steps = ", ".join(str(checkpoint.step) for checkpoint in found)
     raise UserError(
         f"no checkpoint {which!r} in {folder}; there are: last, best, {steps}"
     )
@@ -213,6 +216,16 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
 def manifests(folder: Path) -> list[Path]:
     """Return the files that vouch for a checkpoint, whether it is whole or not."""
     return [path for path in folder.glob("*.json") if path.stem.isdecimal()]
+
+
+def _none_whole(folder: Path) -> str:
+    """Return the one line about a folder without a whole checkpoint."""
+    if not folder.is_dir():
+        return f"no checkpoint in {folder}: is it the folder of a run?"
+    none = f"{folder.parent} is a run, but none of its checkpoints is whole"
+    if manifests(folder):
+        return f"{none} any more: restore one in {folder}, or name another run"
+    return f"{none} yet: let it train on to its first one, or name another run"
 
 
 def _failed(folder: Path, step: int, error: Exception) -> str:

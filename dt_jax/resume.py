@@ -57,6 +57,12 @@ def last_checkpoint(
         return None
     record = checkpoints[-1].record()
     before = from_dict(record["config"])
+    if (config.init_from is None) != (before.init_from is None):
+        raise UserError(
+            f"{workdir} holds another run (init_from {before.init_from} -> "
+            f"{config.init_from}): init_from only begins a run; set it back, or choose "
+            "another --workdir"
+        )
     config = as_before(config, before)
     changed = [
         f"{key} {before[key]} -> {config[key]}"
@@ -72,8 +78,12 @@ def last_checkpoint(
 
 
 def as_before(config: ConfigDict, before: Mapping[str, Any]) -> ConfigDict:
-    """Return the configuration with what it leaves open as the run has it."""
+    """Return the configuration with what it leaves open as the run has it.
+
+    And with its init_from, which is not read again: the source may have moved.
+    """
     filled = ConfigDict(config.to_dict())
+    filled.init_from = before["init_from"]
     for key in KEYS:
         if config[key] is None:
             filled[key] = before[key]

@@ -9,8 +9,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from dt_jax import checkpoint
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.checkpoint import Checkpoint, choose
 from dt_jax.corl import read_checkpoint
 from dt_jax.errors import UserError
 from dt_jax.types import Params
@@ -33,12 +33,14 @@ class WarmStart(NamedTuple):
 
     Attributes:
       source: `init_from`, as given.
+      env_name: of the source; None where actions were in the data's own units.
       params: of the network that the new run's configuration describes, NumPy, float32.
       scaling: state_mean and state_std [S], action_center and action_scale [A], with
         which these parameters were trained, float32.
     """
 
     source: str
+    env_name: str | None
     params: Params
     scaling: dict[str, np.ndarray]
 
@@ -77,7 +79,7 @@ class WarmStart(NamedTuple):
                 f"{self.source} was trained with other bounds on actions: of action "
                 f"{i}, the network's 0 and 1 were {center:g} and {center + scale:g}, "
                 f"here {center_here:g} and {center_here + scale_here:g}; leave "
-                "init_from out, or name its environment by --config.env_name"
+                f"init_from out, or set --config.env_name={self.env_name}"
             )
         return self.scaling
 
@@ -85,33 +87,44 @@ class WarmStart(NamedTuple):
 def load(init_from: str, config: ConfigDict) -> WarmStart:
     """Read what a new run is to begin with, and hold it against its configuration.
 
-    Where `config` has None for episode_len or reward_scale, the source's is set. What
-    is taken over is printed.
+    Where `config` has None for episode_len, max_action or reward_scale, the source's is
+    set. What is taken over is printed.
 
     Args:
-      init_from: the folder of a run, which stands for its last checkpoint; the folder
-        of one checkpoint (runs/hopper/checkpoints/2000); or a file that CORL saved.
+      init_from: the folder of a run, or of its checkpoints, which stands for the last
+        one; one of them (runs/hopper/checkpoints/2000, .../best); or a file that CORL
+        saved.
       config: of the new run.
 
     Raises:
       UserError: there is no such source, or it is of another network than `config`.
     """
     path = Path(init_from).expanduser()
-    if path.is_dir():
-        return _from_run(init_from, path, config)
     if path.is_file():
         return _from_corl(init_from, path, config)
+    if chosen := _chosen(path):
+        return _from_run(init_from, chosen, config)
     raise UserError(
-        f"config.init_from={init_from}: expected the folder of a run, or a file that "
-        "CORL saved, and there is neither"
+        f"config.init_from={init_from}: expected the folder of a run, one of its "
+        "checkpoints as in runs/hopper/checkpoints/best, or a file that CORL saved, "
+        "and there is none of these"
     )
 
 
-def _from_run(source: str, path: Path, config: ConfigDict) -> WarmStart:
-    if path.parent.name == "checkpoints":
-        chosen = checkpoint.choose(path.parent, path.name)
-    else:
-        chosen = checkpoint.choose(path / "checkpoints", "last")
+def _chosen(path: Path) -> Checkpoint | None:
+    """Return the checkpoint that `path` stands for; None if it is of no run."""
+    # First, for the run's own folder may be checkpoints/hopper.
+    if (path / "checkpoints").is_dir():
+        return choose(path / "checkpoints", "last")
+    if path.name == "checkpoints" and path.is_dir():
+        return choose(path, "last")
+    of_a_run = path.parent.name == "checkpoints" and path.parent.is_dir()
+    if of_a_run and (path.name in ("last", "best") or path.name.isdecimal()):
+        return choose(path.parent, path.name)
+    return choose(path / "checkpoints", "last") if path.is_dir() else None
+
+
+def _from_run(source: str, chosen: Checkpoint, config: ConfigDict) -> WarmStart:
     record = chosen.record()
     # Not by config.from_dict: the run may be older than some of today's keys.
     _agree(source, record["config"], config)
@@ -121,7 +134,8 @@ def _from_run(source: str, path: Path, config: ConfigDict) -> WarmStart:
         f"warm start: parameters and normalisation are those of {source} after "
         f"{chosen.step} updates"
     )
-    return WarmStart(source, jax.device_get(params), scaling)
+    env_name = record["config"].get("env_name")
+    return WarmStart(source, env_name, jax.device_get(params), scaling)
 
 
 def _from_corl(source: str, path: Path, config: ConfigDict) -> WarmStart:
@@ -136,6 +150,8 @@ def _from_corl(source: str, path: Path, config: ConfigDict) -> WarmStart:
         "seq_len": seq_len,
         "episode_len": rows - seq_len,
     }
+    if config.max_action is None:
+        config.max_action = 1.0  # as in all of D4RL, CORL's data
     _agree(source, known, config)
     action_size = params["action_head"]["bias"].size
     scaling = {
@@ -157,12 +173,12 @@ def _from_corl(source: str, path: Path, config: ConfigDict) -> WarmStart:
         f"{config.max_action:g} and {config.reward_scale:g} here have to be those of "
         "the config.yaml beside it"
     )
-    return WarmStart(source, params, scaling)
+    return WarmStart(source, None, params, scaling)
 
 
 def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
     """Fill what `config` leaves open from `before`; refuse another network."""
-    for key in ("episode_len", "reward_scale"):
+    for key in ("episode_len", "max_action", "reward_scale"):
         if config[key] is None and key in before:
             config[key] = before[key]
             print(f"{key} {before[key]}: that of {source}")

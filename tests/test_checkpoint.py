@@ -68,7 +68,7 @@ def test_the_best_is_kept_when_a_run_goes_on(tmp_path):
 
 def test_the_best_needs_an_evaluation(tmp_path):
     write(tmp_path, 1)
-    with pytest.raises(UserError, match="was made at an evaluation"):
+    with pytest.raises(UserError, match=r"an evaluation: choose last, or a step: 1$"):
         choose(tmp_path, "best")
 
 
@@ -139,8 +139,24 @@ def test_a_deleted_checkpoint_is_no_matter(tmp_path):
 
 @pytest.mark.parametrize("which", ["last", "best", 1])
 def test_no_checkpoint_at_all(tmp_path, which):
-    with pytest.raises(UserError, match="no checkpoint in"):
+    with pytest.raises(UserError, match=r"no checkpoint in .*: is it the folder of a"):
         choose(tmp_path / "nowhere", which)
+
+
+@pytest.mark.parametrize("which", ["last", "best", 1])
+def test_a_run_without_a_whole_checkpoint(tmp_path, which):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    message = f"^{tmp_path} is a run, but none of its checkpoints is whole"
+    with pytest.raises(UserError, match=f"{message} yet: let it train on"):
+        choose(folder, which)
+    write(folder, 1)
+    (folder / "1/_CHECKPOINT_METADATA").unlink()
+    with (
+        pytest.warns(UserWarning, match="1 is not used: its files are not"),
+        pytest.raises(UserError, match=f"{message} any more: restore one in {folder},"),
+    ):
+        choose(folder, which)
 
 
 def test_no_such_checkpoint(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -50,6 +51,17 @@ def run(hopper_file, tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("runs") / "source"
     train_and_evaluate(config.lock(), folder)
+    return folder
+
+
+@pytest.fixture
+def scored(run, tmp_path):
+    """A copy of `run`, as if evaluations had found its first checkpoint the best."""
+    folder = tmp_path / "scored"
+    shutil.copytree(run, folder)
+    for step, score in ((1, 9.0), (2, 4.0)):
+        path = folder / f"checkpoints/{step}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"score": score}))
     return folder
 
 
@@ -109,15 +121,31 @@ def test_it_acts_as_the_source_does(run):
     same(*actions)
 
 
-def test_the_source_may_be_one_checkpoint(run):
-    loaded = [
-        warm_start.load(str(path), new_config()).params
-        for path in (run, run / "checkpoints/1", run / "checkpoints/2")
-    ]
-    same(loaded[0], loaded[2])
-    same(loaded[1], restore(run, 1)[1])
-    different = jax.tree.map(lambda a, b: (a != b).any(), loaded[0], loaded[1])
-    assert any(jax.tree.leaves(different))
+@pytest.mark.parametrize(
+    ("notation", "step"),
+    [
+        ("", 2),
+        ("checkpoints", 2),
+        ("checkpoints/", 2),
+        ("checkpoints/last", 2),
+        ("checkpoints/2", 2),
+        ("checkpoints/1", 1),
+        ("checkpoints/best", 1),
+    ],
+)
+def test_the_source_may_be_one_checkpoint(run, scored, notation, step):
+    loaded = warm_start.load(f"{scored}/{notation}", new_config()).params
+    same(loaded, restore(run, step)[1])
+    other = jax.tree.map(lambda a, b: (a != b).any(), loaded, restore(run, 3 - step)[1])
+    assert any(jax.tree.leaves(other))
+
+
+@pytest.mark.parametrize("name", ["checkpoints/hopper", "checkpoints"])
+def test_the_source_may_be_a_run_among_checkpoints(run, scored, tmp_path, name):
+    """As with --config.checkpoints_path=checkpoints."""
+    shutil.copytree(scored, tmp_path / name)
+    loaded = warm_start.load(str(tmp_path / name), new_config()).params
+    same(loaded, restore(run, 2)[1])
 
 
 def test_the_parameters_outlive_a_donating_update(run):
@@ -129,10 +157,11 @@ def test_the_parameters_outlive_a_donating_update(run):
 
 
 def test_open_keys_are_the_sources(run, capsys):
-    config = new_config(episode_len=None, reward_scale=None)
+    config = new_config(episode_len=None, max_action=None, reward_scale=None)
     warm_start.load(str(run), config)
-    assert (config.episode_len, config.reward_scale) == (50, 0.01)
+    assert {key: config[key] for key in NETWORK} == NETWORK
     printed = capsys.readouterr().out
+    assert f"max_action 1.0: that of {run}" in printed
     assert f"episode_len 50: that of {run}" in printed
     assert f"reward_scale 0.01: that of {run}" in printed
     assert f"those of {run} after 2 updates" in printed
@@ -194,6 +223,7 @@ def test_the_sources_statistics_are_taken(run):
         (own_scaling(state_size=17), "of 11 and actions of 3 numbers; new.hdf5 has 17"),
         (own_scaling(center=0.5), "of action 0, the network's 0 and 1 were 0 and 1,"),
         (own_scaling(scale=0.4), "0 and 1 were 0 and 1, here 0 and 0.4; leave"),
+        (own_scaling(scale=0.4), f"or set --config.env_name={SPEC.name}$"),
     ],
 )
 def test_other_data_is_refused(run, scaling, message):
@@ -202,21 +232,51 @@ def test_other_data_is_refused(run, scaling, message):
         start.scaling_for("new.hdf5", scaling)
 
 
-def test_a_run_of_an_older_version_needs_no_other_keys(run, tmp_path):
-    source = choose(run / "checkpoints", "last")
-    record = source.record()
-    record["config"] = {key: record["config"][key] for key in NETWORK}
-    params = restore(run, "last")[1]
-    with CheckpointWriter(tmp_path / "checkpoints", 2) as writer:
+def save_with(folder, run, config):
+    """Save the last checkpoint of `run` as if `config` were that of its record."""
+    record = choose(run / "checkpoints", "last").record() | {"config": config}
+    with CheckpointWriter(folder / "checkpoints", 2) as writer:
+        params = restore(run, "last")[1]
         writer.save(7, params, {"step": jnp.int32(7)}, record, None)
-    same(warm_start.load(str(tmp_path), new_config()).params, params)
+
+
+def test_a_source_without_an_environment_is_said_to_have_none(run, tmp_path):
+    save_with(tmp_path, run, NETWORK | {"env_name": None})
+    start = warm_start.load(str(tmp_path), new_config())
+    with pytest.raises(UserError, match=r"or set --config\.env_name=None$"):
+        start.scaling_for("new.hdf5", own_scaling(scale=0.4))
+
+
+def test_a_run_of_an_older_version_needs_no_other_keys(run, tmp_path):
+    save_with(tmp_path, run, NETWORK)
+    loaded = warm_start.load(str(tmp_path), new_config()).params
+    same(loaded, restore(run, "last")[1])
 
 
 def test_a_source_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="init_from=runs/nowhere: expected"):
-        warm_start.load("runs/nowhere", new_config())
-    with pytest.raises(UserError, match="no checkpoint in"):
-        warm_start.load(str(tmp_path), new_config())
+    (tmp_path / "checkpoints").mkdir()
+    nowhere = ("nowhere", "nowhere/checkpoints/best", "checkpoints/dt_checkpoint.pt")
+    for path in nowhere:
+        with pytest.raises(
+            UserError, match=f"{path}: expected .*, or a file that CORL"
+        ):
+            warm_start.load(f"{tmp_path}/{path}", new_config())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no checkpoint in .*: is it the folder of a"):
+        warm_start.load(f"{tmp_path}/empty", new_config())
+
+
+def test_a_checkpoint_that_is_not_there(run):
+    with pytest.raises(UserError, match=r"'99' in .*there are: last, best, 1, 2$"):
+        warm_start.load(f"{run}/checkpoints/99", new_config())
+
+
+@pytest.mark.parametrize("notation", ["", "checkpoints", "checkpoints/best"])
+def test_a_run_without_a_whole_checkpoint_is_no_source_yet(tmp_path, notation):
+    (tmp_path / "checkpoints").mkdir()
+    message = f"^{tmp_path} is a run, but none of its checkpoints is whole yet"
+    with pytest.raises(UserError, match=message):
+        warm_start.load(f"{tmp_path}/{notation}", new_config())
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +345,14 @@ def test_what_corls_file_says_fills_open_keys(corl_config, corl_file):
     assert corl_config.episode_len == 40
 
 
+def test_corls_actions_are_of_d4rls_size(corl_config, corl_file, capsys):
+    """Where the configuration leaves it open: the file does not tell."""
+    corl_config.max_action = None
+    warm_start.load(str(corl_file), corl_config)
+    assert corl_config.max_action == 1.0
+    assert "and reward_scale; 4, 1 and 0.01 here have to" in capsys.readouterr().out
+
+
 def test_corls_file_does_not_say_its_reward_scale(corl_config, corl_file):
     corl_config.reward_scale = None
     with pytest.raises(UserError, match="does not say its reward_scale: give the one"):
@@ -329,7 +397,8 @@ def test_corls_actions_are_raw(corl_config, corl_file):
         "action_center": np.zeros(2, np.float32),
         "action_scale": np.full(2, 2, np.float32),
     }
-    with pytest.raises(UserError, match="were 0 and 1, here 0 and 2"):
+    message = "were 0 and 1, here 0 and 2; .* --config.env_name=None$"
+    with pytest.raises(UserError, match=message):
         start.scaling_for("new.hdf5", own)
     raw = start.scaling_for("new.hdf5", own | {"action_scale": np.ones(2, np.float32)})
     np.testing.assert_array_equal(raw["state_mean"], start.scaling["state_mean"])

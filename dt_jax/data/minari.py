@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,9 @@ class Episode(NamedTuple):
 def open_dataset(env_name: str) -> Any:
     """Return the `minari.MinariDataset` of an `env_name`; a missing one is downloaded.
 
+    Its attribute `env_name` is ours: a folder that was copied or renamed still has its
+    first id in its metadata, and errors must not lead the user there.
+
     Args:
       env_name: "minari:" and the dataset's id, "minari:D4RL/pen/human-v2".
 
@@ -41,17 +45,16 @@ def open_dataset(env_name: str) -> Any:
         fetched, or it can't be read.
     """
     minari = _minari()
-    dataset_id = env_name.removeprefix(PREFIX)
+    if not (_folder(env_name) / "data").exists():
+        _download(minari, env_name)
     try:
-        return minari.load_dataset(dataset_id)
-    except FileNotFoundError:
-        _download(minari, dataset_id)
+        dataset = minari.load_dataset(env_name.removeprefix(PREFIX))
+    except ImportError as error:  # of what reads the kind of file that it is
+        raise UserError(f"{env_name} can't be read: {_reason(error)}") from None
     except _DAMAGED as error:
         raise _unreadable(env_name, error) from None
-    try:
-        return minari.load_dataset(dataset_id)
-    except _DAMAGED as error:
-        raise _unreadable(env_name, error) from None
+    dataset.env_name = env_name
+    return dataset
 
 
 def episodes(dataset: Any) -> Iterator[Episode]:
@@ -60,7 +63,7 @@ def episodes(dataset: Any) -> Iterator[Episode]:
     Raises:
       UserError: one can't be read, or is not of T actions and T + 1 observations.
     """
-    name = PREFIX + dataset.id
+    name = dataset.env_name
     try:
         for found in dataset.iterate_episodes():
             episode = Episode(
@@ -89,7 +92,7 @@ def read(
     Raises:
       UserError: an episode can't be read, or a number is NaN or infinite.
     """
-    name = PREFIX + dataset.id
+    name = dataset.env_name
     raw, start, total = None, 0, dataset.total_steps
     for episode in episodes(dataset):
         observations, actions, rewards = convert(episode)
@@ -137,27 +140,42 @@ def _minari() -> Any:
     return import_module("minari")
 
 
-def _download(minari: Any, dataset_id: str) -> None:
+def _folder(env_name: str) -> Path:
+    """Return where Minari has a dataset, or would have it."""
+    root = import_module("minari.storage.datasets_root_dir")
+    return root.get_dataset_path(env_name.removeprefix(PREFIX))
+
+
+def _download(minari: Any, env_name: str) -> None:
     """Fetch a dataset by Minari's own means into Minari's own folder."""
+    dataset_id = env_name.removeprefix(PREFIX)
     try:
         with quiet(), redirect_stdout(sys.stderr):
             minari.download_dataset(dataset_id)
     except Exception as error:  # of the network, of packages that it needs, ...
-        root = import_module("minari.storage.datasets_root_dir")
-        near = get_close_matches(dataset_id, _local_ids(minari))
+        remedy = (
+            "pip install 'dt_jax[minari]'"
+            if isinstance(error, ImportError)
+            else f"where there is network, run minari download {dataset_id}, and copy "
+            "the folder to there"
+        )
+        near = _nearest(dataset_id)
         raise UserError(
-            f"{PREFIX}{dataset_id} is not at {root.get_dataset_path(dataset_id)} "
-            f"and could not be downloaded ({_reason(error)}); where there is network, "
-            f"run minari download {dataset_id}, and copy the folder to there"
+            f"{env_name} is not at {_folder(env_name)} and could not be downloaded "
+            f"({_reason(error)}); {remedy}"
             + (f"; nearest of those that are there: {', '.join(near)}" if near else "")
         ) from None
 
 
-def _local_ids(minari: Any) -> list[str]:
-    try:
-        return list(minari.list_local_datasets())
-    except _DAMAGED:  # one of the others
-        return []
+def _nearest(dataset_id: str) -> list[str]:
+    """Return local ids like this one, whatever their capitals.
+
+    By their folders: Minari's list leaves out those that were copied or renamed.
+    """
+    root = _folder("")
+    found = [path.parents[1] for path in root.rglob("data/metadata.json")]
+    ids = {(known := str(path.relative_to(root))).lower(): known for path in found}
+    return [ids[near] for near in get_close_matches(dataset_id.lower(), ids)]
 
 
 def _check_lengths(episode: Episode, name: str) -> None:
@@ -183,7 +201,10 @@ def _empty(steps: int, observation_size: int, action_size: int) -> RawData:
 
 
 def _unreadable(env_name: str, error: Exception) -> UserError:
-    return UserError(f"{env_name} can't be read; get it again ({_reason(error)})")
+    return UserError(
+        f"{env_name} can't be read; get it again into {_folder(env_name)} "
+        f"({_reason(error)})"
+    )
 
 
 def _reason(error: Exception) -> str:

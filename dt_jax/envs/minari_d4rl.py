@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from dt_jax.data.minari import PREFIX, Episode, episodes
+from dt_jax.data.minari import Episode, episodes
 from dt_jax.envs import mazes
 from dt_jax.envs.adroit import WEIGHT, palm_distance
 from dt_jax.envs.maze2d import at_goal
@@ -65,7 +65,8 @@ def converter(dataset: Any) -> Callable[[Episode], Converted]:
     """
     spec = scored_as(dataset)
     if spec is None:
-        flatten, _ = layout(dataset)
+        seen, env_spec = dataset.observation_space, dataset.env_spec
+        flatten, _ = layout(seen, env_spec, dataset.env_name)
         return partial(_as_recorded, flatten)
     if spec.maze:
         return partial(_to_maze2d, mazes.maze2d(spec.maze))
@@ -75,23 +76,29 @@ def converter(dataset: Any) -> Callable[[Episode], Converted]:
     return partial(_to_adroit, spec.family, weight + WEIGHT)
 
 
-def layout(dataset: Any) -> tuple[Callable[[Any], np.ndarray], Any]:
+def layout(
+    space: Any, env_spec: Any, name: str
+) -> tuple[Callable[[Any], np.ndarray], Any]:
     """Return observations -> [..., S], and the space that these are of.
+
+    Args:
+      space: of the observations of a dataset or an environment.
+      env_spec: the environment's, if there is one.
+      name: what to call it in errors.
 
     Raises:
       UserError: they are dictionaries, and not those of a maze.
     """
-    space = dataset.observation_space
     if not isinstance(space, Dict):
         return _as_it_is, space
-    name = dataset.env_spec.id if dataset.env_spec else ""
-    if "AntMaze_" in name and _size(space, "observation") >= _ANT:
+    env_id = env_spec.id if env_spec else ""
+    if "AntMaze_" in env_id and _size(space, "observation") >= _ANT:
         return _ant, Box(-np.inf, np.inf, (2 + _ANT,))
-    if "PointMaze_" in name and _size(space, "observation"):
+    if "PointMaze_" in env_id and _size(space, "observation"):
         return _point, space["observation"]
     raise UserError(
-        f"{PREFIX}{dataset.id} has observations of the kind Dict; of these, only those "
-        "of AntMaze and PointMaze can be used, and else vectors: a Box with one axis"
+        f"{name} has observations of the kind Dict; of these, only those of AntMaze "
+        "and PointMaze can be used, and else vectors: a Box with one axis"
     )
 
 
@@ -175,7 +182,7 @@ def _palm_weight(task: str, dataset: Any) -> float:
     fitted = np.linalg.lstsq(features, left)[0][0] if len(left) else 0.0
     if not 0.5 * WEIGHT < abs(fitted) < 2 * WEIGHT:
         raise UserError(
-            f"{PREFIX}{dataset.id}: the rewards show neither D4RL's -0.1 |palm - "
+            f"{dataset.env_name}: the rewards show neither D4RL's -0.1 |palm - "
             f"object| nor the +0.1 of other releases, but {fitted:+.3f} in {len(left)} "
             f"steps; is this the reward of Adroit's {task}? More episodes may tell"
         )

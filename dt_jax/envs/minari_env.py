@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Dict
 from gymnasium.wrappers import TransformObservation
 
 from dt_jax.data import minari
@@ -16,6 +18,11 @@ from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.spaces import cannot_build, spec_from_spaces
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
+
+# What helps where the dataset's environment is of no use.
+_ELSEWHERE = (
+    "eval_episodes=0 trains without it, and dt_jax.evaluate takes another env_name"
+)
 
 
 def describe(env_name: str) -> DatasetSpec:
@@ -32,7 +39,8 @@ def describe(env_name: str) -> DatasetSpec:
         like = minari_d4rl.scored_as(dataset)
         if like is not None:
             return replace(like, name=env_name, url=None)
-        _, observation_space = minari_d4rl.layout(dataset)
+        seen, env_spec = dataset.observation_space, dataset.env_spec
+        _, observation_space = minari_d4rl.layout(seen, env_spec, env_name)
         metadata = dataset.storage.metadata
     limit = _max_episode_steps(dataset, metadata)
     spaces = observation_space, dataset.action_space
@@ -63,29 +71,45 @@ class MinariEnv(GymnasiumEnv):
         with minari.quiet(), redirect_stderr(io.StringIO()):
             dataset = minari.open_dataset(env_id)
             env = _recover(dataset, env_id)
-            flatten, space = minari_d4rl.layout(dataset)
-            if isinstance(env.observation_space, gymnasium.spaces.Dict):
-                env = TransformObservation(env, flatten, space)
-        got, recorded = env.observation_space.shape, space.shape
-        if got != recorded:
-            raise UserError(
-                f"{env_id} holds observations of shape {recorded}, and its environment "
-                f"gives {got}: evaluation needs the same; --config.eval_episodes=0 "
-                "trains without"
+            seen, env_spec = dataset.observation_space, dataset.env_spec
+            _, recorded = minari_d4rl.layout(seen, env_spec, env_id)
+            flatten, given = minari_d4rl.layout(
+                env.observation_space, env.spec, f"the environment of {env_id}"
             )
+            if isinstance(env.observation_space, Dict):
+                env = TransformObservation(env, flatten, given)
+        if given.shape != recorded.shape:
+            shapes = f"shape {recorded.shape}", f"shape {given.shape}"
+            raise _other(env_id, "observations", *shapes)
+        if not _same_bounds(dataset.action_space, env.action_space):
+            raise _other(env_id, "actions", dataset.action_space, env.action_space)
         return env
 
 
 def _recover(dataset: Any, env_name: str) -> gymnasium.Env:
     if dataset.env_spec is None and "eval_env_spec" not in dataset.storage.metadata:
         raise UserError(
-            f"{env_name} does not say in which environment it was recorded: "
-            "--config.eval_episodes=0 trains without"
+            f"{env_name} doesn't say in which environment it was recorded: {_ELSEWHERE}"
         )
     try:
         return dataset.recover_environment(eval_env=True, disable_env_checker=True)
     except Exception as error:  # whatever a package that is missing leads to
         raise cannot_build(f"the environment of {env_name}", error) from error
+
+
+def _same_bounds(recorded: Box, given: Any) -> bool:
+    if not isinstance(given, Box) or given.shape != recorded.shape:
+        return False
+    pairs = (recorded.low, given.low), (recorded.high, given.high)
+    return all(np.array_equal(np.float32(a), np.float32(b)) for a, b in pairs)
+
+
+def _other(env_name: str, what: str, recorded: Any, given: Any) -> UserError:
+    line = (
+        f"{env_name} holds {what} of {recorded}, and the environment that it names for "
+        f"evaluation has {given}; they must be the same: {_ELSEWHERE}"
+    )
+    return UserError(" ".join(line.split()))  # long bounds are printed in rows
 
 
 def _max_episode_steps(dataset: Any, metadata: dict[str, Any]) -> int | None:

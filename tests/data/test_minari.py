@@ -14,6 +14,7 @@ from dt_jax.data import minari
 from dt_jax.errors import UserError
 
 NAME = "minari:mujoco/hopper/test-v0"
+COPY = "minari:mine/copied-v0"  # its metadata still has the id of the other
 LENGTHS = (60, 2, 7)
 
 
@@ -36,10 +37,11 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture
 def copy(recorded, tmp_path, monkeypatch):
-    """The HDF5 file of a copy that may be spoilt."""
+    """The HDF5 file of a copy, under another id, that may be spoilt."""
     shutil.copytree(recorded[0], tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "mujoco/hopper/test-v0", tmp_path / "mine/copied-v0")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    return tmp_path / "mujoco/hopper/test-v0/data/main_data.hdf5"
+    return tmp_path / "mine/copied-v0/data/main_data.hdf5"
 
 
 def test_each_action_has_the_observation_before_it(recorded, monkeypatch):
@@ -67,7 +69,7 @@ def test_an_episode_ends_by_a_fall_or_by_the_recordings_end(recorded, monkeypatc
 
 def test_the_hash_is_of_the_content(copy):
     raw = read()
-    assert minari.sha256(raw) == minari.sha256(read())
+    assert minari.sha256(raw) == minari.sha256(read(COPY))
     assert len(minari.sha256(raw)) == len(hashlib.sha256().hexdigest())
     for key, array in raw._asdict().items():
         changed = array.copy()
@@ -83,6 +85,10 @@ def cut_file(path):
 
 def remove_file(path):
     path.unlink()
+
+
+def remove_metadata(path):
+    path.with_name("metadata.json").unlink()
 
 
 def spoil_metadata(path):
@@ -129,39 +135,71 @@ def put_nan(path):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (cut_file, "can't be read; get it again"),
+        (cut_file, "can't be read; get it again into .*/mine/copied-v0 "),
         (remove_file, "can't be read; get it again .*No data found"),
+        (remove_metadata, "can't be read; get it again"),
         (spoil_metadata, "can't be read; get it again"),
         (add_observation, "episode 1 has 2 rewards, 2 actions and 2 observations"),
         (lose_rewards, "can't be read; get it again .*rewards"),
         (lose_episode, "should have [0-9]+ steps and has other"),
         (count_less, "should have [0-9]+ steps and has other"),
         (lose_all, "holds no step"),
-        (put_nan, "actions has a NaN or an infinity, first in row"),
+        (
+            put_nan,
+            "actions is NaN, infinite or too large for float32, first in row",
+        ),
     ],
 )
 def test_damage_is_told_in_one_line(copy, spoil, told):
     spoil(copy)
-    with pytest.raises(UserError, match=rf"^{NAME}.*{told}") as caught:
-        read()
+    with pytest.raises(UserError, match=rf"^{COPY}.*{told}") as caught:
+        read(COPY)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("dataset_id", "told"),
     [
-        ("mujoco/hopper/tset-v0", "nearest .*: mujoco/hopper/test-v0"),
-        ("no such id", "Malformed dataset ID"),
+        ("mujoco/hopper/tset-v0", "there: mujoco/hopper/test-v0$"),
+        ("MuJoCo/Hopper/TEST-v0", "there: mujoco/hopper/test-v0$"),
+        ("MINE/COPIED-V0", "there: mine/copied-v0$"),
+        ("no such id", r"Malformed dataset ID.* there$"),
     ],
 )
-def test_what_is_not_there_and_cannot_be_fetched(copy, monkeypatch, dataset_id, told):
+@pytest.mark.usefixtures("copy")
+def test_what_is_not_there_and_cannot_be_fetched(
+    tmp_path, monkeypatch, dataset_id, told
+):
     monkeypatch.setenv("MINARI_REMOTE", "nowhere://at-all")
     with pytest.raises(UserError, match=told) as caught:
         minari.open_dataset(f"minari:{dataset_id}")
     line = str(caught.value)
     assert "\n" not in line
     assert f"minari download {dataset_id}" in line
-    assert str(copy.parents[4] / dataset_id) in line
+    assert str(tmp_path / dataset_id) in line
+
+
+@pytest.mark.usefixtures("copy")
+def test_where_a_package_is_missing_no_network_helps(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delitem(sys.modules, "minari.storage.remotes.huggingface", False)
+    monkeypatch.delenv("MINARI_REMOTE", raising=False)
+    with pytest.raises(
+        UserError, match=r"\(huggingface_hub is .*\); pip install 'dt_jax\[minari\]'$"
+    ) as caught:
+        minari.open_dataset("minari:none/like-it-at-all-v0")
+    assert "minari download" not in str(caught.value)
+
+
+def test_a_kind_of_file_that_needs_a_package(copy, monkeypatch):
+    metadata = copy.with_name("metadata.json")
+    metadata.write_text(metadata.read_text().replace('"hdf5"', '"arrow"'))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(
+        UserError, match=rf"^{COPY} .* pyarrow is not .*pip install"
+    ) as caught:
+        read(COPY)
+    assert "get it again" not in str(caught.value)
 
 
 def test_without_minari_one_line_says_how_to_get_it(monkeypatch):

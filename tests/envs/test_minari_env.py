@@ -11,6 +11,7 @@ import minari
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from gymnasium.wrappers import RescaleAction
 from playing import play
 from recording import record
 
@@ -86,10 +87,13 @@ def test_rewards_of_either_sign_become_d4rls(task):
         np.testing.assert_array_equal(raw.observations, before.astype(np.float32))
 
 
-def test_a_reward_that_is_not_adroits_is_told():
+def test_a_reward_that_is_not_adroits_is_told(tmp_path):
     record("AdroitHandDoor-v1", "free-v0", (30,), collector=rewarded(lambda o, r: 0.3))
-    with pytest.raises(UserError, match=r"free-v0: .*\+0.1 of other releases, but"):
-        minari_env.read("minari:free-v0")
+    (tmp_path / "free-v0").rename(tmp_path / "mine-v0")
+    with pytest.raises(
+        UserError, match=r"^minari:mine-v0: .*\+0.1 of other releases, but"
+    ):
+        minari_env.read("minari:mine-v0")
 
 
 def test_adroit_is_scored_as_d4rl_does():
@@ -258,7 +262,7 @@ def test_the_environment_for_evaluation_and_its_scores_are_the_datasets():
     assert envs.lookup(spec.name, "auto", (0.0, 1.0)).ref_max == 1
 
 
-def test_dictionaries_of_other_tasks_are_refused():
+def test_dictionaries_of_other_tasks_are_refused(tmp_path):
     """MuJoCo 4 has no Fetch any more, so a maze's dataset takes its name."""
 
     def rename(metadata):
@@ -266,8 +270,12 @@ def test_dictionaries_of_other_tasks_are_refused():
 
     record("PointMaze_UMaze-v3", "fetch-v0", (2,))
     spoiled("fetch-v0", rename)
-    with pytest.raises(UserError, match=r"fetch-v0 has .* Dict; .* AntMaze and Point"):
-        envs.lookup("minari:fetch-v0")
+    (tmp_path / "fetch-v0").rename(tmp_path / "mine-v0")
+    for use in (envs.lookup, minari_env.read):
+        with pytest.raises(
+            UserError, match=r"^minari:mine-v0 has .* Dict; .* AntMaze and Point"
+        ):
+            use("minari:mine-v0")
 
 
 def test_actions_that_are_choices_are_refused():
@@ -288,8 +296,68 @@ def test_recorded_observations_must_be_those_of_the_environment():
     spec = envs.lookup("minari:half-v0")
     assert (spec.family, spec.observation_size) == ("minari", 5)
     assert minari_env.read(spec.name).observations.shape == (3, 5)
-    with pytest.raises(UserError, match=r"shape \(5,\), .* gives \(39,\)"):
+    with pytest.raises(
+        UserError,
+        match=r"shape \(5,\), .* shape \(39,\).* eval_episodes=0 .* env_name$",
+    ):
         envs.make(spec, [0])
+
+
+class Vector(minari.StepDataCallback):
+    def __call__(self, env, obs, **step):
+        return super().__call__(env, obs=obs["observation"], **step)
+
+
+def test_vectors_are_not_played_where_dictionaries_are_given():
+    space = Box(-np.inf, np.inf, (27,), np.float64)
+    collector = {"step_data_callback": Vector, "observation_space": space}
+    record("AntMaze_UMaze-v4", "vector-v0", (2,), collector=collector)
+    with pytest.raises(UserError, match=r"shape \(27,\), .* shape \(29,\)"):
+        envs.make(envs.lookup("minari:vector-v0"), [0])
+
+
+def test_dictionaries_of_the_environment_for_evaluation_are_its_own():
+    point = gymnasium.make("PointMaze_UMaze-v3")
+    record("AntMaze_UMaze-v4", "ant-v0", (2,), eval_env=point)
+    with pytest.raises(UserError, match=r"shape \(29,\), .* shape \(4,\)"):
+        envs.make(envs.lookup("minari:ant-v0"), [0])
+
+
+def rescaled(low, high):
+    """Return Pendulum with actions between other bounds than its ±2."""
+    env = gymnasium.make("Pendulum-v1")
+    return RescaleAction(env, low, high)
+
+
+class Doubled(minari.StepDataCallback):
+    def __call__(self, env, obs, info, action=None, **step):
+        action = None if action is None else np.repeat(action, 2)
+        return super().__call__(env, obs=obs, info=info, action=action, **step)
+
+
+@pytest.mark.parametrize(
+    ("collector", "eval_env", "told"),
+    [
+        (
+            {"step_data_callback": Doubled, "action_space": Box(-2, 2, (2,))},
+            "Pendulum-v1",
+            r"Box\(-2.0, 2.0, \(2,\), float32\), .* Box\(-2.0, 2.0, \(1,\)",
+        ),
+        ({}, rescaled(-1, 2), r"Box\(-2.0, 2.0, .* Box\(-1.0, 2.0"),
+        ({}, rescaled(-2, 1), r"Box\(-2.0, 2.0, .* Box\(-2.0, 1.0"),
+    ],
+)
+def test_recorded_actions_must_be_those_of_the_environment(collector, eval_env, told):
+    record("Pendulum-v1", "act-v0", (3,), collector=collector, eval_env=eval_env)
+    spec = envs.lookup("minari:act-v0")
+    with pytest.raises(UserError, match=f"holds actions of {told}.* eval_episodes=0"):
+        envs.make(spec, [0])
+
+
+def test_bounds_that_float32_cannot_tell_apart_are_the_same():
+    space = Box(-0.4, 0.4, (17,), np.float64)
+    record("Humanoid-v5", "double-v0", (2,), collector={"action_space": space})
+    assert isinstance(envs.make(envs.lookup("minari:double-v0"), [0]), MinariEnv)
 
 
 def test_without_an_environment_there_is_data_and_no_evaluation():
@@ -297,7 +365,9 @@ def test_without_an_environment_there_is_data_and_no_evaluation():
     spoiled("alone-v0", lambda metadata: metadata.pop("env_spec"))
     spec = envs.lookup("minari:alone-v0")
     assert minari_env.read(spec.name).observations.shape == (3, 11)
-    with pytest.raises(UserError, match=r"does not say in which environment .*=0"):
+    with pytest.raises(
+        UserError, match=r"doesn't say in which environment .* eval_episodes=0"
+    ):
         envs.make(spec, [0])
 
 

@@ -16,7 +16,7 @@ def main() -> None:
     if asked.dry_run:
         from dt_jax.dry_run import dry_run
 
-        dry_run(asked.config)
+        dry_run(asked.config, asked.workdir)
     else:
         from dt_jax.train import train_and_evaluate
 

@@ -48,7 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.residual_dropout = 0.1  # on what each block adds to its input
     config.embedding_dropout = 0.1  # on the embedded tokens
     # The tanh head's output is multiplied by it; the environment's bounds on actions
-    # are mapped to ±max_action.
+    # are mapped to ±max_action. None: 1, or without an environment the data's largest
+    # action where that is more.
     config.max_action = 1.0
 
     # The data and the environment.

@@ -17,6 +17,7 @@ def get_config():
         name="own-data",
         env_name=None,
         episode_len=None,
+        max_action=None,
         reward_scale=None,
         target_returns=None,
     )

@@ -113,7 +113,7 @@ RULES = {
     "attention_dropout": _DROPOUT,
     "residual_dropout": _DROPOUT,
     "embedding_dropout": _DROPOUT,
-    "max_action": _POSITIVE,
+    "max_action": _or_none(_POSITIVE),
     "env_name": _or_none(_text("the name of a dataset")),
     "data_path": _or_none(_text("the path of a file")),
     "split": _one_of("corl", "timeouts"),

@@ -5,11 +5,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dt_jax.data.statistics import column_statistics
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.registry import NO_LIMIT, DatasetSpec
 
-KEYS = ("episode_len", "reward_scale", "target_returns", "holdout_fraction")
+KEYS = (
+    "episode_len",
+    "max_action",
+    "reward_scale",
+    "target_returns",
+    "holdout_fraction",
+)
 _HELD_OUT = 0.1
+_LEAST_RETURN = 1e-30  # all smaller ones are zeros to float32, once they are squared
 
 
 Choices = dict[str, tuple[Any, str]]  # key -> value, and why
@@ -28,15 +36,25 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
     if spec is not None and longest < spec.max_episode_steps < NO_LIMIT:
         episode_len = spec.max_episode_steps, "the environment's time limit"
 
+    # With an environment, its bounds are mapped to ±max_action, whatever that is.
+    actions = column_statistics(trajectories.actions)
+    farthest = float(max(actions.max.max(), -actions.min.min()))
+    max_action = farthest, "the largest action"
+    if spec is not None or farthest <= 1:
+        max_action = 1.0, ""
+
     returns = trajectories.episode_returns
     best, mean = float(returns.max()), float(returns.mean(dtype="float64"))
     # Of numbers that agree in three digits, one is enough to ask for.
     targets = tuple(dict.fromkeys(float(f"{value:.3g}") for value in (best, mean)))
 
     largest = float(abs(returns).max())
-    scale = 10.0 ** -math.floor(math.log10(largest)) if largest > 0 else 1.0
+    scale = 10.0 ** -math.floor(math.log10(max(largest, _LEAST_RETURN)))
+    if largest < _LEAST_RETURN:
+        scale = 1.0
     return {
         "episode_len": episode_len,
+        "max_action": max_action,
         "reward_scale": (scale, f"returns go as far as ±{largest:.3g}"),
         "target_returns": (targets, "the data's best and mean return"),
     }

@@ -56,7 +56,7 @@ def load(
     Args:
       spec: the environment it must fit; with None its sizes are not checked.
       data_path: any local file; with None, the dataset that `spec` is.
-      episode_len: no trajectory may be longer than this and one step; None allows any.
+      episode_len: where an episode is cut off, in a file that does not say.
       split: where trajectories end, see `Trajectories.from_raw`.
       memory_limit_gb: more than this stays on the disk, see `read_d4rl`.
 
@@ -88,8 +88,6 @@ def load(
     trajectories = Trajectories.from_raw(raw, source=source, split=split)
     if spec is not None:
         trajectories.check_sizes(spec.observation_size, spec.action_size)
-    if episode_len is not None:
-        trajectories.check_lengths(episode_len)
     return Dataset(trajectories, source, sha256)
 
 
@@ -98,14 +96,14 @@ def _check_demo(path: Path, name: str, spec: DatasetSpec, was_named: bool) -> No
     if not was_named:
         raise UserError(
             f"{path} is no file of {spec.name}: it was collected as {name}; take it "
-            "away, and name it by --config.data_path to train on it"
+            "away, and name it by data_path to train on it"
         )
     known = registry.all_specs()
     elsewhere = name in known and known[name].environment != spec.environment
     if elsewhere and spec.name in known:
         raise UserError(
             f"{path} was collected as {name}, in another environment than "
-            f"{spec.name}'s; give --config.env_name={name}"
+            f"{spec.name}'s; give env_name={name}"
         )
 
 
@@ -118,7 +116,7 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
     if data_path is not None:
         return Path(data_path).expanduser()
     if spec is None:
-        raise UserError("no data: set --config.env_name or --config.data_path")
+        raise UserError("no data: give env_name or data_path")
     path = cached_path(spec)
     if path.exists():
         return path
@@ -130,8 +128,15 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
 
         collect_demo(spec.name, path)
     else:
-        raise UserError(f"no data comes with {spec.name}: set --config.data_path")
+        raise UserError(f"no data comes with {spec.name}: give data_path")
     return path
+
+
+def is_at_hand(spec: DatasetSpec, data_path: str | None) -> bool:
+    """Tell whether the data can be read without a download or collecting it."""
+    if data_path is not None or spec.name.startswith(minari.PREFIX):
+        return True  # Minari has brought its data with the description
+    return cached_path(spec).exists()
 
 
 def cached_path(spec: DatasetSpec) -> Path:

@@ -5,38 +5,47 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import envs
+from dt_jax import data_defaults, datasets, envs
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
+from dt_jax.resume import as_before, last_checkpoint
 from dt_jax.train import load_data, new_trainer, warm
 
 _BATCH = 64  # windows at the most
 
 
-def dry_run(config: ConfigDict) -> None:
+def dry_run(config: ConfigDict, workdir: Path) -> None:
     """Step the environment once and make one update; download and write nothing.
 
-    The update is made on `data_path`, else on made-up data of the environment's sizes.
+    The update is made on the data where that is at hand, else on made-up data of the
+    environment's sizes.
 
     Args:
       config: validated, as configs/default.py describes it.
+      workdir: the run's folder; it is looked at alone.
 
     Raises:
-      UserError: there is no such environment, or it refuses the action.
+      UserError: there is no such environment, it refuses the action, or the run would
+        be refused before its first update.
     """
+    if last := last_checkpoint(workdir, config):
+        config = as_before(config, last[1]["config"])
     small = ConfigDict(config.to_dict())
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
-    small.holdout_fraction = 0.0
-    small, source = warm(small)
     spec = envs.of_config(config)
-    if spec is None or config.data_path is not None:
+    if config.holdout_fraction is None and spec is not None and config.eval_episodes:
+        small.holdout_fraction = 0.0
+    small, source = warm(small)
+    if spec is None or datasets.is_at_hand(spec, config.data_path):
         dataset = load_data(small, spec)
     else:
         dataset = _made_up(spec, min(small.seq_len, small.episode_len or _BATCH))
+        # Here, for what made-up data suggests is not to be told.
+        small, _ = data_defaults.fill_in(small, dataset.trajectories, spec)
     trainer = new_trainer(small, Path(), dataset, spec, source)
     played = "no environment played"
     if spec is not None and config.eval_episodes:

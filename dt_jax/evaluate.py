@@ -37,8 +37,13 @@ def main() -> None:
     validate(config)
     if env_name is None:
         raise UserError("this run has no environment: name one by --env_name")
-    if not config.eval_episodes or not config.target_returns:
-        raise UserError("nothing to play: give --episodes and --target_returns")
+    missing = {
+        "--episodes": not config.eval_episodes,
+        "--target_returns": not config.target_returns,
+    }
+    if any(missing.values()):
+        flags = " and ".join(flag for flag, lacks in missing.items() if lacks)
+        raise UserError(f"nothing to play: give {flags}")
     prepare_backend(config)
 
     agent, params, record = restore(args.workdir, args.checkpoint)
@@ -47,8 +52,10 @@ def main() -> None:
     evaluator = Evaluator(
         agent, spec, config.target_returns, config.eval_episodes, config.eval_seed
     )
+    before = record["config"]
+    scored_as = env_name if env_name == before["env_name"] else spec.label
     title = (
-        f"{data_label(record['config'], record['dataset'], env_name)}, "
+        f"{data_label(before, record['dataset'], scored_as)}, "
         f"{args.checkpoint} checkpoint "
         f"of {args.workdir}, after {record['step']} updates"
     )

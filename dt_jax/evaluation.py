@@ -1,5 +1,6 @@
 """Evaluation: how a policy fares at several target returns, and how that is kept."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
-from dt_jax.registry import DatasetSpec
+from dt_jax.registry import NO_LIMIT, DatasetSpec
 from dt_jax.rollout import make_rollout
 from dt_jax.scores import normalized_score
 from dt_jax.types import Params
@@ -122,7 +123,15 @@ class Evaluator:
         self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
         # One flat axis of episodes: target 0 with every seed, then target 1, ...
         self._env = envs.make(spec, np.tile(self._seeds, len(self._targets)).tolist())
-        self._rollout = make_rollout(agent, self._env, agent.model.episode_len)
+        episode_len = agent.model.episode_len
+        if episode_len < spec.max_episode_steps < NO_LIMIT:
+            warnings.warn(
+                f"episodes of {spec.name} are cut off after episode_len={episode_len} "
+                f"steps, and could have {spec.max_episode_steps}: returns are those of "
+                "the part that is played",
+                stacklevel=1,
+            )
+        self._rollout = make_rollout(agent, self._env, episode_len)
 
     def __call__(self, params: Params) -> Evaluation:
         """Play every episode to its end.

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from dt_jax import data_defaults, datasets, description, envs, summary, warm_start
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
+from dt_jax.errors import UserError
 from dt_jax.evaluation import last_evaluation
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, check_same_data, last_checkpoint
@@ -74,13 +75,7 @@ def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
         split=config.split,
         memory_limit_gb=config.memory_limit_gb,
     )
-    trajectories = dataset.trajectories
-    print(f"{dataset.source}: {description.lengths_line(trajectories)}")
-    low, high = -config.max_action, config.max_action
-    if spec is not None:
-        low, high = spec.action_low, spec.action_high
-    if warning := description.out_of_range_line(trajectories, low, high):
-        warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
+    print(f"{dataset.source}: {description.lengths_line(dataset.trajectories)}")
     return dataset
 
 
@@ -99,7 +94,7 @@ def new_trainer(
     config, choices = data_defaults.fill_in(config, dataset.trajectories, spec)
     for line in choices:
         print(line)
-    dataset.trajectories.check_lengths(config.episode_len)
+    _check_fit(config, dataset, spec, source)
     scaling = _scaling(config, dataset, spec)
     if source is None:
         return Trainer(config, workdir, dataset, spec, scaling)
@@ -107,6 +102,26 @@ def new_trainer(
     trainer = Trainer(config, workdir, dataset, spec, scaling)
     trainer.begin_with(source.params)
     return trainer
+
+
+def _check_fit(
+    config: ConfigDict,
+    dataset: Dataset,
+    spec: DatasetSpec | None,
+    source: WarmStart | None,
+) -> None:
+    """Refuse trajectories that are too long, and tell of actions that are too large."""
+    trajectories = dataset.trajectories
+    longest = int(trajectories.lengths.max())
+    if source and longest > config.episode_len + 1:
+        raise UserError(
+            f"{dataset.source} has a trajectory of {longest} steps, and "
+            f"{source.source} was trained for {config.episode_len}: cut it, or leave "
+            "init_from out"
+        )
+    trajectories.check_lengths(config.episode_len)
+    if warning := description.out_of_range_line(trajectories, spec, config.max_action):
+        warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
 
 
 def _scaling(

@@ -48,6 +48,7 @@ def test_all_that_is_open_is_filled_and_told():
 def test_what_is_set_stays():
     chosen = {
         "episode_len": 77,
+        "max_action": 3.0,
         "reward_scale": 0.0,
         "target_returns": (1.0,),
         "holdout_fraction": 0.0,
@@ -59,12 +60,34 @@ def test_what_is_set_stays():
 
 @pytest.mark.parametrize(
     ("largest", "scale"),
-    [(9.99, 1), (10, 0.1), (-350, 0.01), (0.02, 100), (0, 1), (12135, 1e-4)],
+    [
+        (9.99, 1),
+        (10, 0.1),
+        (-350, 0.01),
+        (0.02, 100),
+        (0, 1),
+        (1e-40, 1),
+        (12135, 1e-4),
+    ],
 )
 def test_the_largest_return_is_scaled_to_between_1_and_10(largest, scale):
     config, _ = fill_in(trajectories(largest, largest / 3))
     assert config.reward_scale == pytest.approx(scale)
-    assert largest == 0 or 1 <= abs(largest) * config.reward_scale < 10
+    assert abs(largest) < 1e-30 or 1 <= abs(largest) * config.reward_scale < 10
+
+
+@pytest.mark.parametrize(
+    ("least", "largest", "max_action"), [(-1, 0.5, 1), (-2.5, 1, 2.5), (0, 7, 7)]
+)
+def test_the_largest_action_can_be_given(least, largest, max_action):
+    data = trajectories(1, 2)
+    actions = np.zeros_like(data.actions)
+    actions[0], actions[1] = least, largest
+    data = replace(data, actions=actions)
+    config, lines = fill_in(data)
+    assert config.max_action == max_action
+    assert ("max_action" in " ".join(lines)) == (max_action != 1)
+    assert fill_in(data, HOPPER)[0].max_action == 1  # whose bounds are mapped to it
 
 
 def test_returns_that_agree_are_asked_for_once():

@@ -12,6 +12,7 @@ from dt_jax.dry_run import dry_run
 from dt_jax.errors import UserError
 from dt_jax.flags import parse
 from dt_jax.registry import all_specs
+from dt_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +33,7 @@ def all_is_there(name, capsys, *options):
     command = ["launch.py", reference, "--dry_run", *options]
     asked = parse(command, ROOT / "configs/quickstart.py")
     assert asked.dry_run
-    dry_run(asked.config)
+    dry_run(asked.config, asked.workdir)
     return f"dry run: {name} reset and stepped" in capsys.readouterr().out
 
 
@@ -58,32 +59,35 @@ def test_all_thirty_are_covered():
     assert len(names) == len(set(names)) == 30
 
 
-def test_without_an_environment_the_runs_own_data_is_taken(small_config, capsys):
+def test_without_an_environment_the_runs_own_data_is_taken(
+    small_config, capsys, tmp_path
+):
     config = small_config.copy_and_resolve_references()
     with config.unlocked():
         config.env_name = None
-    dry_run(config)
+    dry_run(config, tmp_path / "run")
     assert (
         f"dry run: no environment played; one update on {config.data_path}, 4 windows"
         in (capsys.readouterr().out)
     )
 
 
-def test_an_error_of_the_environment_is_told(small_config, monkeypatch):
+def test_an_error_of_the_environment_is_told(small_config, monkeypatch, tmp_path):
     """The network's answer is looked at by the environment, as in a run."""
     monkeypatch.setattr(
         "dt_jax.policy.Policy.act",
         lambda self, observations: np.full((len(observations), 3), np.nan),
     )
     with pytest.raises(Exception, match="was given a NaN action"):
-        dry_run(small_config)
+        dry_run(small_config, tmp_path / "run")
 
 
-def test_large_batches_are_cut(capsys):
+def test_large_batches_are_cut(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
     config = default.for_dataset(
         "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3, batch_size=4096
     )
-    dry_run(config)
+    dry_run(config, tmp_path / "run")
     told = re.search(
         r"made-up data, 64 windows of 3 steps, loss (\S+)$", capsys.readouterr().out
     )
@@ -95,4 +99,32 @@ def test_the_runs_own_file_is_looked_at(small_config, tmp_path):
     with config.unlocked():
         config.data_path = str(tmp_path / "none.hdf5")
     with pytest.raises(UserError, match="no such file"):
-        dry_run(config)
+        dry_run(config, tmp_path / "run")
+
+
+def test_data_at_hand_is_looked_at(hopper_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
+    config = default.for_dataset(
+        "hopper-demo", embedding_dim=8, num_layers=1, seq_len=3, target_returns=None
+    )
+    dry_run(config, tmp_path / "run")
+    told = capsys.readouterr().out
+    assert "one update on made-up data" in told
+    assert "the data's" not in told  # which is not known yet
+    (tmp_path / "hopper-demo.hdf5").symlink_to(hopper_file)
+    dry_run(config, tmp_path / "run")
+    told = capsys.readouterr().out
+    assert "target_returns 40.9, 23.2: the data's best and mean return" in told
+    assert "one update on hopper-demo.hdf5" in told
+
+
+def test_another_runs_folder_is_refused(small_config, tmp_path):
+    config = small_config.copy_and_resolve_references()
+    with config.unlocked():
+        config.update(eval_episodes=0, update_steps=1)
+    train_and_evaluate(config, tmp_path)
+    dry_run(config, tmp_path)
+    with config.unlocked():
+        config.embedding_dim = 16
+    with pytest.raises(UserError, match="holds another run"):
+        dry_run(config, tmp_path)

@@ -12,7 +12,7 @@ from dt_jax.evaluation import (
     forget_evaluations_after,
     last_evaluation,
 )
-from dt_jax.registry import lookup
+from dt_jax.registry import NO_LIMIT, lookup
 
 SPEC = lookup("hopper-medium-v2")
 
@@ -114,3 +114,15 @@ def test_parameters_that_are_not_finite_are_told(evaluator, params):
     broken = jax.tree.map(lambda p: p * np.nan, params)
     with pytest.raises(UserError, match="NaN action in episode 0"):
         evaluator(broken)
+
+
+def test_episodes_that_are_cut_off_are_told(agent):
+    short = replace(agent, model=agent.model.clone(episode_len=7))
+    with pytest.warns(
+        UserWarning, match="cut off after episode_len=7 steps, "
+    ):
+        evaluator = Evaluator(short, SPEC, [7.0], episodes=1, seed=1)
+    params = jax.jit(short.init_params)(jax.random.key(0))
+    assert evaluator(params).lengths.max() == 7
+    endless = replace(SPEC, max_episode_steps=NO_LIMIT)
+    Evaluator(short, endless, [7.0], episodes=1, seed=1)

@@ -168,6 +168,11 @@ def test_a_warm_start_of_another_network_is_refused(npz, source, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_to_evaluate_is_told(npz, tmp_path, capsys):
+    train_and_evaluate(own(npz, holdout_fraction=0.0), tmp_path / "run")
+    assert "nothing is evaluated" in capsys.readouterr().out
+
+
 def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz):
     with np.load(npz) as arrays:
         rows = {key: np.concatenate([arrays[key]] * 2) for key in arrays}
@@ -175,7 +180,7 @@ def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz)
     rows["terminals"][-1] = True
     np.savez(tmp_path / "long.npz", **rows)
     config = own(tmp_path / "long.npz", init_from=str(source), holdout_fraction=0.0)
-    with pytest.raises(UserError, match=r"has 292 steps, more than"):
+    with pytest.raises(UserError, match=r"of 292 steps, .*leave init_from out"):
         train_and_evaluate(config, tmp_path / "run")
 
 
@@ -183,6 +188,6 @@ def test_actions_that_the_network_cannot_give_are_told(npz, tmp_path):
     with np.load(npz) as arrays:
         wide = dict(arrays) | {"actions": arrays["actions"] * 1.5}
     np.savez(tmp_path / "wide.npz", **wide)
-    config = own(tmp_path / "wide.npz", update_steps=1)
+    config = own(tmp_path / "wide.npz", update_steps=1, max_action=1.0)
     with pytest.warns(UserWarning, match=r"actions lie outside the bounds -1 to 1"):
         train_and_evaluate(config, tmp_path / "run")

@@ -54,6 +54,14 @@ def is_recorded(path: Path) -> bool:
     return _record(path).exists()
 
 
+def is_as_recorded(path: Path) -> bool:
+    """Tell whether `path` is there, with its own SHA-256 beside it."""
+    try:
+        return is_recorded(path) and _recorded(path) == sha256_of(path)
+    except FileNotFoundError:
+        return False
+
+
 def verify_sha256(path: Path, sha256: str) -> None:
     """Hold a file against the record beside it; one without a record may be anything.
 
@@ -64,23 +72,27 @@ def verify_sha256(path: Path, sha256: str) -> None:
     Raises:
       UserError: the record tells another SHA-256, or is damaged.
     """
-    record = _record(path)
-    try:
-        text = record.read_text(errors="replace")
-    except FileNotFoundError:
+    if not is_recorded(path):
         return
-    recorded = re.match(r"[0-9a-f]{64}\b", text)
+    record, recorded = _record(path), _recorded(path)
     if recorded is None:
         raise UserError(
             f"{record} is damaged: it should be one line as sha256sum writes it; "
             f"delete it, and {path.name} too if that may be damaged as well"
         )
-    if recorded[0] != sha256:
+    if recorded != sha256:
         raise UserError(
             f"{path} is not the file that was downloaded: its SHA-256 is {sha256}, not "
-            f"{recorded[0]}; delete it and get it again (python -m dt_jax.data "
+            f"{recorded}; delete it and get it again (python -m dt_jax.data "
             f"download NAME), or delete {record.name} if you put another there"
         )
+
+
+def _recorded(path: Path) -> str | None:
+    """Return the SHA-256 that is recorded; None if the record is damaged."""
+    text = _record(path).read_text(errors="replace")
+    found = re.match(r"[0-9a-f]{64}\b", text)
+    return found[0] if found else None
 
 
 def _record(path: Path) -> Path:

@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from dt_jax.data import schema
-from dt_jax.data.cache import cache_folder, sha256_of, writing_to_cache
+from dt_jax.data.cache import (
+    cache_folder,
+    is_as_recorded,
+    record_sha256,
+    sha256_of,
+    writing_to_cache,
+)
 from dt_jax.data.hdf5 import hdf5_attributes, hdf5_columns
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import Column, RawData
@@ -83,8 +89,7 @@ def read_states(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_env_name(path: Path) -> str | None:
     """Return the `env_name` that our collectors note in a file, if it is there."""
-    _check_is_file(path)
-    if path.suffix == ".npz":
+    if _is_npz(path):
         return None
     name = hdf5_attributes(path).get("env_name")
     return name if isinstance(name, str) else None
@@ -92,19 +97,21 @@ def read_env_name(path: Path) -> str | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Mapping[str, Column]]:
-    """Open a file of either format, which its suffix tells."""
-    _check_is_file(path)
-    columns = npz_columns if path.suffix == ".npz" else hdf5_columns
+    """Open a file of either format."""
+    columns = npz_columns if _is_npz(path) else hdf5_columns
     with columns(path) as found:
         yield found
 
 
-def _check_is_file(path: Path) -> None:
+def _is_npz(path: Path) -> bool:
+    """Tell the format by the first bytes; what is not .npz is taken for HDF5."""
     if not path.exists():
         raise UserError(f"no such file: {path} (looked for in {Path.cwd()})")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no ordinary file"
         raise UserError(f"{path} is {kind}; an HDF5 or .npz file is needed")
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _mapped(columns: Mapping[str, Column], key: str, sha256: str) -> np.ndarray:
@@ -112,9 +119,10 @@ def _mapped(columns: Mapping[str, Column], key: str, sha256: str) -> np.ndarray:
     if (array := columns[key].mapped()) is not None:
         return array
     path = cache_folder() / "unpacked" / f"{sha256}-{key}.npy"
-    if not path.exists():
+    if not is_as_recorded(path):
         print(f"unpacking {key}, once, to {path}", file=sys.stderr)
         _unpack(columns[key], path)
+        record_sha256(path, sha256_of(path))
     return np.load(path, mmap_mode="r")
 
 

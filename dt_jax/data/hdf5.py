@@ -23,6 +23,7 @@ class Hdf5Column:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, in whole chunks."""
+        self._check_is_here()
         chunk = self._dataset.chunks[0] if self._dataset.chunks else 1
         rows = -(-BLOCK_ROWS // chunk) * chunk
         for start in range(0, self.shape[0], rows):
@@ -32,10 +33,17 @@ class Hdf5Column:
 
     def mapped(self) -> np.ndarray | None:
         """Map the rows, where they lie in the file in one piece and as they are."""
+        self._check_is_here()
         offset = self._dataset.id.get_offset()  # None where they are chunked
-        if offset is None or self._dataset.external:
+        if offset is None:
             return None
         return np.memmap(self._path, self.dtype, "r", offset, self.shape)
+
+    def _check_is_here(self) -> None:
+        """Refuse what lies in other files: this one's SHA-256 does not hold it."""
+        if self._dataset.is_virtual or self._dataset.external:
+            name = self._dataset.name
+            raise UserError(f"{self._path}: {name} lies in other files; copy it here")
 
 
 @contextmanager
@@ -79,5 +87,6 @@ def _damage_told(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise UserError(
-            f"{path} is not an HDF5 file, or is damaged; get it again ({why})"
+            f"{path} is no HDF5 or .npz file, or is damaged; get it again, or write it "
+            f"as one of these ({why})"
         ) from None

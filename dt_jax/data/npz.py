@@ -86,5 +86,5 @@ def _damage_told(path: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise UserError(
-            f"{path} is not an .npz file, or is damaged; write it again ({error})"
+            f"{path} is no .npz file, or is damaged; write it again ({error})"
         ) from None

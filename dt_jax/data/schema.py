@@ -56,8 +56,10 @@ def check(
 ) -> None:
     """Raise a UserError unless `keys` are there, of numbers and of one length."""
     if missing := [key for key in keys if key not in columns]:
+        there = ", ".join(sorted(columns)[:10]) or "nothing"
         raise UserError(
-            f"{path} lacks {', '.join(missing)}; {what} needs {', '.join(keys)}"
+            f"{path} lacks {', '.join(missing)}; {what} needs {', '.join(keys)}, and "
+            f"it has {there}"
         )
     for key in keys:
         if (dtype := columns[key].dtype).kind not in "biuf":
@@ -119,8 +121,13 @@ def read_timeouts(
         return timeouts
     if episode_len is None:
         raise UserError(
-            f"{path} lacks timeouts and episode_ends: add one of them, or say by "
-            "--config.episode_len after how many steps an episode is cut off"
+            f"{path} lacks timeouts and episode_ends: add one of them, or give "
+            "episode_len, after how many steps an episode is cut off"
+        )
+    if episode_len > rows and not terminals.any():
+        raise UserError(
+            f"{path} lacks timeouts and episode_ends, and episode_len={episode_len} is "
+            f"more than its {rows} rows: add one of them, or give the right length"
         )
     warnings.warn(
         f"{path} lacks timeouts and episode_ends: every episode is taken to end after "
@@ -151,6 +158,10 @@ def read_flags(column: Column, name: str) -> np.ndarray:
     flags = []
     for block in column.blocks():
         check_finite(block, name)
+        if not np.isin(block, (0, 1)).all():
+            raise UserError(
+                f"{name} has {block.min():g} to {block.max():g}, not 0 or 1"
+            )
         flags.append(block.reshape(-1) != 0)
     return np.concatenate(flags)
 
@@ -163,7 +174,9 @@ def check_finite(array: np.ndarray, name: str) -> None:
             finite = np.isfinite(block.astype(np.float32, copy=False))
         if not finite.all():
             row = start + np.argwhere(~finite)[0, 0]
-            raise UserError(f"{name} has a NaN or an infinity, first in row {row}")
+            raise UserError(
+                f"{name} is NaN, infinite or too large for float32, first in row {row}"
+            )
 
 
 def size_in_memory(columns: Mapping[str, Column]) -> int:

@@ -114,7 +114,7 @@ class Trajectories:
         if k == 1:
             raise UserError(
                 f"{self.source}: with one trajectory none can be held out; use "
-                "--config.holdout_fraction=0"
+                "holdout_fraction=0"
             )
         count = min(max(1, round(fraction * k)), k - 1)
         held_out = np.zeros(k, bool)
@@ -165,7 +165,7 @@ class Trajectories:
         if length > limit:
             raise UserError(
                 f"{self.source}: trajectory {longest} has {length} steps, more than "
-                f"episode_len + 1 = {limit}; use --config.episode_len={length}"
+                f"episode_len + 1 = {limit}; give episode_len={length}"
             )
 
 

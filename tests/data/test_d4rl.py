@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax.data.d4rl import read_d4rl, read_states
+from dt_jax.data.d4rl import read_d4rl, read_env_name, read_states
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.errors import UserError
 
@@ -50,19 +50,19 @@ def with_nan(array: np.ndarray, row: int, value: float = np.nan) -> np.ndarray:
         (lambda raw: {"actions": np.full(71, b"left")}, "actions holds |S4"),
         (
             lambda raw: {"observations": with_nan(raw.observations, 13)},
-            "observations has a NaN or an infinity, first in row 13",
+            "observations is NaN, infinite or too large for float32, first in row 13",
         ),
         (
             lambda raw: {"rewards": with_nan(raw.rewards, 70, -np.inf)},
-            "rewards has a NaN or an infinity, first in row 70",
+            "rewards is NaN, infinite or too large for float32, first in row 70",
         ),
         (  # finite, but not as float32
             lambda raw: {"actions": with_nan(raw.actions, 5, 1e300)},
-            "actions has a NaN or an infinity, first in row 5",
+            "actions is NaN, infinite or too large for float32, first in row 5",
         ),
         (
             lambda raw: {"terminals": with_nan(raw.terminals, 8)},
-            "terminals has a NaN or an infinity, first in row 8",
+            "terminals is NaN, infinite or too large for float32, first in row 8",
         ),
     ],
 )
@@ -104,8 +104,48 @@ def test_episodes_are_cut_off_where_the_file_does_not_say(raw, write_hdf5, episo
     assert_same(read, raw._replace(timeouts=np.array(timeouts)))
 
 
+def test_an_episode_longer_than_the_file(raw, write_hdf5):
+    path = write_hdf5(raw, timeouts=None, terminals=0 * raw.rewards)
+    with pytest.raises(UserError, match="episode_len=72 is more than its 71 rows"):
+        read_d4rl(path, episode_len=72)
+
+
+@pytest.mark.parametrize("key", ["terminals", "timeouts"])
+def test_flags_are_0_or_1(raw, write_hdf5, key):
+    signs = np.where(getattr(raw, key), 1, -1)
+    told = f"{key} has -1 to 1, not 0 or 1"
+    assert_one_line(write_hdf5(raw, **{key: signs}), told)
+
+
+def test_the_format_is_told_by_the_content(raw, write_hdf5, tmp_path):
+    assert_same(read_d4rl(write_hdf5(raw, "hdf5.npz")), raw)
+    np.savez(tmp_path / "npz", **raw._asdict())
+    for name in ("plain", "npz.hdf5"):
+        (tmp_path / "npz.npz").rename(tmp_path / name)
+        assert_same(read_d4rl(tmp_path / name), raw)
+        assert read_env_name(tmp_path / name) is None
+        (tmp_path / name).rename(tmp_path / "npz.npz")
+
+
+def test_what_lies_in_other_files_is_refused(raw, write_hdf5):
+    """For nothing holds their content: a run could go on with other data."""
+    source = write_hdf5(raw, "source.hdf5")
+    layout = h5py.VirtualLayout(raw.actions.shape, raw.actions.dtype)
+    layout[:] = h5py.VirtualSource(source, "actions", raw.actions.shape)
+    path = write_hdf5(raw, "virtual.hdf5", actions=None)
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset("actions", layout)
+    assert_one_line(path, "/actions lies in other files")
+
+    path = write_hdf5(raw, "external.hdf5", actions=None)
+    with h5py.File(path, "a") as file:
+        outside = [(str(path.with_name("outside.bin")), 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset("actions", data=raw.actions, external=outside)
+    assert_one_line(path, "/actions lies in other files")
+
+
 def test_a_file_that_does_not_say_where_episodes_end(raw, write_hdf5):
-    told = "lacks timeouts and episode_ends: add one of them, or say by --config.epis"
+    told = "lacks timeouts and episode_ends: add one of them, or give episode_len"
     assert_one_line(write_hdf5(raw, timeouts=None), told)
 
 
@@ -134,7 +174,7 @@ def test_reads_the_states_of_a_simulator(raw, write_hdf5):
         (
             "infos/qpos",
             with_nan(np.zeros((71, 2)), 13),
-            "infos/qpos has a NaN or an infinity, first in row 13",
+            "infos/qpos is NaN, infinite or too large for float32, first in row 13",
         ),
     ],
 )
@@ -154,7 +194,10 @@ def test_rows_are_counted_over_blocks(write_hdf5):
     rewards[BLOCK_ROWS + 3 :] = np.nan
     matrix = np.zeros((rows, 1), np.float32)
     path = write_hdf5(RawData(matrix, matrix, rewards, flags, flags))
-    assert_one_line(path, f"rewards has a NaN or an infinity, first in row {rows - 97}")
+    assert_one_line(
+        path,
+        f"rewards is NaN, infinite or too large for float32, first in row {rows - 97}",
+    )
 
 
 def test_no_such_file(tmp_path):
@@ -168,14 +211,14 @@ def test_folder(tmp_path):
 def test_text_file(tmp_path):
     path = tmp_path / "data.hdf5"
     path.write_text("<html>404</html>" * 100)
-    assert_one_line(path, "is not an HDF5 file, or is damaged")
+    assert_one_line(path, "is no HDF5 or .npz file, or is damaged")
 
 
 @pytest.mark.parametrize("kept", [0, 100, -100])
 def test_truncated_file(raw, write_hdf5, kept):
     path = write_hdf5(raw)
     path.write_bytes(path.read_bytes()[:kept])
-    assert_one_line(path, "is not an HDF5 file, or is damaged")
+    assert_one_line(path, "is no HDF5 or .npz file, or is damaged")
 
 
 def test_damaged_chunk(raw, tmp_path):
@@ -187,7 +230,7 @@ def test_damaged_chunk(raw, tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"x" * chunk.size
     path.write_bytes(damaged)
-    assert_one_line(path, "is not an HDF5 file, or is damaged")
+    assert_one_line(path, "is no HDF5 or .npz file, or is damaged")
 
 
 def test_group_in_place_of_an_array(raw, write_hdf5):

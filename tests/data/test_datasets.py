@@ -46,13 +46,13 @@ def test_data_path_wins_over_env_name(refuse):
 
 
 def test_neither_name_nor_path():
-    with pytest.raises(UserError, match=r"config.env_name or --config.data_path"):
+    with pytest.raises(UserError, match=r"give env_name or data_path"):
         datasets.find(None, None)
 
 
 def test_an_environment_without_data_of_its_own():
     spec = replace(HOPPER, name="Pendulum-v1", url=None)
-    with pytest.raises(UserError, match=r"Pendulum-v1: set --config.data_path"):
+    with pytest.raises(UserError, match=r"Pendulum-v1: give data_path"):
         datasets.find(spec, None)
 
 
@@ -114,19 +114,12 @@ def test_source_is_the_name_in_the_cache(raw, write_hdf5, cache, refuse):
     assert dataset.source == "hopper_medium-v2.hdf5"
 
 
-@pytest.mark.parametrize(
-    ("env_name", "episode_len", "told"),
-    [
-        ("halfcheetah-medium-v2", 1000, "the environment's 17 and 6"),
-        ("hopper-medium-v2", 38, "--config.episode_len=40"),
-    ],
-)
-def test_a_file_that_does_not_fit(raw, write_hdf5, env_name, episode_len, told):
+def test_a_file_that_does_not_fit(raw, write_hdf5):
     path = write_hdf5(hopper(raw))
     with pytest.raises(UserError) as caught:
-        datasets.load(registry.lookup(env_name), str(path), episode_len=episode_len)
+        datasets.load(registry.lookup("halfcheetah-medium-v2"), str(path))
     message = str(caught.value)
-    assert told in message
+    assert "the environment's 17 and 6" in message
     assert str(path) in message
     assert "\n" not in message
 
@@ -143,7 +136,7 @@ def test_a_demo_file_is_called_one_wherever_it_lies(tmp_path, cache):
     umaze = registry.lookup("maze2d-umaze-v1")
     dataset = datasets.load(umaze, str(demo), episode_len=300)
     assert dataset.source == f"{demo} (maze2d-umaze-demo)"
-    with pytest.raises(UserError, match=r"give --config.env_name=maze2d-umaze-demo"):
+    with pytest.raises(UserError, match=r"give env_name=maze2d-umaze-demo"):
         datasets.load(registry.lookup("maze2d-large-v1"), str(demo), episode_len=800)
     cache.mkdir(exist_ok=True)
     copy = cache / "maze2d-umaze-sparse-v1.hdf5"

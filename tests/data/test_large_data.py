@@ -172,7 +172,7 @@ def test_data_of_several_times_the_memory(large, tmp_path, name):
     np.testing.assert_allclose(drawn["mean"][0], (ROWS - 1) / 2)
     np.testing.assert_allclose(drawn["std"][0], ROWS / np.sqrt(12))
 
-    unpacked = list(cache.glob("unpacked/*"))
+    unpacked = list(cache.glob("unpacked/*.npy"))
     assert len(unpacked) == (3 if name in UNPACKED else 0)
     assert [file for file in cache.iterdir() if file.is_file()] == []
 
@@ -300,17 +300,22 @@ def test_a_file_is_unpacked_once_and_another_beside_it(
     FORMATS[name](path, raw._asdict())
     first = draw(load(path, 0))
     assert capsys.readouterr().err.count("unpacking") == 3
-    files = {file: file.stat().st_mtime_ns for file in cache.glob("unpacked/*")}
+    files = {file: file.stat().st_mtime_ns for file in cache.glob("unpacked/*.npy")}
     assert len(files) == 3
     assert draw(load(path, 0)) == first
     read_d4rl(path, memory_limit_gb=0)  # the same when nobody tells its SHA-256
     assert "unpacking" not in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in files} == files
 
+    for file, damage in zip(sorted(files), (b"", b"x"), strict=False):
+        file.write_bytes(file.read_bytes()[:-1] + damage)  # too short, and other
+    assert draw(load(path, 0)) == first
+    assert capsys.readouterr().err.count("unpacking") == 2
+
     FORMATS[name](path, raw._asdict() | {"rewards": raw.rewards + 1})
     read = read_d4rl(path, memory_limit_gb=0)
     np.testing.assert_array_equal(read.rewards, raw.rewards + 1)
-    assert len(list(cache.glob("unpacked/*"))) == 6
+    assert len(list(cache.glob("unpacked/*.npy"))) == 6
 
 
 @needs_linux

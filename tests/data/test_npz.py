@@ -53,7 +53,7 @@ def test_truncated_archive(raw, tmp_path, write, kept):
     path = tmp_path / "data.npz"
     write(path, **raw._asdict())
     path.write_bytes(path.read_bytes()[:kept])
-    assert_one_line(path, "is not an .npz file, or is damaged")
+    assert_one_line(path, "or is damaged")
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
@@ -65,7 +65,7 @@ def test_damaged_member(raw, tmp_path, write):
     content = bytearray(path.read_bytes())
     content[member.header_offset + member.compress_size - 9] ^= 0xFF
     path.write_bytes(content)
-    assert_one_line(path, "is not an .npz file, or is damaged")
+    assert_one_line(path, "or is damaged")
 
 
 def test_a_header_that_promises_more_than_there_is(raw, tmp_path):
@@ -73,7 +73,7 @@ def test_a_header_that_promises_more_than_there_is(raw, tmp_path):
     np.savez(path, **raw._asdict())
     content = path.read_bytes().replace(b"(71, 4)", b"(91, 4)")
     path.write_bytes(content)
-    assert_one_line(path, "is not an .npz file, or is damaged")
+    assert_one_line(path, "or is damaged")
 
 
 def test_other_members_do_not_matter(raw, tmp_path):

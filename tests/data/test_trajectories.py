@@ -147,7 +147,7 @@ def test_one_step_more_than_episode_len_may_load_and_two_may_not(raw):
     store.check_lengths(39)
     with pytest.raises(UserError) as caught:
         store.check_lengths(38)
-    assert_one_line(caught, "trajectory 5 has 40 steps", "--config.episode_len=40")
+    assert_one_line(caught, "trajectory 5 has 40 steps", "give episode_len=40")
 
 
 def test_split_on_timeouts_alone(raw):
@@ -216,5 +216,5 @@ def test_the_same_are_held_out_every_time_and_not_just_the_last():
 
 def test_one_trajectory_cannot_be_held_out():
     store = Trajectories.from_raw(flat([4]), source="x")
-    with pytest.raises(UserError, match=r"x: .*--config.holdout_fraction=0"):
+    with pytest.raises(UserError, match=r"x: .*holdout_fraction=0"):
         store.hold_out(0.1)

@@ -156,7 +156,8 @@ def test_a_nan_in_the_states_is_refused_before_mujoco_logs_it(
     qpos[7, 1] = np.nan
     path = changed(maze2d, tmp_path / "nan.hdf5", qpos=qpos)
     with pytest.raises(
-        UserError, match="infos/qpos has a NaN or an infinity, first in row 7"
+        UserError,
+        match="infos/qpos is NaN, infinite or too large for float32, first in row 7",
     ):
         replay(path, lookup("maze2d-medium-v1"))
     assert not (tmp_path / "MUJOCO_LOG.TXT").exists()

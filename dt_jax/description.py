@@ -5,6 +5,7 @@ Arrays are read in blocks of rows: they may be mapped files, larger than memory.
 
 import textwrap
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context
 from typing import NamedTuple
 
 import numpy as np
@@ -57,16 +58,24 @@ def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
 
 
 def out_of_range_line(
-    trajectories: Trajectories, low: Bound, high: Bound
+    trajectories: Trajectories, spec: DatasetSpec | None, max_action: float
 ) -> str | None:
-    """Return the warning about actions outside their bounds, if there are any."""
-    rows, _, excess = out_of_range(trajectories.actions, low, high)
+    """Return the warning about actions outside their bounds, if there are any.
+
+    Args:
+      trajectories: the data.
+      spec: the environment, whose bounds count.
+      max_action: in the place of bounds, where `spec` is None.
+    """
+    bounds = (spec.action_low, spec.action_high) if spec else (-max_action, max_action)
+    rows, value, excess = out_of_range(trajectories.actions, *bounds)
     if not rows:
         return None
+    cure = "check the units of actions" if spec else f"give {_covering(value)}"
     return (
         f"{rows:,} of {len(trajectories.actions):,} actions lie outside "
-        f"{_range(low, high)}, the farthest by {_number(excess)}: the network can't "
-        "give them; check the units of actions, or clip them"
+        f"{_range(*bounds)}, the farthest by {_number(excess)}: the network can't "
+        f"give them; {cure}, or clip them"
     )
 
 
@@ -236,6 +245,13 @@ def _number(value: float) -> str:
     if size >= 1e4 or value == int(value):
         return f"{value:z,.0f}"
     return f"{value:.3f}" if size < 100 else f"{value:,.1f}"
+
+
+def _covering(action: float) -> str:
+    """Write the least max_action of two digits that is not below `action`."""
+    # Six digits first: 1.1 in float32 is a little more than 1.1.
+    up = Context(prec=2, rounding=ROUND_CEILING).create_decimal(f"{abs(action):.6g}")
+    return f"max_action={float(up):g}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,16 +9,28 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+_PACKAGE = Path(__file__).parent
+_MOST_NAMES = 20  # that a line may list
+
 
 class UserError(Exception):
     """Something the user can put right; the message says what, where and how."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error line: the names nearest to `name`, else all."""
-    known = sorted(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+    """Return the end of an error line: the names nearest to `name`, else all or some.
+
+    Upper and lower case are the same.
+    """
+    names = {each.lower(): each for each in sorted(known)}
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if near:
+        return f"nearest: {', '.join(names[each] for each in near)}"
+    some, said = list(names.values()), "known"
+    if len(some) > _MOST_NAMES:
+        said = f"among the {len(some)} known"
+        some = some[:: -(-len(some) // 5)]  # far apart, to be of several kinds
+    return f"{said}: {', '.join(some)}"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -37,17 +49,26 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     warnings.showwarning = _warn_in_one_line
     try:
         main()
+        print(end="", flush=True)  # at exit nobody could catch that it fails
     except UserError as error:
         fail(str(error), status=2)
     except BrokenPipeError:  # whoever reads has had enough, as `| head` has
-        # What is still to be written has nowhere to go: exiting must not try.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written, ...
         place = f": {error.filename}" if error.filename else ""
         fail(f"{error.strerror or error}{place}", status=2)
     except KeyboardInterrupt:
         fail("interrupted", status=130)
+    finally:
+        _let_go_of_stdout()
+
+
+def _let_go_of_stdout() -> None:
+    """Write what is left, or drop it where that fails: exiting must not try again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -61,7 +82,9 @@ def _warn_in_one_line(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def _tell(kind: str, message: str) -> None:
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":  # python -m package
-        program = program.parent
-    print(f"{program.name}: {kind}: {' '.join(message.split())}", file=sys.stderr)
+    file = Path(sys.argv[0])
+    program = file.name
+    if file.is_relative_to(_PACKAGE):
+        parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
+        program = f"python -m {'.'.join(parts).removesuffix('.__main__')}"
+    print(f"{program}: {kind}: {' '.join(message.split())}", file=sys.stderr)

@@ -77,17 +77,34 @@ def test_rounding_is_not_out_of_range():
 
 def test_out_of_range_line():
     actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
-    assert description.out_of_range_line(made(actions=actions), -1, 1) is None
+    assert description.out_of_range_line(made(actions=actions), None, 1) is None
     actions[5] = 1.25, -1.3, 0
     actions[9] = -1.75
-    line = description.out_of_range_line(made(actions=actions), -1, 1)
+    trajectories = made(actions=actions)
+    line = description.out_of_range_line(trajectories, HOPPER, 9)
     assert line.startswith(
         "2 of 61 actions lie outside the bounds -1 to 1, the farthest by 0.750: "
     )
-    line = description.out_of_range_line(made(actions=actions), (-1, -1, 0), (1, 1, 1))
+    assert line.endswith("; check the units of actions, or clip them")
+    spec = dataclasses.replace(HOPPER, action_low=(-1, -1, 0), action_high=(1, 1, 1))
+    line = description.out_of_range_line(trajectories, spec, 9)
     assert line.startswith(
         "2 of 61 actions lie outside their bounds between -1 and 1, "
     )
+
+
+@pytest.mark.parametrize(
+    ("farthest", "covers"),
+    [(-1.75, "1.8"), (1.1, "1.1"), (1.101, "1.2"), (49.3, "50"), (200, "200")],
+)
+def test_out_of_range_without_an_environment(farthest, covers):
+    actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
+    actions[5] = -1.02
+    actions[9, 1] = farthest
+    trajectories = made(actions=actions)
+    line = description.out_of_range_line(trajectories, None, 1)
+    assert line.endswith(f"; give max_action={covers}, or clip them")
+    assert description.out_of_range_line(trajectories, None, float(covers)) is None
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_evaluate(undisturbed):
 
 def test_evaluate_without_a_run(tmp_path):
     line = refusal("-m", "dt_jax.evaluate", str(tmp_path))
-    assert line.startswith("evaluate.py: error: ")
+    assert line.startswith("python -m dt_jax.evaluate: error: ")
     assert "is it the folder of a run" in line.replace(
         f"is {tmp_path} the", "is it the"
     )

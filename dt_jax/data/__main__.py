@@ -2,18 +2,18 @@
 
 import shutil
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
 from dt_jax import datasets
 from dt_jax.data import minari
-from dt_jax.data.cache import cache_folder, is_recorded, sha256_of
+from dt_jax.data.cache import cache_folder, is_recorded
 from dt_jax.data.d4rl import read_env_name
 from dt_jax.description import aligned, describe, lengths_line
 from dt_jax.errors import OneLineParser, UserError, did_you_mean, exit_with_one_line
-from dt_jax.registry import DatasetSpec, all_specs, lookup
+from dt_jax.registry import NO_LIMIT, DatasetSpec, all_specs, lookup
 
 _SUFFIXES = (".hdf5", ".h5", ".npz")
 _D4RL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
@@ -63,13 +63,6 @@ def _parser() -> OneLineParser:
         "--env_name",
         help="whose scores and bounds of actions; our demo files say it themselves",
     )
-    info.add_argument(
-        "--split",
-        choices=["corl", "timeouts"],
-        default="corl",
-        help="where trajectories end: corl (the default) at terminals and timeouts, "
-        "timeouts at these alone",
-    )
     fetch = add(
         "download",
         _download,
@@ -94,17 +87,35 @@ def _add_reading(parser: OneLineParser) -> None:
     )
     parser.add_argument(
         "--episode_len",
-        type=int,
+        type=_steps,
         help="where episodes are cut off, in a file that does not say",
     )
+    parser.add_argument(
+        "--split",
+        choices=["corl", "timeouts"],
+        default="corl",
+        help="where trajectories end: corl (the default) at terminals and timeouts, "
+        "timeouts at these alone",
+    )
+
+
+def _steps(text: str) -> int:
+    """Read "1000", "1_000" or "1e3", as launch.py does."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if number.is_integer() and 1 <= number <= NO_LIMIT:
+        return int(number)
+    raise ArgumentTypeError(f"expected an integer from 1 to {NO_LIMIT}, not {text!r}")
 
 
 def _list(args: Namespace) -> None:
     """Print a row for each dataset."""
-    names = [name for name in all_specs() if fnmatch(name, f"*{args.pattern}*")]
+    pattern = f"*{args.pattern.lower()}*"
+    names = [name for name in all_specs() if fnmatch(name, pattern)]
     if not names:
-        hint = did_you_mean(args.pattern, all_specs())
-        raise UserError(f"no dataset is called {args.pattern!r}; {hint}")
+        raise _unknown(args.pattern)
     # On a terminal half a url is better than a wrapped line; elsewhere all is whole.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     rows = [("name", "family", "cached", "size", "url")]
@@ -143,18 +154,38 @@ def _download(args: Namespace) -> None:
         folder = Path(minari.open_dataset(args.name).storage.data_path)
         print(f"{folder}, {_megabytes(*folder.iterdir())}")
         return
+    if args.name not in all_specs():
+        raise _unknown(args.name)
     spec = lookup(args.name)
-    was_there = datasets.cached_path(spec).exists()
-    path = datasets.find(spec, None)
+    path = datasets.cached_path(spec)
+    was_there = path.exists()
+    try:
+        sha256 = datasets.load(spec, None).sha256
+    except UserError as error:
+        if was_there:
+            raise _damaged(spec, path, error) from None
+        raise
     print(f"{path}{' was there already' if was_there else ''}")
-    print(f"{_megabytes(path)}, sha256 {sha256_of(path)}")
+    print(f"{_megabytes(path)}, sha256 {sha256}")
+
+
+def _damaged(spec: DatasetSpec, path: Path, error: UserError) -> UserError:
+    """Return the one line about a file that has to make room for a new one."""
+    why = str(error).partition("; ")[0]  # what else it advises ends here
+    record = f" and {path.name}.sha256" if is_recorded(path) else ""
+    return UserError(
+        f"{why}; delete {path}{record} and run this again: "
+        f"python -m dt_jax.data download {spec.name}"
+    )
 
 
 def _verify(args: Namespace) -> None:
     """Read a dataset as training does, and compare it with its recorded sha256."""
     spec, path = _find(args.dataset)
     data_path = None if spec else str(path)
-    dataset = datasets.load(spec, data_path, episode_len=args.episode_len)
+    dataset = datasets.load(
+        spec, data_path, split=args.split, episode_len=args.episode_len
+    )
     print(f"ok: {lengths_line(dataset.trajectories)}, every number finite")
     if path is not None and is_recorded(path):
         print(f"ok: sha256 {dataset.sha256}, as recorded")
@@ -167,11 +198,10 @@ def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
     if name.startswith(minari.PREFIX):
         return _environment(name), None
     path = Path(name).expanduser()
-    if path.is_file() or path.suffix in _SUFFIXES:
-        return None, path
-    if name not in all_specs():
-        hint = did_you_mean(name, all_specs())
-        raise UserError(f"there is no file {name!r}, and no dataset; {hint}")
+    if name not in all_specs() or path.is_file():
+        if path.exists() or path.suffix in _SUFFIXES:
+            return None, path  # whoever reads it says if it is of no use
+        raise _unknown(name, "file or dataset")
     spec = lookup(name)
     if not datasets.cached_path(spec).exists():
         raise UserError(
@@ -179,6 +209,16 @@ def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
             f"python -m dt_jax.data download {name}"
         )
     return spec, datasets.cached_path(spec)
+
+
+def _unknown(name: str, kind: str = "dataset") -> UserError:
+    """Return the one line about what is no dataset's name."""
+    if name.lower().startswith("minari"):
+        hint = "Minari's are written minari:ID; minari list local shows what is there"
+    else:
+        hint = did_you_mean(Path(name).stem, all_specs())
+        hint += "; python -m dt_jax.data list names all of them"
+    return UserError(f"there is no {kind} {name!r}; {hint}")
 
 
 def _environment(env_name: str) -> DatasetSpec:

@@ -52,10 +52,11 @@ def fails(monkeypatch, capsys):
 
 
 @pytest.fixture
-def demo(cache):
+def demo(cache, capsys):
     """maze2d-umaze-demo, a small one, as it lies in the cache folder."""
     path = cache / "maze2d-umaze-demo.hdf5"
     collect_demo("maze2d-umaze-demo", path, steps=600)
+    capsys.readouterr()
     return path
 
 
@@ -77,6 +78,7 @@ def test_list_has_a_whole_line_for_each_dataset(run, demo, cache):
     ("pattern", "names"),
     [
         ("hopper-medium-e", ["hopper-medium-expert-v2"]),
+        ("HOPPER-Medium-e", ["hopper-medium-expert-v2"]),
         (
             "ant*medium*demo",
             ["antmaze-medium-diverse-demo", "antmaze-medium-play-demo"],
@@ -126,9 +128,11 @@ def test_info_reads_as_it_is_told(run, raw, write_hdf5):
     )
     by_timeouts = run("info", str(write_hdf5(raw)), "--split=timeouts")
     assert f"\ntrajectories  {raw.timeouts.sum()}; " in by_timeouts
+    verified = run("verify", str(write_hdf5(raw)), "--split=timeouts")
+    assert f" in {raw.timeouts.sum()} trajectories " in verified
     bare = str(write_hdf5(raw, timeouts=None, terminals=0 * raw.rewards))
     with pytest.warns(UserWarning, match="to end after 10 steps"):
-        text = run("info", bare, "--episode_len=10")
+        text = run("info", bare, "--episode_len=1e1")
     assert re.search(r"\nlength +10 +10 +10 +10 +10 +10 +0\n", text)
     assert "\ndropped tail  1 row\n" in text
 
@@ -139,6 +143,8 @@ def test_info_fails_in_one_line(fails, raw, write_hdf5, cache):
     assert f"not in {cache}; get it by python -m dt_jax.data download hopper-demo" in (
         fails("info", "hopper-demo")
     )
+    assert f"{cache} is a folder; an HDF5" in fails("info", str(cache))
+    assert f"{os.devnull} is no ordinary file" in fails("info", os.devnull)
     path = str(write_hdf5(raw))
     assert "don't fit the environment's" in fails(
         "info", path, "--env_name=hopper-medium-v2"
@@ -150,11 +156,24 @@ def test_info_fails_in_one_line(fails, raw, write_hdf5, cache):
     [
         ([], "the following arguments are required: COMMAND; see --help"),
         (["lst"], "invalid choice: 'lst'"),
-        (["list", "cartpole"], "no dataset is called 'cartpole'"),
+        (["list", "cartpole"], "no dataset 'cartpole'; among the 42 known: "),
+        (["list", "minari"], "no dataset 'minari'; Minari's are written minari:ID"),
         (["info"], "required: NAME_OR_FILE"),
         (["info", "a.hdf5", "--split=both"], "invalid choice: 'both'"),
-        (["info", "a.hdf5", "--episode_len=x"], "invalid int value: 'x'"),
-        (["download", "hopper"], "unknown env_name 'hopper'; nearest: hopper-demo"),
+        (
+            ["info", "a.hdf5", "--episode_len=x"],
+            "integer from 1 to 2147483647, not 'x'",
+        ),
+        (
+            ["info", "a.hdf5", "--episode_len=0"],
+            "integer from 1 to 2147483647, not '0'",
+        ),
+        (["verify", "a.hdf5", "--episode_len=-3"], "2147483647, not '-3'"),
+        (["verify", "a.hdf5", "--episode_len=1e10"], "2147483647, not '1e10'"),
+        (["verify", "a.hdf5", "--episode_len=2.5"], "2147483647, not '2.5'"),
+        (["verify", "cartpole"], "no file or dataset 'cartpole'; among the 42 known: "),
+        (["download", "hopper"], "no dataset 'hopper'; nearest: hopper-demo"),
+        (["download", "of/Hopper_medium-v2.hdf5"], "; nearest: hopper-medium-v2, "),
         (["verify"], "required: NAME_OR_FILE"),
     ],
 )
@@ -174,6 +193,23 @@ def test_download_collects_once(run, monkeypatch, cache):
     written = path.stat().st_mtime_ns
     assert f"{path} was there already\n" in run("download", "maze2d-umaze-demo")
     assert path.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("size", [0, 3_000])
+def test_download_of_what_is_cut_short(fails, demo, size):
+    os.truncate(demo, size)
+    told = fails("download", "maze2d-umaze-demo")
+    assert "or is damaged; delete" in told
+    again = "python -m dt_jax.data download maze2d-umaze-demo"
+    assert told.endswith(f"; delete {demo} and run this again: {again}\n")
+
+
+@pytest.mark.parametrize("record", ["0" * 64, "damaged"])
+def test_download_of_what_is_not_as_recorded(fails, demo, record):
+    record_sha256(demo, record)
+    told = fails("download", "maze2d-umaze-demo")
+    assert f"; delete {demo} and {demo.name}.sha256 and run this again: " in told
+    assert "NAME" not in told
 
 
 def test_download_of_minaris(run, tmp_path, monkeypatch):
@@ -199,19 +235,7 @@ def test_verify_reads_everything(fails, raw, write_hdf5):
     rewards = raw.rewards.copy()
     rewards[60] = np.nan
     told = fails("verify", str(write_hdf5(raw, rewards=rewards)))
-    assert "rewards has a NaN or an infinity, first in row 60" in told
-
-
-def test_a_reader_that_has_had_enough_is_no_error():
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-m", "dt_jax.data", "list"]
-    result = subprocess.run(
-        command, stdout=writing, stderr=subprocess.PIPE, check=False
-    )
-    os.close(writing)
-    assert result.stderr == b""
-    assert result.returncode == 1
+    assert "rewards is NaN, infinite or too large for float32, first in row 60" in told
 
 
 def test_nothing_slow_is_imported_for_a_file(hopper_file):

@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from dt_jax.errors import UserError
+from dt_jax.files import user_path
 from dt_jax.registry import lookup
 
 
@@ -222,8 +223,8 @@ def _refused(key: str, value: Any, expected: str) -> UserError:
 def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
     """Return the run's folder: `workdir` if given, else one named after the run."""
     if workdir is not None:
-        return Path(workdir).expanduser()
-    return Path(config.checkpoints_path or "runs").expanduser() / config.name
+        return user_path(workdir)
+    return user_path(config.checkpoints_path or "runs") / config.name
 
 
 def to_json(config: ConfigDict) -> str:

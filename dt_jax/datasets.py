@@ -11,6 +11,7 @@ from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.download import download
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
+from dt_jax.files import user_path
 from dt_jax.registry import DatasetSpec
 
 
@@ -114,7 +115,7 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
       UserError: neither is given, `spec` has no data, or the download fails.
     """
     if data_path is not None:
-        return Path(data_path).expanduser()
+        return user_path(data_path)
     if spec is None:
         raise UserError("no data: give env_name or data_path")
     path = cached_path(spec)

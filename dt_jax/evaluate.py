@@ -9,6 +9,7 @@ from dt_jax import envs
 from dt_jax.config import from_json, override, prepare_backend, validate
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
+from dt_jax.files import user_path
 from dt_jax.policy import restore
 from dt_jax.summary import data_label, evaluation_table
 
@@ -94,7 +95,7 @@ def _parser() -> OneLineParser:
 
 
 def _config_of(workdir: Path) -> ConfigDict:
-    path = workdir.expanduser() / "config.json"
+    path = user_path(workdir) / "config.json"
     if not path.is_file():
         raise UserError(f"no {path}: is {workdir} the folder of a run?")
     try:

@@ -6,6 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path with ~ and ~user as their folders; an unknown ~user stays."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`, which takes its place if all goes well.

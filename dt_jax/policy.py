@@ -10,6 +10,7 @@ import numpy as np
 from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
 from dt_jax.checkpoint import choose
 from dt_jax.config import from_dict
+from dt_jax.files import user_path
 from dt_jax.types import Array, Params
 
 
@@ -21,7 +22,7 @@ def restore(
     Raises:
       UserError: there is no such run or no such valid checkpoint.
     """
-    checkpoint = choose(workdir.expanduser() / "checkpoints", which)
+    checkpoint = choose(user_path(workdir) / "checkpoints", which)
     record = checkpoint.record()
     agent = DecisionTransformerAgent.from_config(
         from_dict(record["config"]),

@@ -9,6 +9,7 @@ from rich.table import Table
 from dt_jax.collect.demo import collect_demo
 from dt_jax.collect.episodes import Episode
 from dt_jax.errors import OneLineParser, exit_with_one_line
+from dt_jax.files import user_path
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
     args = parser.parse_args()
-    out = args.out.expanduser() if args.out else Path(f"{args.env_name}.hdf5")
+    out = user_path(args.out) if args.out else Path(f"{args.env_name}.hdf5")
     levels = collect_demo(args.env_name, out, steps=args.steps, seed=args.seed)
     transitions = sum(len(episode.rewards) for level in levels for episode in level)
     print(f"{out}: {transitions:,} transitions")

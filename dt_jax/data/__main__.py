@@ -13,6 +13,7 @@ from dt_jax.data.cache import cache_folder, is_recorded
 from dt_jax.data.d4rl import read_env_name
 from dt_jax.description import aligned, describe, lengths_line
 from dt_jax.errors import OneLineParser, UserError, did_you_mean, exit_with_one_line
+from dt_jax.files import user_path
 from dt_jax.registry import NO_LIMIT, DatasetSpec, all_specs, lookup
 
 _SUFFIXES = (".hdf5", ".h5", ".npz")
@@ -197,7 +198,7 @@ def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
     """Return the dataset of that name, if it is one, and its file, if it is one."""
     if name.startswith(minari.PREFIX):
         return _environment(name), None
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name not in all_specs() or path.is_file():
         if path.exists() or path.suffix in _SUFFIXES:
             return None, path  # whoever reads it says if it is of no use

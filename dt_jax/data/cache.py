@@ -10,13 +10,13 @@ from pathlib import Path
 import platformdirs
 
 from dt_jax.errors import UserError
-from dt_jax.files import write_text
+from dt_jax.files import user_path, write_text
 
 
 def cache_folder() -> Path:
     """Return where datasets are kept: DT_JAX_DATA, or else the user's cache folder."""
     if folder := os.environ.get("DT_JAX_DATA"):
-        return Path(folder).expanduser().absolute()
+        return user_path(folder).absolute()
     return Path(platformdirs.user_cache_dir("dt_jax"))
 
 

@@ -19,6 +19,7 @@ from dt_jax.envs.antmaze import ants
 from dt_jax.envs.maze2d import points
 from dt_jax.envs.mujoco_bodies import Bodies, gymnasium_xml
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
+from dt_jax.files import user_path
 from dt_jax.registry import DatasetSpec, lookup
 
 _ROWS = 4096  # stepped at once
@@ -147,7 +148,7 @@ def main() -> None:
         "--env_name", help="where it was recorded; our own files say it themselves"
     )
     args = parser.parse_args()
-    path = args.file.expanduser()
+    path = user_path(args.file)
     env_name = args.env_name or read_env_name(path)
     if env_name is None:
         raise UserError(f"{path} does not say where it was recorded: give --env_name")

@@ -143,3 +143,8 @@ def test_a_demo_file_is_called_one_wherever_it_lies(tmp_path, cache):
     copy.write_bytes(demo.read_bytes())
     with pytest.raises(UserError, match="it was collected as maze2d-umaze-demo; take"):
         datasets.load(umaze, None, episode_len=300)
+
+
+def test_the_home_of_nobody_is_no_traceback():
+    with pytest.raises(UserError, match="no such file: ~nobody9/x.hdf5"):
+        datasets.load(None, "~nobody9/x.hdf5")

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box
 from gymnasium.wrappers import TransformObservation
 
 from dt_jax.data import minari
@@ -76,8 +76,7 @@ class MinariEnv(GymnasiumEnv):
             flatten, given = minari_d4rl.layout(
                 env.observation_space, env.spec, f"the environment of {env_id}"
             )
-            if isinstance(env.observation_space, Dict):
-                env = TransformObservation(env, flatten, given)
+            env = TransformObservation(env, flatten, given)
         if given.shape != recorded.shape:
             shapes = f"shape {recorded.shape}", f"shape {given.shape}"
             raise _other(env_id, "observations", *shapes)
@@ -98,7 +97,7 @@ def _recover(dataset: Any, env_name: str) -> gymnasium.Env:
 
 
 def _same_bounds(recorded: Box, given: Any) -> bool:
-    if not isinstance(given, Box) or given.shape != recorded.shape:
+    if not isinstance(given, Box):
         return False
     pairs = (recorded.low, given.low), (recorded.high, given.high)
     return all(np.array_equal(np.float32(a), np.float32(b)) for a, b in pairs)

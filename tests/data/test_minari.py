@@ -14,7 +14,7 @@ from dt_jax.data import minari
 from dt_jax.errors import UserError
 
 NAME = "minari:mujoco/hopper/test-v0"
-COPY = "minari:mine/copied-v0"  # its metadata still has the id of the other
+COPY = "minari:MINE/COPIED-v0"  # its metadata still has the id of the other
 LENGTHS = (60, 2, 7)
 
 
@@ -39,9 +39,9 @@ def recorded(tmp_path_factory):
 def copy(recorded, tmp_path, monkeypatch):
     """The HDF5 file of a copy, under another id, that may be spoilt."""
     shutil.copytree(recorded[0], tmp_path, dirs_exist_ok=True)
-    shutil.copytree(tmp_path / "mujoco/hopper/test-v0", tmp_path / "mine/copied-v0")
+    shutil.copytree(tmp_path / "mujoco/hopper/test-v0", tmp_path / "MINE/COPIED-v0")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    return tmp_path / "mine/copied-v0/data/main_data.hdf5"
+    return tmp_path / "MINE/COPIED-v0/data/main_data.hdf5"
 
 
 def test_each_action_has_the_observation_before_it(recorded, monkeypatch):
@@ -135,7 +135,7 @@ def put_nan(path):
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (cut_file, "can't be read; get it again into .*/mine/copied-v0 "),
+        (cut_file, "can't be read; get it again into .*/MINE/COPIED-v0 "),
         (remove_file, "can't be read; get it again .*No data found"),
         (remove_metadata, "can't be read; get it again"),
         (spoil_metadata, "can't be read; get it again"),
@@ -162,7 +162,7 @@ def test_damage_is_told_in_one_line(copy, spoil, told):
     [
         ("mujoco/hopper/tset-v0", "there: mujoco/hopper/test-v0$"),
         ("MuJoCo/Hopper/TEST-v0", "there: mujoco/hopper/test-v0$"),
-        ("MINE/COPIED-V0", "there: mine/copied-v0$"),
+        ("mine/copied-v0", "there: MINE/COPIED-v0$"),
         ("no such id", r"Malformed dataset ID.* there$"),
     ],
 )

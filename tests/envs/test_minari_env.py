@@ -335,23 +335,45 @@ class Doubled(minari.StepDataCallback):
         return super().__call__(env, obs=obs, info=info, action=action, **step)
 
 
+def doubled(low, high):
+    """Return the collector's arguments for twice the actions."""
+    space = Box(low, high, (2,))
+    return {"step_data_callback": Doubled, "action_space": space}
+
+
+MANY = Box(
+    np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64
+)  # prints rows
+
+
 @pytest.mark.parametrize(
-    ("collector", "eval_env", "told"),
+    ("env", "collector", "more", "told"),
     [
         (
-            {"step_data_callback": Doubled, "action_space": Box(-2, 2, (2,))},
             "Pendulum-v1",
+            doubled(-2, 2),
+            {"eval_env": "Pendulum-v1"},
             r"Box\(-2.0, 2.0, \(2,\), float32\), .* Box\(-2.0, 2.0, \(1,\)",
         ),
-        ({}, rescaled(-1, 2), r"Box\(-2.0, 2.0, .* Box\(-1.0, 2.0"),
-        ({}, rescaled(-2, 1), r"Box\(-2.0, 2.0, .* Box\(-2.0, 1.0"),
+        ("Pendulum-v1", {}, {"eval_env": rescaled(-1, 2)}, r"Box\(-2.*Box\(-1.0, 2.0"),
+        ("Pendulum-v1", {}, {"eval_env": rescaled(-2, 1)}, r"Box\(-2.*Box\(-2.0, 1.0"),
+        ("CartPole-v1", doubled(0, 1), {}, r"Box\(0.0, 1.0, .*has Discrete\(2\)"),
+        (
+            "Humanoid-v5",
+            {"action_space": MANY},
+            {},
+            r"Box.*float64\), .* Box\(-0.4, 0.4",
+        ),
     ],
 )
-def test_recorded_actions_must_be_those_of_the_environment(collector, eval_env, told):
-    record("Pendulum-v1", "act-v0", (3,), collector=collector, eval_env=eval_env)
+def test_recorded_actions_must_be_those_of_the_environment(env, collector, more, told):
+    record(env, "act-v0", (3,), collector=collector, **more)
     spec = envs.lookup("minari:act-v0")
-    with pytest.raises(UserError, match=f"holds actions of {told}.* eval_episodes=0"):
+    with pytest.raises(
+        UserError, match=f"holds actions of {told}.* eval_episodes=0"
+    ) as caught:
         envs.make(spec, [0])
+    assert "\n" not in str(caught.value)
 
 
 def test_bounds_that_float32_cannot_tell_apart_are_the_same():
@@ -369,6 +391,13 @@ def test_without_an_environment_there_is_data_and_no_evaluation():
         UserError, match=r"doesn't say in which environment .* eval_episodes=0"
     ):
         envs.make(spec, [0])
+
+
+def test_dictionaries_need_their_environment_named():
+    record("AntMaze_UMaze-v4", "alone-v0", (2,))
+    spoiled("alone-v0", lambda metadata: metadata.pop("env_spec"))
+    with pytest.raises(UserError, match="alone-v0 has observations of the kind Dict"):
+        envs.lookup("minari:alone-v0")
 
 
 def test_an_environment_that_cannot_be_built_says_why():

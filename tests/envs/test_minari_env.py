@@ -341,9 +341,8 @@ def doubled(low, high):
     return {"step_data_callback": Doubled, "action_space": space}
 
 
-MANY = Box(
-    np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64
-)  # prints rows
+# Printed in rows.
+MANY = Box(np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64)
 
 
 @pytest.mark.parametrize(

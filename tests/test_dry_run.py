@@ -37,11 +37,12 @@ def all_is_there(name, capsys, *options):
     return f"dry run: {name} reset and stepped" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("family", "names"), by_family())
-def test_a_configuration_of_each_family(family, names, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("family", ["hopper", "pen", "maze2d", "antmaze"])
+def test_a_configuration_for_each_engine(family, monkeypatch, capsys, tmp_path):
     """With one layer, which compiles faster; the slow test takes all as they are."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
+    names = dict(by_family())[family]
     assert all_is_there(names[0], capsys, "--config.num_layers=1")
     assert not list(tmp_path.iterdir())  # nothing was downloaded
 
@@ -123,7 +124,6 @@ def test_another_runs_folder_is_refused(small_config, tmp_path):
     with config.unlocked():
         config.update(eval_episodes=0, update_steps=1)
     train_and_evaluate(config, tmp_path)
-    dry_run(config, tmp_path)
     with config.unlocked():
         config.embedding_dim = 16
     with pytest.raises(UserError, match="holds another run"):

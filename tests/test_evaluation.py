@@ -118,9 +118,7 @@ def test_parameters_that_are_not_finite_are_told(evaluator, params):
 
 def test_episodes_that_are_cut_off_are_told(agent):
     short = replace(agent, model=agent.model.clone(episode_len=7))
-    with pytest.warns(
-        UserWarning, match="cut off after episode_len=7 steps, "
-    ):
+    with pytest.warns(UserWarning, match="cut off after episode_len=7 steps, "):
         evaluator = Evaluator(short, SPEC, [7.0], episodes=1, seed=1)
     params = jax.jit(short.init_params)(jax.random.key(0))
     assert evaluator(params).lengths.max() == 7

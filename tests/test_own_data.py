@@ -1,7 +1,10 @@
 """Runs on a user's own data and what it suggests, and runs that begin with others."""
 
+import io
 import json
 import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -39,22 +42,38 @@ def own(path, **changes):
     return config
 
 
-@pytest.fixture
-def npz(hopper_file, tmp_path):
+@pytest.fixture(scope="module")
+def npz(hopper_file, tmp_path_factory):
     with h5py.File(hopper_file) as file:
         arrays = {key: file[key][...] for key in file}
-    np.savez(tmp_path / "own.npz", **arrays)
-    return tmp_path / "own.npz"
+    path = tmp_path_factory.mktemp("own") / "own.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(npz, tmp_path_factory):
+    """A run on own data, and what it has printed."""
+    workdir, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with redirect_stdout(printed):
+        train_and_evaluate(own(npz), workdir)
+    return workdir, printed.getvalue()
+
+
+@pytest.fixture
+def source(finished, tmp_path):
+    """A copy of that run, to go on with or to begin others with."""
+    return Path(shutil.copytree(finished[0], tmp_path / "source"))
 
 
 def saved_config(workdir):
     return json.loads((workdir / "config.json").read_text())
 
 
-def test_what_the_data_suggests_is_told_kept_and_gone_on_with(npz, tmp_path, capsys):
-    run = tmp_path / "run"
-    train_and_evaluate(own(npz), run)
-    out = capsys.readouterr().out
+def test_what_the_data_suggests_is_told_kept_and_gone_on_with(
+    npz, finished, source, capsys
+):
+    run, out = source, finished[1]
     assert "141 transitions in 6 trajectories of 1 to 40 steps" in out
     returns = json.loads((run / "versions.json").read_text())["dataset"]
     best, mean = returns["return_best"], returns["return_mean"]
@@ -80,7 +99,7 @@ def test_what_the_data_suggests_is_told_kept_and_gone_on_with(npz, tmp_path, cap
 
 
 def test_the_best_checkpoint_is_that_with_the_least_error(npz, tmp_path):
-    config = own(npz, keep_checkpoints=2, checkpoint_every=1, update_steps=16)
+    config = own(npz, keep_checkpoints=2, eval_every=2)
     train_and_evaluate(config, tmp_path / "run")
     errors = {
         row["step"]: row[HOLDOUT]
@@ -119,13 +138,6 @@ def test_what_is_held_out_is_not_trained_on(npz, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def source(npz, tmp_path):
-    """A run to begin others with."""
-    train_and_evaluate(own(npz), tmp_path / "source")
-    return tmp_path / "source"
-
-
-@pytest.fixture
 def other_data(npz, tmp_path):
     with np.load(npz) as arrays:
         moved = dict(arrays) | {"observations": 3 * arrays["observations"] + 1}
@@ -134,8 +146,7 @@ def other_data(npz, tmp_path):
 
 
 def test_a_warm_start_begins_where_the_source_ended(npz, source, tmp_path, capsys):
-    capsys.readouterr()
-    config = own(npz, init_from=str(source))
+    config = own(npz, init_from=str(source), update_steps=1)
     train_and_evaluate(config, tmp_path / "run")
     out = capsys.readouterr().out
     assert f"those of {source} after 8 updates" in out

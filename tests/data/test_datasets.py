@@ -146,5 +146,5 @@ def test_a_demo_file_is_called_one_wherever_it_lies(tmp_path, cache):
 
 
 def test_the_home_of_nobody_is_no_traceback():
-    with pytest.raises(UserError, match="no such file: ~nobody9/x.hdf5"):
+    with pytest.raises(UserError, match=r"no such file: ~nobody9/x\.hdf5"):
         datasets.load(None, "~nobody9/x.hdf5")

@@ -66,7 +66,7 @@ def measure(path: Path) -> None:
 
     before = resident("VmRSS")
     start = time.perf_counter()
-    store = datasets.load(None, str(path), episode_len=EPISODE).trajectories
+    store = datasets.load(None, str(path)).trajectories
     seconds = time.perf_counter() - start
     peak = resident("VmHWM") - before
     arrays = sum(a.nbytes for a in vars(store).values() if isinstance(a, np.ndarray))

@@ -53,10 +53,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.max_action = 1.0
 
     # The data and the environment.
-    # A D4RL dataset ("hopper-medium-v2") or a demo one ("hopper-demo"): it names the
-    # data, the environment to evaluate in and the score's constants. With a data_path
-    # also any environment of EnvPool's or Gymnasium's ("Pendulum-v1"). None: train on
-    # data_path alone and evaluate nothing.
+    # A D4RL dataset ("hopper-medium-v2"), a demo one ("hopper-demo") or one of Minari's
+    # ("minari:D4RL/pen/human-v2"): it names the data, the environment to evaluate in
+    # and the score's constants. With a data_path also any environment of EnvPool's or
+    # Gymnasium's ("Pendulum-v1"). None: train on data_path alone and play nothing.
     config.env_name = "halfcheetah-medium-v2"
     # Ours: an HDF5 or .npz file in D4RL's schema, read instead of env_name's own data.
     config.data_path = None
@@ -69,8 +69,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Ours: data of more gigabytes than this stays on the disk and is mapped; None: half
     # of the machine's memory.
     config.memory_limit_gb = None
-    # Ours: a run's folder, or a checkpoint of CORL's (.pt), whose parameters and
-    # normalisation a new run begins with.
+    # Ours: a run's folder, one of its checkpoints, or a file that CORL saved (.pt),
+    # whose parameters and normalisation a new run begins with.
     config.init_from = None
     # Ours: "gym" makes env_name by the gym that you have installed, with d4rl's
     # environments if d4rl is there too.
@@ -101,7 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Evaluation.
     # Returns to ask for, not scaled; None: the data's best and mean return.
     config.target_returns = (12000.0, 6000.0)
-    config.eval_episodes = 100  # episodes a target; 0: no evaluation
+    config.eval_episodes = 100  # episodes a target; 0: none is played
     config.eval_every = 10_000  # updates between two; one more at step 0, and the end
 
     # The log and the checkpoints.

@@ -33,7 +33,7 @@ class Checkpoint:
 
     folder: Path
     step: int
-    score: float | None  # mean return of the evaluation at this step
+    score: float | None  # of the evaluation at this step, the higher the better
 
     def record(self) -> dict[str, Any]:
         """Return the record that was saved with the parameters.
@@ -185,8 +185,9 @@ def find(folder: Path) -> list[Checkpoint]:
 def choose(folder: Path, which: str | int) -> Checkpoint:
     """Return the "last" or the "best" checkpoint, or the one of a step.
 
-    The best one has the highest mean return over the target returns: a choice made on
-    the test, so its score is not comparable with a last one's.
+    The best one has the highest mean return over the target returns, or where nothing
+    is played the least held-out error: a choice made on the test, so its score is not
+    comparable with a last one's.
 
     Raises:
       UserError: `folder` holds no such checkpoint.

@@ -28,8 +28,8 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
 
     Args:
       trajectories: the data.
-      spec: the environment that will be played in, if any: its episodes are to fit
-        into `episode_len` as well.
+      spec: the environment, if there is one: its episodes are to fit into
+        `episode_len` as well.
     """
     longest = int(trajectories.lengths.max())
     episode_len = longest, "the longest trajectory"

@@ -95,7 +95,7 @@ def lengths_line(trajectories: Trajectories) -> str:
     return f"{text})"
 
 
-def describe(dataset: Dataset, spec: DatasetSpec | None = None) -> str:
+def describe(dataset: Dataset, spec: DatasetSpec | None) -> str:
     """Return lines of at most 80 characters about the data, and about its use.
 
     Args:

@@ -18,10 +18,11 @@ _BATCH = 64  # windows at the most
 
 
 def dry_run(config: ConfigDict, workdir: Path) -> None:
-    """Step the environment once and make one update; download and write nothing.
+    """Step the environment once and make one update; no run is begun.
 
     The update is made on the data where that is at hand, else on made-up data of the
-    environment's sizes.
+    environment's sizes. Only a Minari dataset is downloaded, for it alone knows its
+    environment.
 
     Args:
       config: validated, as configs/default.py describes it.

@@ -1,4 +1,4 @@
-"""Files that are never half-written."""
+"""Paths as users write them, and files that are never half-written."""
 
 import os
 from collections.abc import Iterator

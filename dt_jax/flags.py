@@ -31,8 +31,8 @@ usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
   --config.KEY=VALUE        change one key of it; configs/default.py lists them all
   --workdir=FOLDER          the run's folder (default: runs/<name>, or
                             <checkpoints_path>/<name> where that key is set)
-  --dry_run                 only step the environment and make one update, on data_path
-                            or made-up data; download and write nothing
+  --dry_run                 only step the environment and make one update, on the data
+                            if it is at hand, else on made-up data; begin no run
   --help                    print this
 
 A second start with the same folder goes on from the last checkpoint.

@@ -154,7 +154,11 @@ def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
 
 
 def read_flags(column: Column, name: str) -> np.ndarray:
-    """Return [M] bool: what is not 0."""
+    """Return [M] bool, from bools or from 0 and 1.
+
+    Raises:
+      UserError: other numbers are among them.
+    """
     flags = []
     for block in column.blocks():
         check_finite(block, name)

@@ -1,4 +1,4 @@
-"""Environments behind one batched protocol, their seeds and their scores."""
+"""Environments behind one batched protocol, by name, and their seeds."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from dt_jax.data.minari import PREFIX
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
 from dt_jax.registry import lookup
@@ -205,13 +206,13 @@ def _check_dataset(env_name: str | None) -> None:
     """Raise a UserError unless `env_name` alone says what to train on."""
     if env_name is None:
         raise _refused("env_name", None, "the name of a dataset, or a data_path")
-    if env_name.startswith("minari:"):  # only Minari can tell
+    if env_name.startswith(PREFIX):  # only Minari can tell
         return
     try:
         lookup(env_name)
     except UserError as error:
         raise UserError(
-            f"{error}; any other environment needs its data in --config.data_path"
+            f"{error}; any other environment needs its data in data_path"
         ) from None
 
 

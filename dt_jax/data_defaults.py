@@ -36,12 +36,12 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
     if spec is not None and longest < spec.max_episode_steps < NO_LIMIT:
         episode_len = spec.max_episode_steps, "the environment's time limit"
 
-    # With an environment, its bounds are mapped to ±max_action, whatever that is.
-    actions = column_statistics(trajectories.actions)
-    farthest = float(max(actions.max.max(), -actions.min.min()))
-    max_action = farthest, "the largest action"
-    if spec is not None or farthest <= 1:
-        max_action = 1.0, ""
+    max_action = 1.0, ""
+    if spec is None:  # else its bounds are mapped to ±max_action, whatever that is
+        actions = column_statistics(trajectories.actions)
+        farthest = float(max(actions.max.max(), -actions.min.min()))
+        if farthest > 1:
+            max_action = farthest, "the largest action"
 
     returns = trajectories.episode_returns
     best, mean = float(returns.max()), float(returns.mean(dtype="float64"))

@@ -12,7 +12,7 @@ from dt_jax.datasets import Dataset
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, last_checkpoint
-from dt_jax.train import load_data, new_trainer, warm
+from dt_jax.train import load_data, new_trainer, read_source
 
 _BATCH = 64  # windows at the most
 
@@ -32,15 +32,18 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
       UserError: there is no such environment, it refuses the action, or the run would
         be refused before its first update.
     """
-    if last := last_checkpoint(workdir, config):
+    last = last_checkpoint(workdir, config)
+    if last:
         config = as_before(config, last[1]["config"])
     small = ConfigDict(config.to_dict())
+    if last:
+        small.init_from = None  # what the run began with is not read again
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
     spec = envs.of_config(config)
     if config.holdout_fraction is None and spec is not None and config.eval_episodes:
         small.holdout_fraction = 0.0
-    small, source = warm(small)
+    small, source = read_source(small)
     if spec is None or datasets.is_at_hand(spec, config.data_path):
         dataset = load_data(small, spec)
     else:

@@ -7,7 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
+from dt_jax.agents.decision_transformer import (
+    SCALING,
+    Context,
+    DecisionTransformerAgent,
+)
 from dt_jax.checkpoint import choose
 from dt_jax.config import from_dict
 from dt_jax.files import user_path
@@ -26,10 +30,7 @@ def restore(
     record = checkpoint.record()
     agent = DecisionTransformerAgent.from_config(
         from_dict(record["config"]),
-        **{
-            key: np.asarray(record[key], np.float32)
-            for key in ("state_mean", "state_std", "action_center", "action_scale")
-        },
+        **{key: np.asarray(record[key], np.float32) for key in SCALING},
     )
     like = jax.eval_shape(lambda: agent.init_params(jax.random.key(0)))
     return agent, checkpoint.params(like), record

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import data_defaults, datasets, description, envs, summary, warm_start
+from dt_jax.agents.decision_transformer import SCALING
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
@@ -35,7 +36,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last is None:
         spec = envs.of_config(config)
-        config, source = warm(config)
+        config, source = read_source(config)
         dataset = load_data(config, spec)
         trainer = new_trainer(config, workdir, dataset, spec, source)
     else:
@@ -58,7 +59,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     _summarise(workdir, trainer.config, dataset.identity())
 
 
-def warm(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
+def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
     """Return what `init_from` names, and the configuration as that fills it in."""
     config = ConfigDict(config.to_dict()).lock()  # the caller's stays as it is
     if config.init_from is None:
@@ -131,12 +132,8 @@ def _scaling(
     trajectories = dataset.trajectories
     action_size = trajectories.actions.shape[1]
     center, scale = action_units(spec, action_size, config.max_action)
-    return {
-        "state_mean": trajectories.state_mean,
-        "state_std": trajectories.state_std,
-        "action_center": center,
-        "action_scale": scale,
-    }
+    arrays = trajectories.state_mean, trajectories.state_std, center, scale
+    return dict(zip(SCALING, arrays, strict=True))
 
 
 def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -> None:

@@ -148,7 +148,7 @@ class Trainer:
         """Make the updates that are left, and all that is due between them."""
         config, start = self.config, int(self._state.step)
         if self._evaluator is None and self._holdout is None:
-            print("nothing is evaluated: none is played, and no trajectory is held out")
+            print("nothing is evaluated: no episode is played, no trajectory held out")
         self._describe()
         forget_evaluations_after(start, self._workdir)
         batches = prefetch(

@@ -9,10 +9,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.agents.decision_transformer import SCALING, DecisionTransformerAgent
 from dt_jax.checkpoint import Checkpoint, choose
 from dt_jax.corl import read_checkpoint
 from dt_jax.errors import UserError
+from dt_jax.files import user_path
 from dt_jax.types import Params
 
 # The keys of a configuration that shape the network or what it computes. seq_len and
@@ -25,7 +26,6 @@ _NETWORK = (
     "episode_len",
     "max_action",
 )
-_SCALING = ("state_mean", "state_std", "action_center", "action_scale")
 
 
 class WarmStart(NamedTuple):
@@ -99,7 +99,7 @@ def load(init_from: str, config: ConfigDict) -> WarmStart:
     Raises:
       UserError: there is no such source, or it is of another network than `config`.
     """
-    path = Path(init_from).expanduser()
+    path = user_path(init_from)
     if path.is_file():
         return _from_corl(init_from, path, config)
     if chosen := _chosen(path):
@@ -128,7 +128,7 @@ def _from_run(source: str, chosen: Checkpoint, config: ConfigDict) -> WarmStart:
     record = chosen.record()
     # Not by config.from_dict: the run may be older than some of today's keys.
     _agree(source, record["config"], config)
-    scaling = {key: np.asarray(record[key], np.float32) for key in _SCALING}
+    scaling = {key: np.asarray(record[key], np.float32) for key in SCALING}
     params = chosen.params(_shapes(config, scaling))
     print(
         f"warm start: parameters and normalisation are those of {source} after "

@@ -13,6 +13,7 @@ import pytest
 from configs import own_data
 from dt_jax.checkpoint import find
 from dt_jax.config import validate
+from dt_jax.dry_run import dry_run
 from dt_jax.errors import UserError
 from dt_jax.metrics import read_metrics
 from dt_jax.policy import restore
@@ -165,7 +166,9 @@ def test_a_warm_start_keeps_the_sources_normalisation_for_ever(
     train_and_evaluate(own(other_data, init_from=str(source)), run)
     agent, _, _ = restore(source, "last")
     shutil.rmtree(source)
-    train_and_evaluate(own(other_data, init_from=str(source), update_steps=12), run)
+    longer = own(other_data, init_from=str(source), update_steps=12)
+    dry_run(longer, run)
+    train_and_evaluate(longer, run)
     assert find(run / "checkpoints")[-1].step == 12
     warm, _, _ = restore(run, "last")
     np.testing.assert_array_equal(warm.state_mean, agent.state_mean)

@@ -17,6 +17,10 @@ from dt_jax.types import Array, Batch, Params
 
 Metrics = dict[str, Array]
 
+# What brings data into the network's units, as an agent, its run's record and
+# everything between them call it.
+SCALING = ("state_mean", "state_std", "action_center", "action_scale")
+
 
 class Context(NamedTuple):
     """What N running episodes remember: their last T timesteps, oldest first.

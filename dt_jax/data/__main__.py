@@ -172,11 +172,10 @@ def _download(args: Namespace) -> None:
 
 def _damaged(spec: DatasetSpec, path: Path, error: UserError) -> UserError:
     """Return the one line about a file that has to make room for a new one."""
-    why = str(error).partition("; ")[0]  # what else it advises ends here
     record = f" and {path.name}.sha256" if is_recorded(path) else ""
     return UserError(
-        f"{why}; delete {path}{record} and run this again: "
-        f"python -m dt_jax.data download {spec.name}"
+        f"{error}. To get it again, delete {path}{record} and run python -m "
+        f"dt_jax.data download {spec.name}"
     )
 
 

@@ -83,8 +83,8 @@ def verify_sha256(path: Path, sha256: str) -> None:
     if recorded != sha256:
         raise UserError(
             f"{path} is not the file that was downloaded: its SHA-256 is {sha256}, not "
-            f"{recorded}; delete it and get it again (python -m dt_jax.data "
-            f"download NAME), or delete {record.name} if you put another there"
+            f"{recorded}; delete it, and it is downloaded anew, or delete "
+            f"{record.name} if you put another there"
         )
 
 

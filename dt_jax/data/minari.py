@@ -98,6 +98,9 @@ def read(
         observations, actions, rewards = convert(episode)
         if raw is None:
             raw = _empty(total, observations.shape[1], actions.shape[1])
+        widths = observations.shape[1:], actions.shape[1:]
+        if widths != (raw.observations.shape[1:], raw.actions.shape[1:]):
+            raise UserError(f"{name}: not all episodes have observations of one size")
         end = start + len(rewards)
         if end > total:
             break
@@ -182,11 +185,13 @@ def _check_lengths(episode: Episode, name: str) -> None:
     seen = episode.observations
     parts = seen if isinstance(seen, dict) else {"observations": seen}
     steps = len(episode.rewards)
+    others = len(episode.actions), len(episode.terminations)
     for key, array in parts.items():
-        if len(array) != steps + 1 or len(episode.actions) != steps:
+        if len(array) != steps + 1 or others != (steps, steps):
             raise UserError(
-                f"{name} has {steps} rewards, {len(episode.actions)} actions and "
-                f"{len(array)} {key}; one more observation than actions is needed"
+                f"{name} has {steps} rewards, {others[0]} actions, {others[1]} "
+                f"terminations and {len(array)} {key}; as many of all are needed, and "
+                "one observation more"
             )
 
 

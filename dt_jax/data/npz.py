@@ -86,5 +86,6 @@ def _damage_told(path: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise UserError(
-            f"{path} is no .npz file, or is damaged; write it again ({error})"
+            f"{path} is no HDF5 or .npz file, or is damaged; get it again, or write it "
+            f"as one of these ({error})"
         ) from None

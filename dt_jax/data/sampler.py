@@ -127,5 +127,5 @@ def _read_no_further(array: np.ndarray) -> None:
 
     What is around a window is seldom drawn soon. benchmarks/large_data.py measures it.
     """
-    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_RANDOM"):  # not on Windows
+    if isinstance(array, np.memmap):
         array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]

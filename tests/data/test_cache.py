@@ -40,7 +40,7 @@ def test_a_flipped_bit_is_found(path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="is not the file that was downloaded") as told:
         verify_sha256(path, sha256_of(path))
-    for part in (str(path), before, sha256_of(path), "dt_jax.data download"):
+    for part in (str(path), before, sha256_of(path), "data.hdf5.sha256"):
         assert part in str(told.value)
 
 

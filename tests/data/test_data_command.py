@@ -199,16 +199,16 @@ def test_download_collects_once(run, monkeypatch, cache):
 def test_download_of_what_is_cut_short(fails, demo, size):
     os.truncate(demo, size)
     told = fails("download", "maze2d-umaze-demo")
-    assert "or is damaged; delete" in told
+    assert "or is damaged; " in told
     again = "python -m dt_jax.data download maze2d-umaze-demo"
-    assert told.endswith(f"; delete {demo} and run this again: {again}\n")
+    assert told.endswith(f". To get it again, delete {demo} and run {again}\n")
 
 
 @pytest.mark.parametrize("record", ["0" * 64, "damaged"])
 def test_download_of_what_is_not_as_recorded(fails, demo, record):
     record_sha256(demo, record)
     told = fails("download", "maze2d-umaze-demo")
-    assert f"; delete {demo} and {demo.name}.sha256 and run this again: " in told
+    assert f"delete {demo} and {demo.name}.sha256 and run " in told
     assert "NAME" not in told
 
 

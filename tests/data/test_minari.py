@@ -102,6 +102,19 @@ def add_observation(path):
         file["episode_1/observations"] = observations[:-1]
 
 
+def add_termination(path):
+    with h5py.File(path, "a") as file:
+        del file["episode_1/terminations"]
+        file["episode_1/terminations"] = [True]
+
+
+def widen_observations(path):
+    with h5py.File(path, "a") as file:
+        observations = file["episode_2/observations"][:]
+        del file["episode_2/observations"]
+        file["episode_2/observations"] = np.pad(observations, [(0, 0), (0, 1)])
+
+
 def lose_rewards(path):
     with h5py.File(path, "a") as file:
         del file["episode_2/rewards"]
@@ -139,7 +152,12 @@ def put_nan(path):
         (remove_file, "can't be read; get it again .*No data found"),
         (remove_metadata, "can't be read; get it again"),
         (spoil_metadata, "can't be read; get it again"),
-        (add_observation, "episode 1 has 2 rewards, 2 actions and 2 observations"),
+        (
+            add_observation,
+            "episode 1 has 2 rewards, 2 actions, 2 terminations and 2 obs",
+        ),
+        (add_termination, "episode 1 has 2 rewards, 2 actions, 1 terminations"),
+        (widen_observations, "not all episodes have observations of one size"),
         (lose_rewards, "can't be read; get it again .*rewards"),
         (lose_episode, "should have [0-9]+ steps and has other"),
         (count_less, "should have [0-9]+ steps and has other"),

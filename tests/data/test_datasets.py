@@ -62,7 +62,9 @@ def test_d4rl_file_is_downloaded_once(cache, monkeypatch):
     def pretend(url, path, check):
         asked.append(url)
         path.parent.mkdir(parents=True)
-        path.touch()
+        path.write_text("<html>")  # as a page that stands in the way
+        with pytest.raises(UserError, match="or is damaged"):
+            check(path)
 
     monkeypatch.setattr(datasets, "download", pretend)
     for _ in range(2):

@@ -5,13 +5,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
-.PHONY: help demo antmaze test test-slow lint clean
+.PHONY: help demo antmaze test test-slow faults lint clean
 
 help:
 	@echo "make demo       train the quickstart and show its table and picture"
 	@echo "make antmaze    collect antmaze-umaze-demo, train on it and evaluate"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take minutes each"
+	@echo "make faults     kill, break and starve the program (an hour)"
 	@echo "make lint       check format, style and types"
 	@echo "make clean      remove .venv and all caches"
 	@echo "PYTHON=python3.12 after any of these chooses the interpreter of a new .venv"
@@ -27,6 +28,9 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+faults: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m faults tests/faults
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check

@@ -1,18 +1,15 @@
-"""The programs as a user starts them, each in a process of its own."""
+"""launch.py and evaluate, as a user starts them."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from command import refusal, run, start
 
 from dt_jax.checkpoint import find
 from dt_jax.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
     "--config=configs/hopper.py:medium",
     "--config.embedding_dim=8",
@@ -26,31 +23,6 @@ SMALL = [
     "--config.update_steps=400",
     "--config.target_returns=50,20",
 ]
-
-
-def start(*command, **environment):
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*command, **environment):
-    process = start(*command, **environment)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
-def refusal(*command, **environment):
-    """Run a command that must fail by its user's mistake; return its one line."""
-    status, _, err = run(*command, **environment)
-    assert status == 2, err
-    (line,) = err.splitlines()
-    return line
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,37 @@
+"""Faults, done to the real program: `make faults`, which ends in a table of them.
+
+A test adds a line to the table by `record_property("kills survived", "25 of 25")`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test of this folder: they take minutes, and have a command."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.faults)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how many cases each file has passed, and what its tests have recorded."""
+    passed = [
+        report
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call" and "tests/faults/" in report.nodeid
+    ]
+    if not passed:
+        return
+    terminalreporter.section("faults")
+    files = Counter(report.nodeid.partition("::")[0] for report in passed)
+    for file, count in sorted(files.items()):
+        terminalreporter.line(f"{Path(file).name}: {count} passed")
+        for report in passed:
+            if report.nodeid.startswith(f"{file}::"):
+                for what, figure in report.user_properties:
+                    terminalreporter.line(f"    {what}: {figure}")

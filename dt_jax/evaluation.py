@@ -1,7 +1,7 @@
 """Evaluation: how a policy fares at several target returns, and how that is kept."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,15 +133,23 @@ class Evaluator:
             )
         self._rollout = make_rollout(agent, self._env, episode_len)
 
-    def __call__(self, params: Params) -> Evaluation:
+    def __call__(
+        self, params: Params, between_chunks: Callable[[], None] = lambda: None
+    ) -> Evaluation:
         """Play every episode to its end.
+
+        Args:
+          params: the network's parameters.
+          between_chunks: called every few timesteps; what it raises ends it all.
 
         Raises:
           UserError: the policy or the environment gave something that is no number.
         """
         state, observations = self._env.reset()
         targets = np.repeat(self._targets.astype(np.float32), len(self._seeds))
-        episodes = jax.device_get(self._rollout(params, state, observations, targets))
+        episodes = jax.device_get(
+            self._rollout(params, state, observations, targets, between_chunks)
+        )
         self._env.check()
         shape = len(self._targets), len(self._seeds)
         returns = np.reshape(episodes.returns, shape)

@@ -1,8 +1,8 @@
-"""All evaluation episodes at once, in one compiled program."""
+"""All evaluation episodes at once, in compiled chunks of timesteps."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
 from dt_jax.envs.base import BatchedEnv, EnvState
 from dt_jax.types import Array, Params, Step
 
-# Timesteps in a scan. The while_loop around it looks whether there is more to play;
-# the longer the chunk, the rarer that look, and the more idle turns at the end.
+# Timesteps in a scan. Between two chunks Python looks whether there is more to play, or
+# a reason to stop; the longer the chunk, the rarer that is, and the more idle turns at
+# the end.
 CHUNK = 25
 
 
@@ -32,14 +33,35 @@ class _Carry(NamedTuple):
     episodes: Episodes
 
 
+class Rollout(Protocol):
+    """What `make_rollout` returns."""
+
+    def __call__(
+        self,
+        params: Params,
+        env_state: EnvState,
+        observations: Array,
+        target_returns: Array,
+        between_chunks: Callable[[], None] = ...,
+    ) -> Episodes:
+        """Play every episode to its end, or for episode_len steps.
+
+        Args:
+          params: the network's parameters.
+          env_state: as `env.reset()` returned it.
+          observations: [N, S], the same.
+          target_returns: [N], in the environment's units.
+          between_chunks: called after each CHUNK of timesteps; what it raises ends the
+            rollout.
+        """
+
+
 def make_rollout(
     agent: DecisionTransformerAgent, env: BatchedEnv, episode_len: int
-) -> Callable[[Params, EnvState, Array, Array], Episodes]:
-    """Return the jitted `rollout(params, env_state, observations, target_returns)`.
+) -> Rollout:
+    """Return what plays all episodes of `env` at once, in compiled chunks of timesteps.
 
-    It takes what `env.reset()` returned and a target return for each episode, [N] in
-    the environment's units, and plays every episode to its end or for episode_len
-    steps. Memory holds windows of T timesteps, never whole histories.
+    Memory holds windows of T timesteps, never whole histories.
     """
 
     def play(params: Params, carry: _Carry) -> _Carry:
@@ -69,21 +91,11 @@ def make_rollout(
         return carry.running.any() & (carry.timestep < episode_len)
 
     @jax.jit
-    def rollout(
-        params: Params, env_state: EnvState, observations: Array, target_returns: Array
-    ) -> Episodes:
-        def play_or_rest(carry: _Carry, _: None) -> tuple[_Carry, None]:
-            # Inside the last chunk there may be nothing left to play.
-            carry = jax.lax.cond(
-                unfinished(carry), partial(play, params), lambda carry: carry, carry
-            )
-            return carry, None
-
-        def chunk(carry: _Carry) -> _Carry:
-            return jax.lax.scan(play_or_rest, carry, length=CHUNK)[0]
-
+    def begin(
+        env_state: EnvState, observations: Array, target_returns: Array
+    ) -> _Carry:
         n, dtype = observations.shape[0], observations.dtype
-        start = _Carry(
+        return _Carry(
             timestep=jnp.zeros((), jnp.int32),
             env_state=env_state,
             answer=Step(observations, jnp.zeros(n, dtype), jnp.zeros(n, bool)),
@@ -91,6 +103,32 @@ def make_rollout(
             running=jnp.ones(n, bool),
             episodes=Episodes(jnp.zeros(n, dtype), jnp.zeros(n, jnp.int32)),
         )
-        return jax.lax.while_loop(unfinished, chunk, start).episodes
+
+    @partial(jax.jit, donate_argnums=1)
+    def chunk(params: Params, carry: _Carry) -> tuple[_Carry, Array]:
+        def play_or_rest(carry: _Carry, _: None) -> tuple[_Carry, None]:
+            # Inside the last chunk there may be nothing left to play.
+            carry = jax.lax.cond(
+                unfinished(carry), partial(play, params), lambda carry: carry, carry
+            )
+            return carry, None
+
+        carry = jax.lax.scan(play_or_rest, carry, length=CHUNK)[0]
+        return carry, unfinished(carry)
+
+    def rollout(
+        params: Params,
+        env_state: EnvState,
+        observations: Array,
+        target_returns: Array,
+        between_chunks: Callable[[], None] = lambda: None,
+    ) -> Episodes:
+        carry = begin(env_state, observations, target_returns)
+        more = True
+        while more:
+            carry, more = chunk(params, carry)
+            jax.block_until_ready(more)  # so that what is raised leaves nothing behind
+            between_chunks()
+        return carry.episodes
 
     return rollout

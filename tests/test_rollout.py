@@ -7,7 +7,7 @@ from dt_jax.envs.base import HostEnv
 from dt_jax.envs.toy import LinearEnv
 from dt_jax.models.decision_transformer import DecisionTransformer
 from dt_jax.policy import Policy
-from dt_jax.rollout import make_rollout
+from dt_jax.rollout import CHUNK, make_rollout
 
 S, A, LIMIT = 3, 2, 60
 RNG = np.random.default_rng(0)
@@ -98,16 +98,36 @@ class OnTheHost(HostEnv):
         return self._observations, self._observations @ W, done
 
 
-def test_a_host_environment_is_stepped_just_as_often_as_needed(agent, params):
+def test_a_host_environment_is_stepped_just_as_often_as_needed(
+    agent, params, monkeypatch
+):
     horizons = (1, 30, 7, 26)
     env, toy = OnTheHost(horizons), make_env(horizons)
+    traced, step = [], env.step
+    monkeypatch.setattr(env, "step", lambda *args: traced.append(0) or step(*args))
     rollout = make_rollout(agent, env, LIMIT)
     episodes = rollout(params, *env.reset(), TARGETS)
     expected = make_rollout(agent, toy, LIMIT)(params, *toy.reset(), TARGETS)
     np.testing.assert_allclose(episodes.returns, expected.returns, atol=1e-4)
     assert env.steps == 30
     rollout(params, *env.reset(), TARGETS)
-    assert rollout._cache_size() == 1  # compiled once
+    assert len(traced) == 1  # compiled once
+
+
+def test_between_chunks_a_rollout_can_be_ended(agent, params):
+    env, chunks = OnTheHost((LIMIT, 30, 7, 1)), []
+
+    def stop_at_the_second():
+        chunks.append(env.steps)
+        if len(chunks) == 2:
+            raise KeyboardInterrupt
+
+    rollout = make_rollout(agent, env, LIMIT)
+    with pytest.raises(KeyboardInterrupt):
+        rollout(params, *env.reset(), TARGETS, stop_at_the_second)
+    assert chunks == [CHUNK, 2 * CHUNK]
+    again = rollout(params, *env.reset(), TARGETS)
+    assert again.lengths.tolist() == [LIMIT, 30, 7, 1]
 
 
 def test_an_error_of_the_environment_comes_out_of_the_rollout(agent, params):

@@ -1,10 +1,9 @@
 """A file in D4RL's schema -> its transitions, in memory or mapped from the disk."""
 
 import math
-import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from dt_jax.data.cache import (
     sha256_of,
     writing_to_cache,
 )
-from dt_jax.data.hdf5 import hdf5_attributes, hdf5_columns
+from dt_jax.data.hdf5 import hdf5_attribute, hdf5_columns
+from dt_jax.data.limits import check_memory, check_room, memory
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import Column, RawData
 from dt_jax.errors import UserError
@@ -51,9 +51,13 @@ def read_d4rl(
     with _opened(path) as columns:
         flags = [key for key in schema.FLAGS if key != "timeouts" or key in columns]
         schema.check(columns, (*schema.NUMBERS, *flags), path, "a dataset")
+        rows = columns["rewards"].shape[0]
+        check_memory(3 * rows, f"{path}: where the episodes of {rows:,} rows end")
         terminals = schema.read_flags(columns["terminals"], f"{path}: terminals")
         timeouts = schema.read_timeouts(columns, terminals, path, episode_len)
-        limit = _half_of_memory() if memory_limit_gb is None else memory_limit_gb * 1e9
+        limit = memory() / 2
+        if memory_limit_gb is not None:
+            limit = min(memory_limit_gb * 1e9, memory())
         needed = schema.size_in_memory(columns)
         if needed <= limit:
             arrays = [schema.read(columns[key], np.float32) for key in schema.NUMBERS]
@@ -63,8 +67,7 @@ def read_d4rl(
                 f"{limit / 1e9:.3g} GB: they stay on the disk",
                 file=sys.stderr,
             )
-            sha256 = sha256 or sha256_of(path)
-            arrays = [_mapped(columns, key, sha256) for key in schema.NUMBERS]
+            arrays = _mapped(columns, sha256 or sha256_of(path))
         for key, array in zip(schema.NUMBERS, arrays, strict=True):
             schema.check_finite(array, f"{path}: {key}")
     observations, actions, rewards = arrays
@@ -81,6 +84,8 @@ def read_states(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with _opened(path) as columns:
         # With the rewards, for each row is to have its state.
         schema.check(columns, ("rewards", *schema.STATES), path, "a replay")
+        size = 8 * sum(math.prod(columns[key].shape) for key in schema.STATES)
+        check_memory(size, f"{path}: the simulator's states")
         qpos, qvel = (schema.read(columns[key], np.float64) for key in schema.STATES)
         for key, array in zip(schema.STATES, (qpos, qvel), strict=True):
             schema.check_finite(array, f"{path}: {key}")
@@ -91,7 +96,7 @@ def read_env_name(path: Path) -> str | None:
     """Return the `env_name` that our collectors note in a file, if it is there."""
     if _is_npz(path):
         return None
-    name = hdf5_attributes(path).get("env_name")
+    name = hdf5_attribute(path, "env_name")
     return name if isinstance(name, str) else None
 
 
@@ -106,7 +111,7 @@ def _opened(path: Path) -> Iterator[Mapping[str, Column]]:
 def _is_npz(path: Path) -> bool:
     """Tell the format by the first bytes; what is not .npz is taken for HDF5."""
     if not path.exists():
-        raise UserError(f"no such file: {path} (looked for in {Path.cwd()})")
+        raise UserError(_why_missing(path))
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no ordinary file"
         raise UserError(f"{path} is {kind}; an HDF5 or .npz file is needed")
@@ -114,16 +119,35 @@ def _is_npz(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _mapped(columns: Mapping[str, Column], key: str, sha256: str) -> np.ndarray:
-    """Map an array where it lies, or where it has been unpacked to."""
-    if (array := columns[key].mapped()) is not None:
-        return array
-    path = cache_folder() / "unpacked" / f"{sha256}-{key}.npy"
-    if not is_as_recorded(path):
-        print(f"unpacking {key}, once, to {path}", file=sys.stderr)
-        _unpack(columns[key], path)
-        record_sha256(path, sha256_of(path))
-    return np.load(path, mmap_mode="r")
+def _why_missing(path: Path) -> str:
+    if path.is_symlink():
+        return f"{path} is a link to what is not there, or to itself: mend the link"
+    if path.parts and path.parts[0].endswith(":"):
+        return f"{path} is no path: download the file, and name it where it then lies"
+    return f"no such file: {path} (looked for in {Path.cwd()})"
+
+
+def _mapped(columns: Mapping[str, Column], sha256: str) -> list[np.ndarray]:
+    """Map the numbers where they lie, or where they are unpacked to, now or before."""
+    folder = cache_folder() / "unpacked"
+    mapped = {key: columns[key].mapped() for key in schema.NUMBERS}
+    files = {
+        key: folder / f"{sha256}-{key}.npy"
+        for key, array in mapped.items()
+        if array is None
+    }
+    missing = [key for key in files if not is_as_recorded(files[key])]
+    size = 4 * sum(math.prod(columns[key].shape) for key in missing)
+    with writing_to_cache(size) as cache:
+        check_room(cache, size)
+    for key in missing:
+        print(f"unpacking {key}, once, to {files[key]}", file=sys.stderr)
+        _unpack(columns[key], files[key])
+        record_sha256(files[key], sha256_of(files[key]))
+    return [
+        np.load(files[key], mmap_mode="r") if array is None else array
+        for key, array in mapped.items()
+    ]
 
 
 def _unpack(column: Column, path: Path) -> None:
@@ -135,12 +159,3 @@ def _unpack(column: Column, path: Path) -> None:
         for block in column.blocks():
             with np.errstate(over="ignore"):  # found when the numbers are checked
                 file.write(np.ascontiguousarray(block, "<f4").data)
-
-
-def _half_of_memory() -> float:
-    """Return half of the bytes that the machine has, or the container around us."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for group in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # no such group, or "max"
-            limits.append(int((Path("/sys/fs/cgroup") / group).read_text()))
-    return min(limits) / 2

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 from dt_jax.errors import UserError
 
 BLOCK_ROWS = 4096  # enough for speed, and next to nothing in memory
+_BLOCK_BYTES = 1 << 26  # fewer rows, where they are this wide
 
 
 class RawData(NamedTuple):
@@ -41,6 +43,9 @@ class Column(Protocol):
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, so many at a time as suits the file."""
 
+    def check_whole(self) -> None:
+        """Raise a UserError if the file can't hold as many rows as it announces."""
+
     def mapped(self) -> np.ndarray | None:
         """Return the file's own bytes as an array, where they are one."""
 
@@ -69,6 +74,9 @@ def check(
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{key} {length}" for key, length in lengths.items())
         raise UserError(f"{path}: the arrays differ in length: {told}")
+    for key in keys:
+        if key not in FLAGS:  # what was never written is 0: nothing ended there
+            columns[key].check_whole()
 
 
 def _check_shape(key: str, shape: tuple[int, ...], path: Path) -> None:
@@ -80,6 +88,30 @@ def _check_shape(key: str, shape: tuple[int, ...], path: Path) -> None:
         raise UserError(f"{path}: {key} has shape {shape}; {needed} is needed")
     if 0 in shape:
         raise UserError(f"{path}: {key} is empty, its shape is {shape}")
+
+
+def rows_at_once(column: Column) -> int:
+    """Return how many rows a block is to have."""
+    row_bytes = math.prod(column.shape[1:]) * column.dtype.itemsize
+    return max(1, min(BLOCK_ROWS, _BLOCK_BYTES // row_bytes))
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what a library raises over a damaged file into the one line about it.
+
+    That may be anything: each damaged byte is taken for something else.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} is no HDF5 or .npz file, or is damaged; get it again, or write it "
+            f"as one of these ({why})"
+        ) from None
 
 
 def read(column: Column, dtype: type[np.floating]) -> np.ndarray:
@@ -143,7 +175,7 @@ def read_timeouts(
 
 def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
     ends = np.zeros(0, np.int64)
-    if column.dtype.kind in "iu" and len(column.shape) == 1:
+    if column.dtype.kind in "iu" and len(column.shape) == 1 and column.shape[0] <= rows:
         ends = np.concatenate([ends, *column.blocks()])
     if not len(ends) or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
         raise UserError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dt_jax.data.cache import writing_to_cache
+from dt_jax.data.limits import check_room
 from dt_jax.data.schema import RawData
 from dt_jax.data.statistics import column_statistics
 from dt_jax.errors import UserError
@@ -203,6 +204,7 @@ def _all_returns_to_go(
             writing_to_cache(4 * ends[-1]) as folder,
             tempfile.TemporaryFile(dir=folder) as file,
         ):
+            check_room(folder, 4 * ends[-1])
             for part in parts():
                 file.write(part.data)
             file.flush()

@@ -3,16 +3,18 @@
 import sys
 from pathlib import Path
 
-from dt_jax.config import prepare_backend
 from dt_jax.errors import exit_with_one_line
-from dt_jax.flags import parse
 
 
 def main() -> None:
     """Run what the command line asks for."""
+    # Here, where a Ctrl-C is answered in one line: they take a second or two.
+    from dt_jax.config import prepare_backend
+    from dt_jax.flags import parse
+
     asked = parse(sys.argv, Path(__file__).parent / "configs/quickstart.py")
     prepare_backend(asked.config)
-    # Here, since it takes seconds: a mistake on the command line is told at once.
+    # Only now: a mistake on the command line is told before more is imported.
     if asked.dry_run:
         from dt_jax.dry_run import dry_run
 

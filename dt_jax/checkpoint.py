@@ -1,7 +1,8 @@
 """Checkpoints by Orbax, each of which counts once its manifest is written.
 
-    checkpoints/1000/        params, train (step, optimiser, key) and record, by Orbax
-    checkpoints/1000.json    the manifest: the sha256 of each of those files
+    checkpoints/1000/           params, train (step, optimiser, key), record, by Orbax
+    checkpoints/1000.json       the manifest: the sha256 of each of those files
+    checkpoints/1000.unfinished while it is being saved or deleted
 
 The manifest comes last, so that whatever a killed run leaves behind reads as absent.
 The record holds what the parameters mean nothing without: config, state mean and std,
@@ -13,18 +14,19 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from dt_jax.errors import UserError
 from dt_jax.files import write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READABLE = (2, FORMAT_VERSION)  # in 2, manifests lack their own version and sha256
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ class Checkpoint:
           UserError: it is of another format.
         """
         record = self._restore(record=ocp.args.JsonRestore())["record"]
-        if record["format_version"] != FORMAT_VERSION:
+        if (found := record["format_version"]) not in _READABLE:
+            theirs = record.get("versions", {}).get("dt_jax", "another version")
             raise UserError(
-                f"{self.folder / str(self.step)} has checkpoint format "
-                f"{record['format_version']}; this version of dt_jax reads "
-                f"{FORMAT_VERSION}"
+                f"{self.folder / str(self.step)} has checkpoint format {found}, which "
+                f"dt_jax {theirs} reads; this version reads formats "
+                f"{' and '.join(map(str, _READABLE))}"
             )
         return record
 
@@ -76,32 +79,20 @@ class CheckpointWriter:
 
         Args:
           folder: made if it is not there; what no manifest vouches for is removed.
-          keep: how many of the newest to keep, at least 2: the newest does not count
-            before its manifest is written.
+          keep: how many of the newest to keep; with 2, there is one to go back to
+            where the newest is damaged.
         """
         # Orbax tells of every save; of one that fails, `confirm` does.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        self._folder = folder.resolve()
+        self._folder, self._keep = folder.resolve(), keep
         self._folder.mkdir(parents=True, exist_ok=True)
-        whole = {str(checkpoint.step) for checkpoint in find(folder)}
-        for path in self._folder.glob("[0-9]*"):  # and nothing that is not ours
-            step, dot, rest = path.name.partition(".")
-            ours = step.isdecimal() and (not dot or rest.startswith("orbax"))
-            if path.is_dir() and ours and path.name not in whole:
-                shutil.rmtree(path)
-        newest = checkpoint_managers.LatestN(keep)
-        best = checkpoint_managers.BestN(
-            get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
-        )
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_score,  # else Orbax forgets the scores when a run goes on
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [newest, best]
-                ),
-            ),
-        )
+        self._scores = {
+            checkpoint.step: checkpoint.score for checkpoint in find(folder)
+        }
+        for path in self._folder.iterdir():
+            if _is_left_over(path, self._scores):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._manager = ocp.CheckpointManager(self._folder)  # keeps all
         self._unconfirmed: tuple[int, float | None] | None = None
 
     def save(
@@ -113,10 +104,11 @@ class CheckpointWriter:
           step: updates completed.
           params: the network's parameters.
           train: whatever else training goes on from.
-          record: JSON-able; the format's version is added.
+          record: JSON-able; the version of this format is added.
           score: by which the best checkpoint is chosen, if there was an evaluation.
         """
         self.confirm()
+        self._unfinished(step).touch()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -124,7 +116,7 @@ class CheckpointWriter:
                 train=ocp.args.StandardSave(train),
                 record=ocp.args.JsonSave(record | {"format_version": FORMAT_VERSION}),
             ),
-            metrics=None if score is None else {"score": score},
+            force=True,  # it has its own idea of when to save
         )
         self._unconfirmed = (step, score)
 
@@ -134,7 +126,11 @@ class CheckpointWriter:
             self.confirm()
 
     def confirm(self) -> None:
-        """Wait for the save under way, and write its manifest."""
+        """Wait for the save under way, and write its manifest.
+
+        Raises:
+          UserError: it failed.
+        """
         if self._unconfirmed is None:
             return
         step, score = self._unconfirmed
@@ -143,11 +139,43 @@ class CheckpointWriter:
             self._manager.wait_until_finished()
         except Exception as error:  # TensorStore's are ValueErrors, of many lines
             raise UserError(_failed(self._folder, step, error)) from error
-        manifest = {"step": step, "score": score, "files": _hashes(self._folder, step)}
+        self._write_manifest(step, score)
+        self._unfinished(step).unlink()
+        for old in self._superfluous():
+            self._delete(old)
+
+    def rate(self, step: int, score: float | None) -> None:
+        """Add the score to a checkpoint that was saved before its evaluation."""
+        self.confirm()
+        self._write_manifest(step, score)
+
+    def _write_manifest(self, step: int, score: float | None) -> None:
+        manifest: dict[str, Any] = {
+            "format": FORMAT_VERSION,
+            "step": step,
+            "score": score,
+            "files": _hashes(self._folder, step),
+        }
+        manifest["sha256"] = _hash_of(manifest)
         write_text(self._folder / f"{step}.json", json.dumps(manifest, indent=1))
-        for path in manifests(self._folder):  # of what Orbax has deleted since
-            if not (self._folder / path.stem).is_dir():
-                path.unlink()
+        self._scores[step] = score
+
+    def _superfluous(self) -> list[int]:
+        """Return the steps that are neither among the last few nor the best."""
+        kept = set(sorted(self._scores)[-self._keep :])
+        scored = [(s, step) for step, s in self._scores.items() if s is not None]
+        kept |= {max(scored)[1]} if scored else set()
+        return [step for step in self._scores if step not in kept]
+
+    def _delete(self, step: int) -> None:
+        self._unfinished(step).touch()
+        (self._folder / f"{step}.json").unlink()
+        self._manager.delete(step)
+        self._unfinished(step).unlink()
+        del self._scores[step]
+
+    def _unfinished(self, step: int) -> Path:
+        return self._folder / f"{step}.unfinished"
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -160,26 +188,86 @@ class CheckpointWriter:
 def find(folder: Path) -> list[Checkpoint]:
     """Return the whole checkpoints of `folder`, the newest last.
 
-    A folder without a manifest is no checkpoint yet; one whose files are not those of
-    its manifest is warned about and left out.
+    One that isn't finished is none yet; one that is not as its manifest says, or has
+    lost it, is warned about and left out.
     """
     found = []
-    for path in manifests(folder):
-        step = int(path.stem)
+    for step in sorted(_finished(folder)):
         try:
-            manifest = json.loads(path.read_text())
-            if manifest["files"] == _hashes(folder, step):
-                found.append(Checkpoint(folder.resolve(), step, manifest["score"]))
-                continue
-        except (ValueError, TypeError, KeyError):
-            why = "its manifest can't be read"
+            manifest = _read_manifest(folder, step)
+            hashes = _hashes(folder, step)
         except FileNotFoundError:  # being deleted by a run that goes on meanwhile
             continue
+        except ValueError as error:
+            why = str(error)
         else:
-            why = "its files are not those that were saved"
-        if (folder / path.stem).is_dir():
-            warnings.warn(f"{folder / path.stem} is not used: {why}", stacklevel=1)
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+            if manifest["files"] == hashes:
+                found.append(Checkpoint(folder.resolve(), step, manifest["score"]))
+                continue
+            why = _difference(manifest["files"], hashes)
+        if step in _finished(folder):  # still
+            warnings.warn(f"{folder / str(step)} is not used: {why}", stacklevel=1)
+    return found
+
+
+def _is_left_over(path: Path, whole: Container[int]) -> bool:
+    """Tell whether a file or folder is of a checkpoint, and of none that is whole."""
+    step, _, kind = path.name.partition(".")
+    if not step.isdecimal():  # not ours
+        return False
+    if kind in ("", "json"):
+        return int(step) not in whole
+    return kind == "unfinished" or kind.startswith("orbax")
+
+
+def _finished(folder: Path) -> set[int]:
+    """Return the steps whose save had ended, whatever is there of them now."""
+    there = {path.stem for path in folder.glob("*.json")}
+    there |= {path.name for path in folder.glob("*") if path.is_dir()}
+    return {
+        int(step)
+        for step in there
+        if step.isdecimal() and not (folder / f"{step}.unfinished").exists()
+    }
+
+
+def _read_manifest(folder: Path, step: int) -> dict[str, Any]:
+    """Return the manifest of a step.
+
+    Raises:
+      ValueError: it is damaged, or it is lost and its checkpoint is not.
+      FileNotFoundError: neither is there any more.
+    """
+    path = folder / f"{step}.json"
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        if (folder / str(step)).exists() and not path.exists():
+            raise ValueError(f"its manifest {path.name} is missing") from None
+        raise
+    try:
+        manifest = json.loads(text)
+        if manifest.keys() != {"step", "score", "files"}:  # format 2
+            sha256 = manifest.pop("sha256")
+            if sha256 != _hash_of(manifest):
+                raise ValueError(sha256)
+    except (ValueError, KeyError, AttributeError):
+        raise ValueError(f"its manifest {path.name} is damaged") from None
+    return manifest
+
+
+def _difference(saved: dict[str, str], there: dict[str, str]) -> str:
+    """Return the words on how files, by their hashes, are not those of a manifest."""
+    if not there:
+        return "its folder is missing or empty"
+    missing = sorted(saved.keys() - there)
+    other = sorted(name for name, sha256 in there.items() if saved.get(name) != sha256)
+    parts = {"missing": missing, "not as it was saved": other}
+    return ", ".join(
+        f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)} {what}"
+        for what, names in parts.items()
+        if names
+    )
 
 
 def choose(folder: Path, which: str | int) -> Checkpoint:
@@ -214,9 +302,9 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
     )
 
 
-def manifests(folder: Path) -> list[Path]:
-    """Return the files that vouch for a checkpoint, whether it is whole or not."""
-    return [path for path in folder.glob("*.json") if path.stem.isdecimal()]
+def were_there(folder: Path) -> bool:
+    """Tell whether a checkpoint was finished in `folder`, be it whole now or not."""
+    return bool(_finished(folder))
 
 
 def _none_whole(folder: Path) -> str:
@@ -224,7 +312,7 @@ def _none_whole(folder: Path) -> str:
     if not folder.is_dir():
         return f"no checkpoint in {folder}: is it the folder of a run?"
     none = f"{folder.parent} is a run, but none of its checkpoints is whole"
-    if manifests(folder):
+    if were_there(folder):
         return f"{none} any more: restore one in {folder}, or name another run"
     return f"{none} yet: let it train on to its first one, or name another run"
 
@@ -239,10 +327,6 @@ def _is_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < 1 << 20
 
 
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
-
-
 def _on_first_device(like: Any) -> ocp.args.StandardRestore:
     """Ask for arrays on this process's first device, wherever they were saved."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -251,6 +335,11 @@ def _on_first_device(like: Any) -> ocp.args.StandardRestore:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
         )
     )
+
+
+def _hash_of(manifest: dict[str, Any]) -> str:
+    """Return the sha256 of a manifest's other entries."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _hashes(folder: Path, step: int) -> dict[str, str]:

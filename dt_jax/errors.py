@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dt_jax.stopping import Stopped, stop_at_once
+
 _PACKAGE = Path(__file__).parent
 _MOST_NAMES = 20  # that a line may list
 
@@ -47,6 +49,7 @@ class OneLineParser(argparse.ArgumentParser):
 def exit_with_one_line(main: Callable[[], None]) -> None:
     """Run `main`; a user's error becomes one line on stderr and exit status 2."""
     warnings.showwarning = _warn_in_one_line
+    stop_at_once()
     try:
         main()
         print(end="", flush=True)  # at exit nobody could catch that it fails
@@ -57,8 +60,9 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     except OSError as error:  # a full disk, a folder that may not be written, ...
         place = f": {error.filename}" if error.filename else ""
         fail(f"{error.strerror or error}{place}", status=2)
-    except KeyboardInterrupt:
-        fail("interrupted", status=130)
+    except Stopped as stopped:
+        _tell(str(stopped))
+        sys.exit(stopped.status)
     finally:
         _let_go_of_stdout()
 
@@ -73,18 +77,18 @@ def _let_go_of_stdout() -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Print `message` as this program's one error line and exit with `status`."""
-    _tell("error", message)
+    _tell(f"error: {message}")
     sys.exit(status)
 
 
 def _warn_in_one_line(message: Warning | str, *where: Any, **more: Any) -> None:
-    _tell("warning", str(message))
+    _tell(f"warning: {message}")
 
 
-def _tell(kind: str, message: str) -> None:
+def _tell(line: str) -> None:
     file = Path(sys.argv[0])
     program = file.name
     if file.is_relative_to(_PACKAGE):
         parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
         program = f"python -m {'.'.join(parts).removesuffix('.__main__')}"
-    print(f"{program}: {kind}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program}: {' '.join(line.split())}", file=sys.stderr)

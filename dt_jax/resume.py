@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dt_jax.checkpoint import Checkpoint, find, manifests
+from dt_jax.checkpoint import Checkpoint, find, were_there
 from dt_jax.config import from_dict
 from dt_jax.data_defaults import KEYS
 from dt_jax.errors import UserError
@@ -41,15 +41,12 @@ def last_checkpoint(
 
     Raises:
       UserError: the run there is another than `config` describes, or none of its
-        checkpoints is whole, or `workdir` can be no folder.
+        checkpoints is whole.
     """
-    for path in (workdir, *workdir.parents):
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is no folder: choose another --workdir")
     folder = workdir / "checkpoints"
     checkpoints = find(folder)
     if not checkpoints:
-        if manifests(folder):
+        if were_there(folder):
             raise UserError(
                 f"no checkpoint in {folder} is whole any more: restore one, or choose "
                 "another --workdir to start anew"
@@ -95,5 +92,6 @@ def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
     if before["sha256"] != now["sha256"]:
         raise UserError(
             f"{workdir} was trained on {before['source']}, and the content of "
-            f"{now['source']} is another: restore the file, or choose another --workdir"
+            f"{now['source']} is another (sha256 {before['sha256'][:12]}... -> "
+            f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
         )

@@ -13,6 +13,7 @@ from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
 from dt_jax.evaluation import last_evaluation
+from dt_jax.lock import alone_in
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, check_same_data, last_checkpoint
 from dt_jax.trainer import Trainer
@@ -31,8 +32,14 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
       UserError: the data, the environment or the run in `workdir` doesn't fit the
-        configuration, or the loss is no longer finite.
+        configuration, the loss is no longer finite, or another process is at it.
+      Stopped: a signal has come; what was trained is saved.
     """
+    with alone_in(workdir):
+        _train_and_evaluate(config, workdir)
+
+
+def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last is None:
         spec = envs.of_config(config)
@@ -42,7 +49,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     else:
         checkpoint, record = last
         config = as_before(config, record["config"])
-        if checkpoint.step >= config.update_steps:
+        if checkpoint.step >= config.update_steps and record.get("owed") is None:
             print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
             _summarise(workdir, config, record["dataset"])
             return

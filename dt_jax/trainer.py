@@ -38,6 +38,7 @@ from dt_jax.files import write_text
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import make_optimizer, make_schedule
 from dt_jax.registry import DatasetSpec
+from dt_jax.stopping import Stopped, StopRequest
 from dt_jax.train_state import TrainState
 from dt_jax.types import Params
 from dt_jax.versions import versions
@@ -73,6 +74,7 @@ class Trainer:
             "config": config.to_dict(),
             **{key: array.tolist() for key, array in scaling.items()},
             "dataset": dataset.identity(),
+            "versions": versions(),
         }
         self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
         trained_on, held_out = dataset.trajectories, None
@@ -106,6 +108,9 @@ class Trainer:
         update = make_update(agent, optimizer, schedule)
         self._update = jax.jit(update, donate_argnums=0)
         self._norm = jax.jit(optax.tree.norm)
+        self._saved = 0  # the step of the newest checkpoint
+        # See `_save`; at first, an evaluation of the untouched initialisation.
+        self._owed: dict[str, float] | None = {}
         self._state: TrainState = jax.jit(
             lambda: init_train_state(agent, optimizer, config.train_seed)
         )()
@@ -143,6 +148,7 @@ class Trainer:
             params=checkpoint.params(like.params),
             **checkpoint.train(_train_items(like)),
         )
+        self._saved, self._owed = checkpoint.step, before.get("owed")
 
     def run(self) -> None:
         """Make the updates that are left, and all that is due between them."""
@@ -155,6 +161,7 @@ class Trainer:
             self._sampler.batch, range(start, config.update_steps), config.num_workers
         )
         with (
+            StopRequest() as self._stop,
             CheckpointWriter(
                 self._workdir / "checkpoints", config.keep_checkpoints
             ) as self._writer,
@@ -164,8 +171,8 @@ class Trainer:
             ProgressReport(config.update_steps, start) as self._report,
             closing(batches),
         ):
-            if self._evaluates(start) and start == 0:  # the untouched initialisation
-                self._after(0, [])
+            if self._owed is not None:
+                self._after(start, self._owed)
             # Compiled before the clock starts, which is to measure updates.
             traced = self._update.lower(self._state, self._sampler.batch(start))
             update = traced.compile()
@@ -174,16 +181,20 @@ class Trainer:
             for step, batch in enumerate(batches, start + 1):
                 self._state, metrics = update(self._state, batch)
                 unread.append(metrics)
-                if self._logs(step) or self._evaluates(step) or self._saves(step):
-                    self._after(step, unread)
-                    unread = []
+                due = self._logs(step) or self._evaluates(step) or self._saves(step)
+                if due or self._stop.asked:
+                    row, unread = self._read(unread, step), []
+                    if due:
+                        self._after(step, row)
                 self._writer.poll()
+                if self._stop.asked:
+                    raise self._stopped(step)
 
     def _describe(self) -> None:
         """Write what the run is, and with what it is made."""
         self._workdir.mkdir(parents=True, exist_ok=True)
         write_text(self._workdir / "config.json", to_json(self.config))
-        about = versions() | {"dataset": self._record["dataset"]}
+        about = self._record["versions"] | {"dataset": self._record["dataset"]}
         write_text(self._workdir / "versions.json", json.dumps(about, indent=2) + "\n")
 
     def _logs(self, step: int) -> bool:
@@ -200,27 +211,56 @@ class Trainer:
     def _is_last(self, step: int) -> bool:
         return step == self.config.update_steps
 
-    def _after(self, step: int, unread: list[Metrics]) -> None:
-        """Check the updates up to `step`, then log, evaluate and save what is due."""
-        row = self._read(unread, step) if unread else {}
+    def _after(self, step: int, row: dict[str, float]) -> None:
+        """Evaluate, log and save what is due; `row` is what the update measured."""
         self._report.update(step, row)
+        metrics: dict[str, float] = {}
         score = None
         if self._evaluates(step):
-            metrics, score = self._evaluate(step)
-            row |= metrics
-        if score is not None or self._logs(step):
-            self._log.write(step, row)
+            try:
+                metrics, score = self._evaluate(step)
+            except Stopped:
+                raise self._stopped(step, owed=row) from None
+        if metrics or (row and self._logs(step)):
+            self._log.write(step, row | metrics)
             self._start_clock(step)
         # Last, so that a run which goes on from here finds the row above.
         if self._saves(step):
-            self._check_params(step)
-            self._writer.save(
-                step,
-                self.params,
-                _train_items(self._state),
-                self._record | {"step": step},
-                score=score,
-            )
+            self._save(step, score)
+
+    def _save(
+        self, step: int, score: float | None, owed: dict[str, float] | None = None
+    ) -> None:
+        """Begin to save a checkpoint; of one that is there, only add the score.
+
+        Args:
+          step: updates completed.
+          score: of this step's evaluation, if there was one.
+          owed: what the update of this step measured, if its evaluation was broken off:
+            a run that goes on from here first makes up for that.
+        """
+        if step == self._saved:
+            self._writer.rate(step, score)
+            return
+        self._check_params(step)
+        record = self._record | {"step": step, "owed": owed}
+        self._writer.save(
+            step, self.params, _train_items(self._state), record, score=score
+        )
+        self._saved = step
+
+    def _stopped(self, step: int, owed: dict[str, float] | None = None) -> Stopped:
+        """Save where the run stands, and return what to leave it with."""
+        asked = self._stop.asked
+        assert asked is not None
+        if step == 0:
+            return Stopped(asked, " before the first update; nothing is lost")
+        if step != self._saved:
+            self._save(step, None, owed)
+        self._writer.confirm()
+        return Stopped(
+            asked, f" after {step} updates, all saved: the same command goes on"
+        )
 
     def _read(self, unread: list[Metrics], step: int) -> dict[str, float]:
         """Return the metrics of update `step`, after a look at all since the last.
@@ -269,7 +309,7 @@ class Trainer:
         return metrics, score
 
     def _play(self, evaluator: Evaluator, step: int) -> Evaluation:
-        evaluation = evaluator(self.params)
+        evaluation = evaluator(self.params, between_chunks=self._stop.check)
         evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
             line = f"step {step}  target {target:g}: "

@@ -1,10 +1,12 @@
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command import run
 
 from dt_jax.checkpoint import CheckpointWriter, choose, find
 from dt_jax.errors import UserError
@@ -46,7 +48,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
         jax.random.key_data(train["key"]), jax.random.key_data(jax.random.key(3))
     )
     record = checkpoint.record()
-    assert record == {"state_mean": [0.1, 3], "format_version": 2}
+    assert record == {"state_mean": [0.1, 3], "format_version": 3}
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path):
@@ -113,27 +115,93 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(tmp_path):
 def test_what_a_killed_run_left_is_absent_and_can_be_saved_again(tmp_path):
     write(tmp_path, 1, 2)
     (tmp_path / "2.json").unlink()
+    (tmp_path / "2.unfinished").touch()
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
     assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
     write(tmp_path, 2)
     assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 2]
-    assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "1", "1.json", "2", "2.json",
+    }  # fmt: skip
 
 
-def test_changed_files_are_found_out(tmp_path):
-    write(tmp_path, 1, 2)
-    files = [path for path in (tmp_path / "2" / "params").rglob("*") if path.is_file()]
-    file = max(files, key=lambda path: path.stat().st_size)
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.warns(UserWarning, match="2 is not used: its files are not"):
-        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
 
 
-def test_a_deleted_checkpoint_is_no_matter(tmp_path):
+@pytest.mark.parametrize("damage", [cut_short, flip, Path.unlink])
+def test_each_damaged_file_is_found_out_and_named(tmp_path, damage):
+    """Truncated, a bit flipped or deleted, each in turn, the manifest too."""
+    write(tmp_path, 1, 2)
+    files = [path for path in (tmp_path / "2").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for file in [*files, tmp_path / "2.json"]:
+        before = file.read_bytes()
+        damage(file)
+        if not before and file.exists():  # there was no byte to damage
+            continue
+        name = file.relative_to(tmp_path / ("" if file.suffix == ".json" else "2"))
+        with pytest.warns(UserWarning, match=f"2 is not used: .*{name}"):
+            assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+        file.write_bytes(before)
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 2]
+
+
+def test_a_deleted_checkpoint_is_told(tmp_path):
     write(tmp_path, 1, 2)
     shutil.rmtree(tmp_path / "2")
+    with pytest.warns(UserWarning, match="2 is not used: its folder is missing"):
+        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+    with pytest.warns(UserWarning, match="2 is not used"):
+        write(tmp_path, 3)
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 3]
+
+
+def test_a_checkpoint_may_get_its_score_later(tmp_path):
+    with CheckpointWriter(tmp_path, 2) as writer:
+        for step in (1, 2):
+            save(writer, step, score=1.0)
+        save(writer, 3)
+        writer.rate(3, 2.0)
+        for step in (4, 5):
+            save(writer, step, score=1.5)
+    assert [(c.step, c.score) for c in find(tmp_path)] == [(3, 2), (4, 1.5), (5, 1.5)]
+
+
+def test_a_save_that_fails_is_told_at_the_next_step(tmp_path):
+    """As on a full disk: no file may grow beyond a limit, in a process of its own."""
+    code = """if True:
+        import resource, signal, sys, time
+        from pathlib import Path
+        import jax.numpy as jnp
+        from dt_jax.checkpoint import CheckpointWriter
+        from dt_jax.errors import exit_with_one_line
+
+        def main():
+            big = {"kernel": jnp.arange(1e6)}
+            with CheckpointWriter(Path(sys.argv[1]), 2) as writer:
+                writer.save(1, {"kernel": jnp.zeros(3)}, {"step": 1}, {}, None)
+                writer.confirm()
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+                writer.save(2, big, {"step": 2}, {}, None)
+                for step in range(300):  # as a run does after each update
+                    time.sleep(0.1)
+                    writer.poll()
+                print("not reached")
+
+        exit_with_one_line(main)
+    """
+    status, out, err = run("-c", code, tmp_path)
+    assert (status, out) == (2, ""), err
+    (line,) = err.splitlines()
+    assert f"the checkpoint of step 2 could not be saved in {tmp_path}" in line
     assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
 
 
@@ -153,7 +221,7 @@ def test_a_run_without_a_whole_checkpoint(tmp_path, which):
     write(folder, 1)
     (folder / "1/_CHECKPOINT_METADATA").unlink()
     with (
-        pytest.warns(UserWarning, match="1 is not used: its files are not"),
+        pytest.warns(UserWarning, match="1 is not used: _CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=f"{message} any more: restore one in {folder},"),
     ):
         choose(folder, which)
@@ -169,8 +237,23 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("dt_jax.checkpoint.FORMAT_VERSION", 9)
     write(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="format 9; this version of dt_jax reads 2"):
+    with pytest.raises(
+        UserError, match=r"format 9, which .*; this version reads formats 2 and 3"
+    ):
         find(tmp_path)[0].record()
+
+
+def test_format_2_is_read(tmp_path, monkeypatch):
+    """Its manifests had neither their own version nor their own hash."""
+    monkeypatch.setattr("dt_jax.checkpoint.FORMAT_VERSION", 2)
+    write(tmp_path, 1)
+    manifest = json.loads((tmp_path / "1.json").read_text())
+    del manifest["format"], manifest["sha256"]
+    (tmp_path / "1.json").write_text(json.dumps(manifest))
+    monkeypatch.undo()
+    (checkpoint,) = find(tmp_path)
+    assert checkpoint.record()["format_version"] == 2
+    same(checkpoint.params(jax.eval_shape(lambda: params_at(1))), params_at(1))
 
 
 def test_the_manifest_names_every_file(tmp_path):

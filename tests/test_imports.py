@@ -17,8 +17,9 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 # (data, models, ...) counts as one module and may import itself. A command in a package
 # may have a row of its own.
 LAYERS = [
+    ["stopping"],
     ["errors", "files", "types"],
-    ["data", "registry"],
+    ["data", "lock", "registry"],
     [
         "checkpoint",
         "config",
@@ -39,7 +40,7 @@ LAYERS = [
     ["dry_run", "evaluate"],
     ["__init__"],
 ]
-BASE = {*LAYERS[0], *LAYERS[1]}
+BASE = {*LAYERS[0], *LAYERS[1], *LAYERS[2]}
 
 # Less than their rows would let them.
 ONLY = {"models": {"types"}, "collect": BASE | {"data", "envs"}}

@@ -1,0 +1,49 @@
+"""One process at a time in a run's folder."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dt_jax.errors import UserError
+
+_NAME = ".lock"
+
+
+@contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made; left empty, it goes again.
+
+    The system gives the lock back when a process ends, however it ends: a file that is
+    left by a killed one is in nobody's way. It tells who holds the lock.
+
+    Raises:
+      UserError: another process holds it, or `workdir` can be no folder.
+    """
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    for path in (workdir, *workdir.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is no folder: choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = workdir / _NAME
+    try:
+        with FileLock(file, timeout=0):
+            file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+            try:
+                yield
+            finally:
+                if [path.name for path in workdir.iterdir()] == [_NAME]:
+                    file.unlink()
+    except Timeout:
+        process, host = [*file.read_text().split(), "?", "?"][:2]
+        raise UserError(
+            f"{workdir} is in use by process {process} on {host}: wait until it ends, "
+            "stop it, or choose another --workdir"
+        ) from None
+    finally:
+        with suppress(OSError):  # not empty: there is a run
+            for path in made:
+                path.rmdir()

@@ -1,0 +1,77 @@
+"""Being asked to stop: Ctrl-C, kill, and SIGUSR1, SLURM's warning before the end."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the program to stop.
+
+    Attributes:
+      asked: the signal.
+      after: the end of the line about it, such as " after 100 updates".
+    """
+
+    def __init__(self, asked: signal.Signals, after: str = ""):
+        super().__init__(f"stopped by {asked.name}{after}")
+        self.asked = asked
+
+    @property
+    def status(self) -> int:
+        """The exit status, as the shell has it for a program that a signal ends."""
+        return 128 + self.asked
+
+
+def stop_at_once() -> None:
+    """From now on, have a signal raise `Stopped` wherever the program is."""
+    for each in SIGNALS:
+        _handle(each, _raise)
+
+
+class StopRequest:
+    """Signals that only leave a note, to be read where stopping loses nothing.
+
+    A context manager; a second Ctrl-C within it stops at once. Outside the main thread,
+    which signals never reach, it does nothing.
+
+    Attributes:
+      asked: the last signal that came.
+    """
+
+    asked: signal.Signals | None = None
+
+    def check(self) -> None:
+        """Raise `Stopped` if a signal has come."""
+        if self.asked is not None:
+            raise Stopped(self.asked)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        again = self.asked == number == signal.SIGINT
+        self.asked = signal.Signals(number)
+        if again:
+            self.check()
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {each: _handle(each, self._note) for each in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for each, handler in self._before.items():
+            _handle(each, handler)
+
+
+def _handle(each: signal.Signals, handler: Any) -> Any:
+    """Set the handler of a signal and return the one before; leave an ignored one."""
+    before = signal.getsignal(each)
+    here = threading.current_thread() is threading.main_thread()
+    if here and before not in (signal.SIG_IGN, None):
+        signal.signal(each, handler)
+    return before
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Stopped(signal.Signals(number))

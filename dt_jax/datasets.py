@@ -6,7 +6,7 @@ from typing import Any
 
 from dt_jax import registry
 from dt_jax.data import minari
-from dt_jax.data.cache import cache_folder, sha256_of, verify_sha256
+from dt_jax.data.cache import alone_with, cache_folder, sha256_of, verify_sha256
 from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.download import download
 from dt_jax.data.trajectories import Trajectories
@@ -124,10 +124,7 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
     if spec.url is not None:
         _download(spec, spec.url, path)
     elif spec.is_demo:
-        # Only here: the engines behind it take a second or two to import.
-        from dt_jax.collect import collect_demo
-
-        collect_demo(spec.name, path)
+        _collect(spec, path)
     else:
         raise UserError(f"no data comes with {spec.name}: give data_path")
     return path
@@ -144,6 +141,16 @@ def cached_path(spec: DatasetSpec) -> Path:
     """Return where the file of a dataset of D4RL's or a demo one is, or would be."""
     name = spec.url.rsplit("/", 1)[-1] if spec.url else f"{spec.name}.hdf5"
     return cache_folder() / name
+
+
+def _collect(spec: DatasetSpec, path: Path) -> None:
+    """Collect a demo dataset; where another process does so already, wait for it."""
+    with alone_with(path, "collecting"):
+        if not path.exists():
+            # Only here: the engines behind it take a second or two to import.
+            from dt_jax.collect import collect_demo
+
+            collect_demo(spec.name, path)
 
 
 def _download(spec: DatasetSpec, url: str, path: Path) -> None:

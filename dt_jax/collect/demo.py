@@ -1,5 +1,6 @@
 """The demo datasets, which need no download: they are collected where they are used."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from dt_jax.collect import antmaze, locomotion, maze2d
 from dt_jax.collect.episodes import Episode, write_d4rl
 from dt_jax.collect.progress import progress
 from dt_jax.errors import UserError, did_you_mean
+from dt_jax.files import try_to_write
 from dt_jax.registry import DatasetSpec, all_specs
 
 _STEPS = {
@@ -36,7 +38,8 @@ def collect_demo(
       file. The mazes' controllers have one level.
 
     Raises:
-      UserError: there is no demo dataset of that name, or a number is out of range.
+      UserError: there is no demo dataset of that name, a number is out of range, or
+        `out` can't be written to.
     """
     spec = _demo_spec(env_name)
     steps = _STEPS[spec.family] if steps is None else steps
@@ -44,12 +47,11 @@ def collect_demo(
         raise UserError(f"steps is {steps}; at least 4 are needed")
     if not 0 <= seed < 2**31:
         raise UserError(f"seed is {seed}; it must lie between 0 and {2**31 - 1}")
-    if out.is_dir() or not out.name:
-        raise UserError(f"{out} is a folder: name a file to write to")
-    out.parent.mkdir(parents=True, exist_ok=True)  # or fail before the work
-    size = steps * _bytes_a_row(spec) / 1e6
+    size = steps * _bytes_a_row(spec)
+    _check_out(out, size)
     print(
-        f"collecting {steps:,} transitions, {size:.3g} MB, into {out}", file=sys.stderr
+        f"collecting {steps:,} transitions, {size / 1e6:.3g} MB, into {out}",
+        file=sys.stderr,
     )
     collector = _COLLECTORS.get(spec.family, locomotion)
     with progress(env_name, steps) as advance:
@@ -65,6 +67,26 @@ def collect_demo(
         },
     )
     return levels
+
+
+def _check_out(out: Path, size: int) -> None:
+    """Refuse, before the work, a place that could not be written to after it."""
+    if out.is_dir() or not out.name:
+        raise UserError(f"{out} is a folder: name a file to write to")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is no ordinary file: name another to write to")
+    try:
+        try_to_write(out)
+        free = shutil.disk_usage(out.parent).free
+    except OSError as error:
+        raise UserError(
+            f"{out} can't be written to ({error.strerror}): name another file"
+        ) from None
+    if size > free:
+        raise UserError(
+            f"{out} takes {size:,} bytes, and {free:,} are free there: make room, or "
+            "name a file elsewhere"
+        )
 
 
 def _bytes_a_row(spec: DatasetSpec) -> int:

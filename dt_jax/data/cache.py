@@ -3,14 +3,16 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from dt_jax.errors import UserError
-from dt_jax.files import user_path, write_text
+from dt_jax.files import remove_leftovers, user_path, write_text
 
 
 def cache_folder() -> Path:
@@ -36,6 +38,41 @@ def writing_to_cache(size: float) -> Iterator[Path]:
             f"{folder}: {error.strerror}; {size / 1e9:.3g} GB are to be kept there: "
             "make room, or name another folder by DT_JAX_DATA"
         ) from None
+
+
+@contextmanager
+def alone_with(path: Path, doing: str) -> Iterator[None]:
+    """Keep other processes from a file of the cache; the second says so, and waits.
+
+    The lock ends with the process, however that ends. What a killed one has left of
+    temporary files is removed.
+
+    Args:
+      path: the file; its folder is made.
+      doing: what the line says of the process that was first, such as "collecting".
+
+    Raises:
+      UserError: the folder can't be written to.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is {doing} {path}; waiting for it", file=sys.stderr)
+        held = lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: {error.strerror}; name another folder by DT_JAX_DATA"
+        ) from None
+    with held:
+        remove_leftovers(path)
+        remove_leftovers(_record(path))
+        try:
+            yield
+        finally:
+            # While it is held: who waits notices that this file is no longer the lock.
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -9,10 +9,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,12 +21,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from dt_jax.data.cache import record_sha256, sha256_of
+from dt_jax.data.cache import alone_with, record_sha256, sha256_of
 from dt_jax.data.part import Part
 from dt_jax.errors import UserError
 
 _CHUNK = 1 << 20  # bytes: the most read at once, the least that counts as progress
 _TIMEOUT = 30  # seconds without a byte
+_TRICKLE = 1 << 16  # bytes: as few as that, or fewer, within ...
+_PATIENCE = 60  # seconds, and the line counts as broken
 _HTTPS_TIMEOUT = 5  # seconds to answer whether there is https
 _PAUSES = (1, 2, 4, 8, 16)  # seconds before each new try
 
@@ -70,8 +71,7 @@ def download(url: str, path: Path, check: Callable[[Path], object]) -> None:
         the disk has too little room, or what came is of no use; the line says what to
         do.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_with(path):
+    with alone_with(path, "downloading"):
         if path.exists():
             return
         part = Part(url, path)
@@ -89,16 +89,6 @@ def download(url: str, path: Path, check: Callable[[Path], object]) -> None:
         record_sha256(path, sha256_of(part.file))
         part.file.replace(path)
         part.forget()
-
-
-def _alone_with(path: Path) -> AbstractContextManager[object]:
-    """Take the lock of `path`, which ends with the process, however that ends."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        _tell(f"another process is downloading {path}; waiting for it")
-        return lock.acquire()
 
 
 def _by_https(url: str) -> str:
@@ -186,9 +176,15 @@ def _receive(
     part: Part, response: http.client.HTTPResponse, show: Callable[[], None]
 ) -> None:
     with part.file.open("ab") as file:
+        came, since = 0, time.monotonic()
         while chunk := _read(response):
             file.write(chunk)
             show()
+            came += len(chunk)
+            if time.monotonic() - since > _PATIENCE:
+                if came <= _TRICKLE:
+                    raise _BrokenOffError(f"only {came} bytes came in {_PATIENCE} s")
+                came, since = 0, time.monotonic()
         file.flush()
         os.fsync(file.fileno())
     if part.total is not None and not part.is_whole:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 
-from dt_jax.files import write_text
+from dt_jax.files import remove_leftovers, write_text
 
 
 class Part:
@@ -21,10 +21,14 @@ class Part:
     """
 
     def __init__(self, url: str, path: Path):
-        """Find what an earlier process has left of `url` beside `path`."""
+        """Find what an earlier process has left of `url` beside `path`.
+
+        Only one process at a time may have a part of the same file.
+        """
         self.url = url
         self.file = path.with_name(f".{path.name}.part")
         self._note = path.with_name(f".{path.name}.part.json")
+        remove_leftovers(self._note)
         self.validator: str | None = None
         self.total: int | None = None
         # Without a note, or with a damaged one, the file will be begun anew.

@@ -10,6 +10,7 @@ import numpy as np
 
 from dt_jax.data import schema
 from dt_jax.data.cache import (
+    alone_with,
     cache_folder,
     is_as_recorded,
     record_sha256,
@@ -141,9 +142,12 @@ def _mapped(columns: Mapping[str, Column], sha256: str) -> list[np.ndarray]:
     with writing_to_cache(size) as cache:
         check_room(cache, size)
     for key in missing:
-        print(f"unpacking {key}, once, to {files[key]}", file=sys.stderr)
-        _unpack(columns[key], files[key])
-        record_sha256(files[key], sha256_of(files[key]))
+        with alone_with(files[key], "unpacking"):
+            if is_as_recorded(files[key]):  # another process was faster
+                continue
+            print(f"unpacking {key}, once, to {files[key]}", file=sys.stderr)
+            _unpack(columns[key], files[key])
+            record_sha256(files[key], sha256_of(files[key]))
     return [
         np.load(files[key], mmap_mode="r") if array is None else array
         for key, array in mapped.items()

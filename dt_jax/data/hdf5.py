@@ -63,10 +63,10 @@ class Hdf5Column:
                 f"{self._name} is compressed by {filters}, which is not installed; "
                 "write it with gzip"
             )
-        if stored < needed or size > self._path.stat().st_size:
+        if stored != needed or size > self._path.stat().st_size:
             raise UserError(
-                f"{self._name} has shape {self.shape}, and not all of it was written: "
-                "get the file again, or record it to the end"
+                f"{self._name} has shape {self.shape}, and that is not what was "
+                "written: get the file again, or record it to the end"
             )
 
     def mapped(self) -> np.ndarray | None:
@@ -140,23 +140,23 @@ def check_stored(path: Path) -> None:
 
     For readers that take whole arrays into memory. It opens each, at a lower level than
     `hdf5_columns`, which would take five times as long.
+
+    Raises:
+      ValueError: there is such an array; or whatever h5py raises for a damaged file.
     """
-    with _opened(path) as file:
 
-        def look(name: bytes, about: h5py.h5o.ObjInfo) -> None:
-            if about.type != h5py.h5o.TYPE_DATASET:
-                return
-            array = h5py.h5d.open(file.id, name)
-            count = array.get_space().get_simple_extent_npoints()
-            size, stored = count * array.get_type().get_size(), array.get_storage_size()
-            if size > _MOST_PACKED * stored + _ALWAYS_FINE:
-                raise UserError(
-                    f"{path}: {name.decode(errors='replace')} announces {size:,} bytes "
-                    f"and stores {stored:,}: it is damaged, get it again"
-                )
+    def look(name: bytes, about: h5py.h5o.ObjInfo) -> None:
+        if about.type != h5py.h5o.TYPE_DATASET:
+            return
+        array = h5py.h5d.open(file.id, name)
+        count = array.get_space().get_simple_extent_npoints()
+        size, stored = count * array.get_type().get_size(), array.get_storage_size()
+        if size > _MOST_PACKED * stored + _ALWAYS_FINE:
+            text = name.decode(errors="replace")
+            raise ValueError(f"{text} announces {size:,} bytes and stores {stored:,}")
 
-        with damage_told(path):
-            h5py.h5o.visit(file.id, look, info=True)
+    with h5py.File(path, "r") as file:
+        h5py.h5o.visit(file.id, look, info=True)
 
 
 def _opened(path: Path) -> h5py.File:

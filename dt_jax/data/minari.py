@@ -1,6 +1,7 @@
 """Minari's datasets, which lie in its own folder as episodes."""
 
 import hashlib
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,13 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dt_jax.data.hdf5 import check_stored
+from dt_jax.data.limits import check_memory
 from dt_jax.data.schema import RawData, check_finite
 from dt_jax.errors import UserError
 
 PREFIX = "minari:"  # an env_name that begins so goes on with a dataset's id
 
-# What Minari and h5py raise for a file that is damaged or lacks something.
-_DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, AssertionError)
+_ENVIRONMENTS = "env_spec", "eval_env_spec"  # in metadata.json
+
+_MOST_PACKED = 1032  # steps in a byte; as much as gzip can make of one
 
 
 class Episode(NamedTuple):
@@ -47,12 +51,9 @@ def open_dataset(env_name: str) -> Any:
     minari = _minari()
     if not (_folder(env_name) / "data").exists():
         _download(minari, env_name)
-    try:
+    with _damage_told(env_name):
+        _check_metadata(env_name)
         dataset = minari.load_dataset(env_name.removeprefix(PREFIX))
-    except ImportError as error:  # of what reads the kind of file that it is
-        raise UserError(f"{env_name} can't be read: {_reason(error)}") from None
-    except _DAMAGED as error:
-        raise _unreadable(env_name, error) from None
     dataset.env_name = env_name
     return dataset
 
@@ -61,10 +62,14 @@ def episodes(dataset: Any) -> Iterator[Episode]:
     """Yield the episodes of a dataset that `open_dataset` returned.
 
     Raises:
-      UserError: one can't be read, or is not of T actions and T + 1 observations.
+      UserError: one can't be read, or is not of T actions and T + 1 observations of the
+        dataset's spaces.
     """
     name = dataset.env_name
-    try:
+    with _damage_told(name):
+        file = _folder(name) / "data/main_data.hdf5"
+        if file.exists():  # else it is of Arrow's
+            check_stored(file)
         for found in dataset.iterate_episodes():
             episode = Episode(
                 found.observations,
@@ -72,11 +77,9 @@ def episodes(dataset: Any) -> Iterator[Episode]:
                 np.asarray(found.rewards).reshape(-1),
                 np.asarray(found.terminations, bool).reshape(-1),
             )
-            _check_lengths(episode, f"{name}: episode {found.id}")
+            _check_episode(episode, dataset, f"{name}: episode {found.id}")
             if len(episode.rewards):
                 yield episode
-    except _DAMAGED as error:
-        raise _unreadable(name, error) from None
 
 
 def read(
@@ -97,10 +100,9 @@ def read(
     for episode in episodes(dataset):
         observations, actions, rewards = convert(episode)
         if raw is None:
-            raw = _empty(total, observations.shape[1], actions.shape[1])
-        widths = observations.shape[1:], actions.shape[1:]
-        if widths != (raw.observations.shape[1:], raw.actions.shape[1:]):
-            raise UserError(f"{name}: not all episodes have observations of one size")
+            sizes = observations.shape[1], actions.shape[1]
+            check_memory(4 * total * sum(sizes), name)
+            raw = _empty(total, *sizes)
         end = start + len(rewards)
         if end > total:
             break
@@ -127,6 +129,31 @@ def sha256(raw: RawData) -> str:
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def check_environments(env_name: str, metadata: dict[str, Any]) -> None:
+    """Refuse environments that are none: to make one is to call what metadata names.
+
+    What is not installed can't be called, and is let go.
+
+    Args:
+      env_name: what to call the dataset in errors.
+      metadata: of a dataset.
+
+    Raises:
+      UserError: it names something else than a registered environment, or a class of
+        environments or wrappers.
+    """
+    specs = (json.loads(metadata.get(key) or "{}") for key in _ENVIRONMENTS)
+    for spec in specs:
+        parts = [spec, *(spec.get("additional_wrappers") or ())]
+        for name in (part["entry_point"] for part in parts if "entry_point" in part):
+            if not _is_environment(name):
+                raise UserError(
+                    f"{env_name} names {name} as its environment, which is none, and "
+                    "is not called; get another, or take env_spec and eval_env_spec "
+                    "out of its metadata.json"
+                )
 
 
 @contextmanager
@@ -181,17 +208,55 @@ def _nearest(dataset_id: str) -> list[str]:
     return [ids[near] for near in get_close_matches(dataset_id.lower(), ids)]
 
 
-def _check_lengths(episode: Episode, name: str) -> None:
-    seen = episode.observations
-    parts = seen if isinstance(seen, dict) else {"observations": seen}
+def _check_metadata(env_name: str) -> None:
+    """Refuse counts that the folder has no bytes for: they would be allocated."""
+    folder = _folder(env_name) / "data"
+    metadata = json.loads((folder / "metadata.json").read_text())
+    size = sum(file.stat().st_size for file in folder.rglob("*"))
+    for key, most in ("total_episodes", size), ("total_steps", _MOST_PACKED * size):
+        if not isinstance(count := metadata[key], int) or not 0 <= count <= most:
+            raise ValueError(f"{key} is {count!r}, in {size:,} bytes")
+        if not count:
+            raise UserError(f"{env_name} holds no step: get another")
+    if not {"observation_space", "action_space"} <= metadata.keys():
+        check_environments(env_name, metadata)  # Minari makes one, to look at it
+
+
+def _is_environment(entry_point: str) -> bool:
+    from gymnasium import Env, registry
+    from gymnasium.envs.registration import load_env_creator
+
+    if any(entry_point == spec.entry_point for spec in registry.values()):
+        return True
+    try:
+        found = load_env_creator(entry_point)
+    except (AttributeError, ImportError):
+        return True
+    return isinstance(found, type) and issubclass(found, Env)
+
+
+def _check_episode(episode: Episode, dataset: Any, name: str) -> None:
+    """Refuse arrays that differ in length, or are not what the spaces say."""
+    seen, space = episode.observations, dataset.observation_space
+    if not isinstance(seen, dict):
+        seen, space = {"observations": seen}, {"observations": space}
     steps = len(episode.rewards)
     others = len(episode.actions), len(episode.terminations)
-    for key, array in parts.items():
+    for key, array in seen.items():
         if len(array) != steps + 1 or others != (steps, steps):
             raise UserError(
                 f"{name} has {steps} rewards, {others[0]} actions, {others[1]} "
                 f"terminations and {len(array)} {key}; as many of all are needed, and "
                 "one observation more"
+            )
+    parts = [(key, seen[key], space[key].shape) for key in space]
+    parts.append(("actions", episode.actions, dataset.action_space.shape))
+    parts.append(("rewards", episode.rewards, ()))
+    for key, array, shape in parts:
+        if array.shape[1:] != shape or array.dtype.kind not in "biuf":
+            raise UserError(
+                f"{name} has {key} of {array.dtype}, shape {array.shape[1:]} a step; "
+                f"numbers of shape {shape} are needed, as metadata.json says"
             )
 
 
@@ -205,11 +270,20 @@ def _empty(steps: int, observation_size: int, action_size: int) -> RawData:
     )
 
 
-def _unreadable(env_name: str, error: Exception) -> UserError:
-    return UserError(
-        f"{env_name} can't be read; get it again into {_folder(env_name)} "
-        f"({_reason(error)})"
-    )
+@contextmanager
+def _damage_told(env_name: str) -> Iterator[None]:
+    """Turn what Minari and h5py raise for damaged files, so anything, into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:  # of what reads the kind of file that it is
+        raise UserError(f"{env_name} can't be read: {_reason(error)}") from None
+    except Exception as error:
+        raise UserError(
+            f"{env_name} can't be read; get it again into {_folder(env_name)} "
+            f"({_reason(error)})"
+        ) from None
 
 
 def _reason(error: Exception) -> str:

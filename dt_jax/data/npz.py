@@ -107,6 +107,9 @@ def npz_columns(path: Path) -> Iterator[dict[str, Column]]:
     with damage_told(path):
         archive = zipfile.ZipFile(path)
     with archive:
+        with damage_told(path):
+            for member in archive.infolist():  # each has its name twice
+                archive.open(member).close()
         yield {
             member.filename.removesuffix(".npy"): NpzColumn(archive, member, path)
             for member in archive.infolist()

@@ -120,24 +120,33 @@ def lose_rewards(path):
         del file["episode_2/rewards"]
 
 
-def lose_episode(path):
-    metadata = path.with_name("metadata.json")
-    text = metadata.read_text()
-    assert '"total_episodes": 3' in text
-    metadata.write_text(text.replace('"total_episodes": 3', '"total_episodes": 2'))
+def change_metadata(**changes):
+    """Return what changes a dataset's metadata; None takes something away."""
 
+    def spoil(path):
+        metadata = path.with_name("metadata.json")
+        changed = json.loads(metadata.read_text()) | changes
+        kept = {key: value for key, value in changed.items() if value is not None}
+        metadata.write_text(json.dumps(kept))
 
-def lose_all(path):
-    metadata = path.with_name("metadata.json")
-    text = metadata.read_text()
-    metadata.write_text(text.replace('"total_episodes": 3', '"total_episodes": 0'))
+    return spoil
 
 
 def count_less(path):
-    metadata = path.with_name("metadata.json")
-    counted = json.loads(metadata.read_text())
-    counted["total_steps"] -= 1
-    metadata.write_text(json.dumps(counted))
+    metadata = json.loads(path.with_name("metadata.json").read_text())
+    change_metadata(total_steps=metadata["total_steps"] - 1)(path)
+
+
+def announce_rows(path):
+    with h5py.File(path, "a") as file:
+        del file["episode_1/rewards"]
+        file["episode_1"].create_dataset("rewards", (10**12,), "f4", chunks=(1000,))
+
+
+def put_names(path):
+    with h5py.File(path, "a") as file:
+        del file["episode_1/actions"]
+        file["episode_1/actions"] = np.full((2, 3), b"left")
 
 
 def put_nan(path):
@@ -157,11 +166,19 @@ def put_nan(path):
             "episode 1 has 2 rewards, 2 actions, 2 terminations and 2 obs",
         ),
         (add_termination, "episode 1 has 2 rewards, 2 actions, 1 terminations"),
-        (widen_observations, "not all episodes have observations of one size"),
+        (
+            widen_observations,
+            r"2 has observations of float64, shape \(12,\) a step; numbers of",
+        ),
+        (put_names, r"episode 1 has actions of \|S4, shape \(3,\) a step; numbers of"),
+        (announce_rows, "can't be read; .*rewards announces 4,000,000,000,000 bytes"),
         (lose_rewards, "can't be read; get it again .*rewards"),
-        (lose_episode, "should have [0-9]+ steps and has other"),
+        (change_metadata(total_episodes=2), "should have [0-9]+ steps and has other"),
+        (change_metadata(total_episodes=10**9), "can't be read; .*total_episodes is"),
+        (change_metadata(total_steps=10**15), "can't be read; .*total_steps is"),
+        (change_metadata(total_steps="many"), "can't be read; .*total_steps is 'many'"),
         (count_less, "should have [0-9]+ steps and has other"),
-        (lose_all, "holds no step"),
+        (change_metadata(total_episodes=0), "holds no step"),
         (
             put_nan,
             "actions is NaN, infinite or too large for float32, first in row",
@@ -173,6 +190,21 @@ def test_damage_is_told_in_one_line(copy, spoil, told):
     with pytest.raises(UserError, match=rf"^{COPY}.*{told}") as caught:
         read(COPY)
     assert "\n" not in str(caught.value)
+
+
+def test_an_environment_that_is_none_is_not_called(copy, tmp_path):
+    """Minari makes it where the spaces are missing: anything could be run so."""
+    command = {"args": ["touch", str(tmp_path / "called")]}
+    metadata = json.loads(copy.with_name("metadata.json").read_text())
+    spec = json.loads(metadata["env_spec"])
+    spec |= {"entry_point": "subprocess:Popen", "kwargs": command}
+    change_metadata(env_spec=json.dumps(spec), action_space=None)(copy)
+    with pytest.raises(UserError, match="names subprocess:Popen as its environment"):
+        read(COPY)
+    assert not (tmp_path / "called").exists()
+
+    change_metadata(env_spec=metadata["env_spec"])(copy)
+    assert len(read(COPY).rewards)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,13 @@ from filelock import FileLock, Timeout
 
 from dt_jax.errors import UserError
 
-_NAME = ".lock"
-
 
 @contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which is made; left empty, it goes again.
 
-    The system gives the lock back when a process ends, however it ends: a file that is
-    left by a killed one is in nobody's way. It tells who holds the lock.
+    The lock is the system's, on a file that tells who holds it. It ends with the
+    process, however that ends: the file that a killed one leaves is in nobody's way.
 
     Raises:
       UserError: another process holds it, or `workdir` can be no folder.
@@ -28,17 +26,17 @@ def alone_in(workdir: Path) -> Iterator[None]:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is no folder: choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    file = workdir / _NAME
+    file = workdir / ".lock"
     try:
         with FileLock(file, timeout=0):
             file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
             try:
                 yield
             finally:
-                if [path.name for path in workdir.iterdir()] == [_NAME]:
-                    file.unlink()
+                file.unlink(missing_ok=True)
     except Timeout:
-        process, host = [*file.read_text().split(), "?", "?"][:2]
+        note = file.read_text() if file.exists() else ""
+        process, host = [*note.split(), "?", "?"][:2]
         raise UserError(
             f"{workdir} is in use by process {process} on {host}: wait until it ends, "
             "stop it, or choose another --workdir"

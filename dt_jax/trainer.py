@@ -34,7 +34,7 @@ from dt_jax.evaluation import (
     forget_evaluations_after,
     make_evaluator,
 )
-from dt_jax.files import write_text
+from dt_jax.files import replacing, write_text
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import make_optimizer, make_schedule
 from dt_jax.registry import DatasetSpec
@@ -273,11 +273,22 @@ class Trainer:
             loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise self._diverged(
-                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm}"
+                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm} "
+                    f"(its batch is noted in {self._note_batch(i)})"
                 )
         row = {name: float(value) for name, value in read[-1].items()}
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
+
+    def _note_batch(self, step: int) -> Path:
+        """Write what the update of `step` was made on, to be looked at."""
+        indices = self._sampler.indices(step - 1)
+        path = self._workdir / f"not_finite_{step}.npz"
+        with replacing(path) as temporary:
+            np.savez(
+                temporary, step=step, indices=indices, rows=self._sampler.rows(indices)
+            )
+        return path
 
     def _check_params(self, step: int) -> None:
         """Raise a UserError rather than save parameters that are not finite."""

@@ -1,16 +1,24 @@
 import json
+import os
+import re
+import signal
 from dataclasses import replace
 
+import h5py
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dt_jax import trainer
-from dt_jax.checkpoint import find
+from dt_jax import datasets, trainer
+from dt_jax.checkpoint import choose, find
+from dt_jax.config import RULES
+from dt_jax.data.sampler import Sampler
 from dt_jax.errors import UserError
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import lookup
+from dt_jax.resume import MAY_CHANGE, last_checkpoint
+from dt_jax.stopping import SIGNALS, Stopped
 from dt_jax.train import train_and_evaluate
 
 EVALUATED = [
@@ -131,6 +139,90 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     assert untimed(tmp_path / "run") == untimed(finished)
 
 
+def test_a_signal_between_updates_saves_and_stops(
+    finished, small_config, tmp_path, monkeypatch
+):
+    batch = trainer.Sampler.batch
+
+    def signalling(self, step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, step)
+
+    monkeypatch.setattr(trainer.Sampler, "batch", signalling)
+    config = changed(small_config, num_workers=0)
+    line = "^stopped by SIGTERM after 6 updates, all saved: the same command"
+    with pytest.raises(Stopped, match=line):
+        train_and_evaluate(config, tmp_path / "run")
+    assert find(tmp_path / "run" / "checkpoints")[-1].step == 6
+    monkeypatch.undo()
+    train_and_evaluate(config, tmp_path / "run")
+    assert arrays(tmp_path / "run") == arrays(finished)
+    assert untimed(tmp_path / "run") == untimed(finished)
+
+
+@pytest.mark.parametrize("evaluation", [0, 4, 8])
+def test_a_signal_in_an_evaluation_stops_it_there(
+    finished, small_config, tmp_path, monkeypatch, evaluation
+):
+    """It is made up for: metrics and scores are those of an undisturbed run."""
+    chunk_ends = []
+
+    def signalling(evaluator, params, between_chunks):
+        def signal_and_check():
+            chunk_ends.append(0)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            between_chunks()
+
+        due = len(list((tmp_path / "run" / "eval").glob("*"))) == evaluation / 4
+        return call(evaluator, params, signal_and_check if due else between_chunks)
+
+    call = trainer.Evaluator.__call__
+    monkeypatch.setattr(trainer.Evaluator, "__call__", signalling)
+    with pytest.raises(Stopped, match="stopped by SIGUSR1") as stopped:
+        train_and_evaluate(small_config, tmp_path / "run")
+    told = (
+        f"after {evaluation} updates, all saved" if evaluation else "before the first"
+    )
+    assert told in str(stopped.value)
+    assert len(chunk_ends) == 1  # not at the episodes' end
+    monkeypatch.undo()
+    train_and_evaluate(small_config, tmp_path / "run")
+    assert arrays(tmp_path / "run") == arrays(finished)
+    assert untimed(tmp_path / "run") == untimed(finished)
+    for run in (finished, tmp_path / "run"):
+        assert [c.score is None for c in find(run / "checkpoints")[-2:]] == [
+            True,
+            False,
+        ]
+    best, whole_best = (
+        choose(run / "checkpoints", "best") for run in (tmp_path / "run", finished)
+    )
+    assert (best.step, best.score) == (whole_best.step, whole_best.score)
+
+
+def test_a_second_ctrl_c_stops_at_once(small_config, tmp_path, monkeypatch):
+    batch = trainer.Sampler.batch
+
+    def impatient(self, step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(self, step)
+
+    monkeypatch.setattr(trainer.Sampler, "batch", impatient)
+    config = changed(small_config, num_workers=0, eval_episodes=0)
+    with pytest.raises(Stopped, match=r"^stopped by SIGINT$"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert find(tmp_path / "run" / "checkpoints")[-1].step == 3
+
+
+def test_the_handlers_are_as_before_when_a_run_has_ended(finished, small_config):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    train_and_evaluate(small_config, finished)
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
 @pytest.mark.parametrize("schedule", ["warmup_cosine", "warmup_constant"])
 def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
     config = changed(small_config, lr_schedule=schedule, eval_episodes=0)
@@ -186,11 +278,32 @@ def test_a_run_with_no_whole_checkpoint_is_not_begun_anew(small_config, tmp_path
     for checkpoint in find(tmp_path / "checkpoints"):
         (checkpoint.folder / str(checkpoint.step) / "_CHECKPOINT_METADATA").unlink()
     with (
-        pytest.warns(UserWarning, match="is not used: its files are not"),
+        pytest.warns(UserWarning, match="is not used: _CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=r"no checkpoint in .* is whole any more"),
     ):
         train_and_evaluate(config, tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4  # left alone
+
+
+@pytest.mark.parametrize("key", sorted(RULES))
+def test_every_key_may_change_or_is_refused_by_name(finished, small_config, key):
+    """Each key of the configuration, with another value than the run's."""
+    before = small_config[key]
+    if isinstance(before, bool):
+        now = not before
+    elif isinstance(before, int | float):
+        now = before + 1
+    elif isinstance(before, tuple):
+        now = (*before, 0.5)
+    else:
+        now = f"{before or 'another'}2"
+    config = changed(small_config, **{key: now})
+    if key in MAY_CHANGE:
+        assert last_checkpoint(finished, config) is not None
+    else:
+        change = re.escape(f"({key} {before} -> {now})")
+        with pytest.raises(UserError, match=rf"holds another run {change}"):
+            last_checkpoint(finished, config)
 
 
 def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
@@ -200,7 +313,7 @@ def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
     content[at] ^= 1
     other.write_bytes(content)
     config = changed(small_config, update_steps=20, data_path=str(other))
-    with pytest.raises(UserError, match=r"the content of .*other.hdf5 is another"):
+    with pytest.raises(UserError, match=r"content of .*other.hdf5 is another \(sha256"):
         train_and_evaluate(config, finished)
 
 
@@ -214,9 +327,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeyp
 
     monkeypatch.setattr(trainer.Sampler, "batch", poisoned)
     config = changed(small_config, eval_episodes=0)
-    with pytest.raises(UserError, match=r"^step 5: the loss is nan"):
+    with pytest.raises(UserError, match=r"^step 5: the loss is nan.*not_finite_5.npz"):
         train_and_evaluate(config, tmp_path / "run")
     assert [c.step for c in find(tmp_path / "run" / "checkpoints")] == [3]
+    monkeypatch.undo()
+    noted = np.load(tmp_path / "run" / "not_finite_5.npz")
+    dataset = datasets.load(lookup(config.env_name), config.data_path)
+    trained_on = Sampler(
+        dataset.trajectories,
+        batch_size=4,
+        seq_len=3,
+        reward_scale=1.0,
+        seed=config.train_seed,
+        state_mean=np.float32(0),
+        state_std=np.float32(1),
+    ).batch(4)
+    with h5py.File(config.data_path) as file:
+        for row, states in zip(noted["rows"], trained_on.states, strict=True):
+            np.testing.assert_array_equal(file["observations"][row], states[0])
 
 
 def test_parameters_that_are_not_finite_are_not_saved(small_config, tmp_path):

@@ -68,6 +68,13 @@ class Sampler:
         generator = np.random.default_rng([self._seed, step])
         return generator.integers(self.num_transitions, size=self.batch_size)
 
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows of the dataset's arrays [B] that are these transitions."""
+        trajectory = np.searchsorted(self._ends, indices, side="right")
+        data = self._trajectories
+        ends = data.starts[trajectory] + data.lengths[trajectory]
+        return ends - (self._ends[trajectory] - indices)
+
     def gather(self, indices: np.ndarray) -> Batch:
         """Return the windows [B, T] that start at the transitions `indices` [B].
 

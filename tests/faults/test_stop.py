@@ -1,0 +1,62 @@
+"""SIGTERM, SIGINT and SIGUSR1 at any moment of the quickstart."""
+
+import random
+import signal
+import time
+
+import pytest
+from command import run, start
+
+from dt_jax.checkpoint import find
+from dt_jax.stopping import SIGNALS
+
+SECONDS = 10  # in which a run answers
+COMMAND = (
+    "import signal, runpy, sys\n"
+    # Where these tests run in the background, Ctrl-C is ignored and stays so.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "sys.argv[0] = 'launch.py'\n"
+    "runpy.run_path('launch.py', run_name='__main__')\n"
+)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """Return the command and the environment of a quickstart whose data is there."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    out = f"{cache}/halfcheetah-demo.hdf5"
+    status, _, err = run(
+        "-m", "dt_jax.collect", "halfcheetah-demo", f"--out={out}", "--steps=20000"
+    )
+    assert status == 0, err
+    return lambda workdir: start(
+        "-c", COMMAND, f"--workdir={workdir}", DT_JAX_DATA=cache
+    )
+
+
+def test_signals_are_answered_at_any_moment(quickstart, tmp_path, record_property):
+    """One run, asked to stop again and again, in turn by each signal."""
+    rng, slowest, steps = random.Random(0), 0.0, [0]
+    moments = [0.3, 1.0, 2.5, 4.0, 6.0, 8.0, *(rng.uniform(5, 25) for _ in range(9))]
+    for i, moment in enumerate(moments):
+        signum = SIGNALS[i % len(SIGNALS)]
+        process = quickstart(tmp_path / "run")
+        time.sleep(moment)
+        process.send_signal(signum)
+        sent = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        slowest = max(slowest, time.monotonic() - sent)
+        (line,) = [line for line in err.splitlines() if "stopped by" in line]
+        assert process.returncode == 128 + signum, err
+        assert line.startswith(f"launch.py: stopped by {signal.Signals(signum).name}")
+        assert "Traceback" not in err
+        saved = find(tmp_path / "run" / "checkpoints")
+        if "all saved" in line:
+            steps.append(saved[-1].step)
+            assert f"after {steps[-1]} updates, all saved" in line
+    assert steps == sorted(steps)
+    assert steps[-1] > 0
+    assert slowest < SECONDS
+    record_property("signals answered", f"{len(moments)} of {len(moments)}")
+    record_property("slowest answer", f"{slowest:.1f} s")
+    record_property("updates that the run has got to", steps[-1])

@@ -1,0 +1,81 @@
+import os
+import signal
+import time
+
+import pytest
+from command import start
+
+from dt_jax.stopping import SIGNALS, Stopped, StopRequest
+
+WAITS = """if True:
+    import time
+    from dt_jax.errors import exit_with_one_line
+
+    def main():
+        print("begun", flush=True)
+        time.sleep(100)
+
+    exit_with_one_line(main)
+"""
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_program_says_what_stopped_it_and_exits_as_the_shell_has_it(signum):
+    # Where these tests run in the background, Ctrl-C is ignored and stays so.
+    code = f"import signal; signal.signal({signum:d}, signal.default_int_handler)\n"
+    process = start("-c", code + WAITS)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (
+        128 + signum,
+        f"-c: stopped by {signum.name}\n",
+    )
+
+
+@pytest.fixture
+def handled():
+    """Have the signals raise when they are not noted, whoever runs the tests."""
+    before = [signal.signal(each, signal.default_int_handler) for each in SIGNALS]
+    yield
+    for each, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(each, handler)
+
+
+@pytest.mark.usefixtures("handled")
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_request_waits_to_be_read(signum):
+    with StopRequest() as stop:
+        stop.check()
+        os.kill(os.getpid(), signum)
+        time.sleep(0.01)
+        assert stop.asked == signum
+        with pytest.raises(Stopped, match=f"^stopped by {signum.name}$") as stopped:
+            stop.check()
+    assert stopped.value.status == 128 + signum
+    with pytest.raises(KeyboardInterrupt):  # as before
+        os.kill(os.getpid(), signum)
+
+
+@pytest.mark.usefixtures("handled")
+def test_only_a_second_ctrl_c_does_not_wait():
+    with StopRequest() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert stop.asked == signal.SIGINT
+        with pytest.raises(Stopped, match="SIGINT"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+            assert stop.asked is None
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)

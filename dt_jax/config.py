@@ -1,11 +1,10 @@
-"""What each key of a configuration may be, and what is derived from them."""
+"""A configuration: how its keys are set, checked, kept and put to use."""
 
 import json
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -14,166 +13,31 @@ from dt_jax.data.minari import PREFIX
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
 from dt_jax.registry import lookup
+from dt_jax.rules import RULES
+from dt_jax.sizes import check_sizes
 
 
-class Rule(NamedTuple):
-    """What one key's value may be.
-
-    Attributes:
-      expected: the end of the error line, "an integer from 1".
-      holds: whether a value is so.
-      parse: the value from the command line's text; ValueError if it cannot be read.
-    """
-
-    expected: str
-    holds: Callable[[Any], bool]
-    parse: Callable[[str], Any]
-
-
-def _parse_int(text: str) -> int:
-    """Read "100000", "100_000" or "1e5"."""
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise
-        return int(number)
-
-
-def _parse_bool(text: str) -> bool:
-    """Read "true" or "false", in any case."""
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
-
-
-def _parse_floats(text: str) -> tuple[float, ...]:
-    """Read "3600,1800", "(3600, 1800)" or "3600"."""
-    inside = text.strip().strip("()[]").strip().removesuffix(",")
-    return tuple(float(part) for part in inside.split(",")) if inside else ()
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _integer(least: int) -> Rule:
-    most = 2**31 - 1  # JAX and the environments count in 32 bits
-    return Rule(
-        f"an integer from {least} to {most}",
-        lambda value: type(value) is int and least <= value <= most,
-        _parse_int,
-    )
-
-
-def _number(expected: str, holds: Callable[[float], bool]) -> Rule:
-    return Rule(expected, lambda value: _is_number(value) and holds(value), float)
-
-
-def _numbers(expected: str, holds: Callable[[tuple], bool]) -> Rule:
-    def all_hold(value: Any) -> bool:
-        return type(value) is tuple and all(map(_is_number, value)) and holds(value)
-
-    return Rule(expected, all_hold, _parse_floats)
-
-
-def _text(expected: str, holds: Callable[[str], bool] = bool) -> Rule:
-    return Rule(expected, lambda value: isinstance(value, str) and holds(value), str)
-
-
-def _one_of(*values: str) -> Rule:
-    return _text(f"one of {', '.join(values)}", values.__contains__)
-
-
-def _or_none(rule: Rule) -> Rule:
-    def holds(value: Any) -> bool:
-        return value is None or rule.holds(value)
-
-    return Rule(f"{rule.expected}, or None", holds, rule.parse)
-
-
-_DROPOUT = _number("a number from 0 to below 1", lambda p: 0 <= p < 1)
-_POSITIVE = _number("a number above 0", lambda x: x > 0)
-_NOT_NEGATIVE = _number("a number from 0 upwards", lambda x: x >= 0)
-_POSITIVE_INTEGER = _integer(1)
-_INTEGER = _integer(0)
-
-# In the order of configs/default.py, whose comments say what each key is for.
-RULES = {
-    "project": _text("a label"),
-    "group": _text("a label"),
-    "name": _text(
-        "the name of a folder, without a path",
-        lambda name: name not in ("", ".", "..") and not set(name) & set("/\\\0"),
-    ),
-    "embedding_dim": _POSITIVE_INTEGER,
-    "num_layers": _POSITIVE_INTEGER,
-    "num_heads": _POSITIVE_INTEGER,
-    "seq_len": _POSITIVE_INTEGER,
-    "episode_len": _or_none(_POSITIVE_INTEGER),
-    "attention_dropout": _DROPOUT,
-    "residual_dropout": _DROPOUT,
-    "embedding_dropout": _DROPOUT,
-    "max_action": _or_none(_POSITIVE),
-    "env_name": _or_none(_text("the name of a dataset")),
-    "data_path": _or_none(_text("the path of a file")),
-    "split": _one_of("corl", "timeouts"),
-    "holdout_fraction": _or_none(
-        _number("a number from 0 to below 1", lambda x: 0 <= x < 1)
-    ),
-    "memory_limit_gb": _or_none(_NOT_NEGATIVE),
-    "init_from": _or_none(_text("the folder of a run, or a checkpoint of CORL's")),
-    "env_backend": _one_of("auto", "gym"),
-    "reference_scores": _or_none(
-        _numbers(
-            "two finite numbers, the first below the second, such as -1200,-150",
-            lambda scores: len(scores) == 2 and scores[0] < scores[1],
-        )
-    ),
-    "learning_rate": _POSITIVE,
-    "betas": _numbers(
-        "two numbers from 0 to below 1, such as 0.9,0.999",
-        lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
-    ),
-    "weight_decay": _NOT_NEGATIVE,
-    "clip_grad": _or_none(_POSITIVE),
-    "lr_schedule": _one_of("warmup_cosine", "warmup_constant"),
-    "batch_size": _POSITIVE_INTEGER,
-    "update_steps": _POSITIVE_INTEGER,
-    "warmup_steps": _INTEGER,
-    "reward_scale": _or_none(_NOT_NEGATIVE),
-    "num_workers": _INTEGER,
-    "target_returns": _or_none(
-        _numbers(
-            "finite numbers, all different, such as 3600,1800",
-            lambda targets: len(set(targets)) == len(targets),
-        )
-    ),
-    "eval_episodes": _INTEGER,
-    "eval_every": _POSITIVE_INTEGER,
-    "log_every": _POSITIVE_INTEGER,
-    "checkpoint_every": _POSITIVE_INTEGER,
-    "keep_checkpoints": _integer(2),
-    "checkpoints_path": _or_none(_text("the path of a folder")),
-    "deterministic": Rule("true or false", lambda v: type(v) is bool, _parse_bool),
-    "train_seed": _INTEGER,
-    "eval_seed": _INTEGER,
-    "device": _one_of("auto", "cpu", "gpu", "cuda", "tpu"),
-}
-
-
-def override(config: ConfigDict, key: str, text: str) -> None:
+def override(config: ConfigDict, key: str, text: str, flag: str | None = None) -> None:
     """Set `key` to what the command line says; "None" stands for None.
 
+    Args:
+      config: the configuration.
+      key: one of `RULES`.
+      text: its value.
+      flag: what was typed, for error lines, where that is not config.<key>.
+
     Raises:
-      UserError: the text cannot be read as a value of `key`.
+      UserError: the text cannot be read as a value of `key`, or is none.
     """
-    rule = RULES[key]
+    rule, typed = RULES[key], flag or f"config.{key}"
     try:
-        config[key] = None if text == "None" else rule.parse(text)
+        value = None if text == "None" else rule.parse(text)
     except ValueError:
-        raise _refused(key, text, rule.expected) from None
+        raise _refused(typed, text, rule.expected) from None
+    if not rule.holds(value):
+        raise _refused(typed, value, rule.expected)
+    with config.ignore_type():  # a file may have set a float key to 1
+        config[key] = value
 
 
 def validate(config: ConfigDict) -> None:
@@ -187,17 +51,17 @@ def validate(config: ConfigDict) -> None:
     """
     for key, rule in RULES.items():
         if not rule.holds(config[key]):
-            raise _refused(key, config[key], rule.expected)
+            raise _refused(f"config.{key}", config[key], rule.expected)
     for key in ("betas", "target_returns", "reference_scores"):
         if config[key] is not None:
             config[key] = tuple(map(float, config[key]))
 
     if config.embedding_dim % config.num_heads:
         expected = f"a multiple of num_heads={config.num_heads}"
-        raise _refused("embedding_dim", config.embedding_dim, expected)
+        raise _refused("config.embedding_dim", config.embedding_dim, expected)
     if config.eval_episodes and config.target_returns == ():
         expected = "at least one number, or eval_episodes=0"
-        raise _refused("target_returns", config.target_returns, expected)
+        raise _refused("config.target_returns", config.target_returns, expected)
     if config.data_path is None:
         _check_dataset(config.env_name)
 
@@ -205,7 +69,8 @@ def validate(config: ConfigDict) -> None:
 def _check_dataset(env_name: str | None) -> None:
     """Raise a UserError unless `env_name` alone says what to train on."""
     if env_name is None:
-        raise _refused("env_name", None, "the name of a dataset, or a data_path")
+        expected = "the name of a dataset, or a data_path"
+        raise _refused("config.env_name", None, expected)
     if env_name.startswith(PREFIX):  # only Minari can tell
         return
     try:
@@ -216,9 +81,10 @@ def _check_dataset(env_name: str | None) -> None:
         ) from None
 
 
-def _refused(key: str, value: Any, expected: str) -> UserError:
-    """Return the one line about a value that is not what its key expects."""
-    return UserError(f"config.{key}={value}: expected {expected}")
+def _refused(setting: str, value: Any, expected: str) -> UserError:
+    """Return the one line about a value that is not what is expected."""
+    shown = str(value).replace("\0", r"\0")
+    return UserError(f"{setting}={shown[:200]}: expected {expected}")
 
 
 def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
@@ -234,36 +100,48 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Return the configuration that `to_json` wrote, locked; its lists were tuples."""
+    """Return the configuration that `to_json` wrote, locked; its lists were tuples.
+
+    Raises:
+      UserError: it is no JSON, or that of another version.
+    """
     try:
-        return from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"a configuration that is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError("a configuration that has no keys: it was never one")
+    return from_dict(values)
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
     """Return the configuration whose keys and values JSON gave back, locked.
 
     Raises:
-      UserError: a key is missing.
+      UserError: a key is missing, or one is there that is unknown.
     """
-    if missing := RULES.keys() - values:
+    if other := RULES.keys() ^ values:
+        with_or_without = "without" if other & RULES.keys() else "with"
         raise UserError(
-            f"a configuration without {', '.join(sorted(missing))}: it was written by "
-            "another version of dt_jax"
+            f"a configuration {with_or_without} {', '.join(sorted(other))[:300]}: it "
+            "was written by another version of dt_jax; use that one"
         )
     return ConfigDict(
         {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     ).lock()
 
 
-def prepare_backend(config: ConfigDict) -> None:
-    """Apply `device` and `deterministic`, and start JAX's back end.
+def prepare_backend(config: ConfigDict, *, trains: bool = True) -> None:
+    """Apply `device` and `deterministic`, start JAX's back end, look at its memory.
 
     Call it before anything else touches a device: later it has no effect.
 
+    Args:
+      config: validated.
+      trains: whether there will be updates, or only episodes.
+
     Raises:
-      UserError: there is no such device.
+      UserError: there is no such device, or what is asked for is too large.
     """
     if config.deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
@@ -283,3 +161,4 @@ def prepare_backend(config: ConfigDict) -> None:
             f"config.device={config.device}: JAX finds no such device{reason}; a GPU "
             "needs pip install -r requirements-cuda.txt, --config.device=cpu needs none"
         )
+    check_sizes(config, trains=trains)

@@ -13,15 +13,15 @@ from dt_jax.files import user_path
 from dt_jax.policy import restore
 from dt_jax.summary import data_label, evaluation_table
 
-# What may be other than in the run's configuration, beside env_name.
-_CHANGES = (
-    "target_returns",
-    "eval_episodes",
-    "eval_seed",
-    "env_backend",
-    "reference_scores",
-    "device",
-)
+# What may be other than in the run's configuration, beside env_name: key -> flag.
+_CHANGES = {
+    "target_returns": "--target_returns",
+    "eval_episodes": "--episodes",
+    "eval_seed": "--seed",
+    "env_backend": "--env_backend",
+    "reference_scores": "--reference_scores",
+    "device": "--device",
+}
 
 
 def main() -> None:
@@ -32,10 +32,9 @@ def main() -> None:
     env_name = args.env_name or config.env_name
     if env_name != config.env_name:
         config.reference_scores = None  # they are of the other
-    for key in _CHANGES:
+    for key, flag in _CHANGES.items():
         if (text := getattr(args, key)) is not None:
-            override(config, key, text)
-    validate(config)
+            override(config, key, text, flag)
     if env_name is None:
         raise UserError("this run has no environment: name one by --env_name")
     missing = {
@@ -45,7 +44,7 @@ def main() -> None:
     if any(missing.values()):
         flags = " and ".join(flag for flag, lacks in missing.items() if lacks)
         raise UserError(f"nothing to play: give {flags}")
-    prepare_backend(config)
+    prepare_backend(config, trains=False)
 
     agent, params, record = restore(args.workdir, args.checkpoint)
     spec = envs.lookup(env_name, config.env_backend, config.reference_scores)
@@ -99,9 +98,11 @@ def _config_of(workdir: Path) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"no {path}: is {workdir} the folder of a run?")
     try:
-        return from_json(path.read_text())
+        config = from_json(path.read_text(errors="replace"))
+        validate(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    return config
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from dt_jax.config import RULES, override, validate, workdir_for
+from dt_jax.config import override, validate, workdir_for
 from dt_jax.errors import UserError, did_you_mean
+from dt_jax.rules import RULES
 
 HELP = """\
 Train a Decision Transformer, evaluate it and keep its checkpoints.
@@ -68,6 +69,9 @@ def parse(argv: Sequence[str], default_config: Path) -> Request:
         print(HELP.format(default_config=os.path.relpath(default_config)), end="")
         sys.exit(0)
     _read(values, argv)
+    for flag in ("config", "workdir"):
+        if "\0" in (values[flag].value or ""):
+            raise UserError(f"--{flag} has a null byte in it: leave that out")
     if values.workdir is not None and values.workdir[:1] in ("", "-"):
         raise UserError("--workdir lacks its value: --workdir=FOLDER")
     config = _load(values.config, default_config.parent)
@@ -91,21 +95,23 @@ def _load(reference: str, shipped: Path) -> ConfigDict:
         raise UserError(f"no config file {path!r} (ours are in {where}/); {hint}")
     try:
         get_config = runpy.run_path(path).get("get_config")
-    except Exception as error:  # whatever a user's file may raise
+    except (Exception, SystemExit) as error:  # whatever a user's file may raise
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
-    if get_config is None:
+    if not callable(get_config):
         raise UserError(f"{path} is no config file: it defines no get_config()")
     if colon and not inspect.signature(get_config).parameters:
         raise UserError(f"{path} takes no dataset: leave out ':{dataset}'")
     try:
         config = get_config(dataset) if colon else get_config()
-    except Exception as error:
-        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path}: {str(error) or repr(error)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returns no ConfigDict, but {config!r}")
     for key in config:
         if key not in RULES:
-            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, RULES)}")
+            raise UserError(
+                f"{path}: unknown key {key!r}; {did_you_mean(str(key), RULES)}"
+            )
     for key in RULES:
         if key not in config:
             raise UserError(f"{path} lacks the key {key!r}: see configs/default.py")

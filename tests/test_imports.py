@@ -20,6 +20,7 @@ LAYERS = [
     ["stopping"],
     ["errors", "files", "types"],
     ["data", "lock", "registry"],
+    ["rules", "sizes"],
     [
         "checkpoint",
         "config",

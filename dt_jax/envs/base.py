@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from jax.experimental import io_callback
 
+from dt_jax.envs.spaces import MEND, playing
 from dt_jax.errors import UserError
 from dt_jax.types import Array, Step
 
@@ -89,7 +90,10 @@ class HostEnv(ABC):
         self._error = None
         self._running[:] = True
         self._time = 0
-        return self._start().astype(np.float32)
+        with playing(self._name, "at a reset"):
+            observations = _float32(self._start())
+        self._check_finite("an observation", observations, self._running)
+        return observations
 
     def host_step(self, actions: Array) -> Step:
         """Advance each episode by one action [N, A], clipped, without JAX.
@@ -97,7 +101,7 @@ class HostEnv(ABC):
         Actions of episodes that have ended are not looked at.
 
         Raises:
-          UserError: an action is NaN.
+          UserError: an action is NaN, or what the engine returns; or it fails.
         """
         actions = np.where(self._running[:, None], np.asarray(actions, np.float64), 0)
         bad = np.isnan(actions).any(axis=-1)
@@ -107,11 +111,26 @@ class HostEnv(ABC):
                 f"{self.num_envs}; the policy's parameters or inputs are not finite"
             )
         actions = np.clip(actions, *self._action_bounds)
-        observations, rewards, ended = self._advance(actions)
         self._time += 1
-        done = ended | (self._time >= self.max_episode_steps)
+        with playing(self._name, f"at step {self._time} of an episode"):
+            observations, rewards, ended = self._advance(actions)
+            observations, rewards = _float32(observations), _float32(rewards)
+            done = ended | (self._time >= self.max_episode_steps)
+        self._check_finite("a reward", rewards[:, None], self._running)
         self._running &= ~done
-        return Step(observations.astype(np.float32), rewards.astype(np.float32), done)
+        self._check_finite("an observation", observations, self._running)
+        return Step(observations, rewards, done)
+
+    def _check_finite(self, what: str, values: np.ndarray, counted: np.ndarray) -> None:
+        """Raise a UserError if a number that counts is none: values [N, ...]."""
+        if np.isfinite(values).all():
+            return
+        bad = counted & ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"{self._name} returned {what} with NaN or infinity in episode "
+                f"{bad.argmax()} of {self.num_envs}, after {self._time} steps; {MEND}"
+            )
 
     def reset(self) -> tuple[EnvState, Array]:
         """Start all episodes from their seeds; the state stays with the engine."""
@@ -147,6 +166,12 @@ class HostEnv(ABC):
             rewards=np.full(n, np.nan, np.float32),
             done=np.ones(n, bool),
         )
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    """Return `values` in float32, infinite where that is too small for them."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def usable_cores() -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
-from dt_jax.envs.spaces import spec_from_spaces
+from dt_jax.envs.spaces import building, spec_from_spaces
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec, all_specs
 
@@ -22,12 +22,13 @@ def describe(env_name: str) -> DatasetSpec:
     Raises:
       UserError: gym is not installed, or can't make it, or its spaces are no vectors.
     """
-    env = _build(env_name)
-    limit = env.spec.max_episode_steps
-    spaces = env.observation_space, env.action_space
+    with building(env_name):
+        env = _build(env_name)
+        limit = env.spec.max_episode_steps
+        spaces = env.observation_space, env.action_space
+        ref_min, ref_max = _reference_scores(env)
+        env.close()
     spec = spec_from_spaces(env_name, "gym", *spaces, limit)
-    ref_min, ref_max = _reference_scores(env)
-    env.close()
     known = all_specs().get(env_name)
     if known is not None:
         spec = replace(
@@ -49,7 +50,7 @@ def _build(env_name: str) -> Any:
         options["disable_env_checker"] = True  # that of gym 0.26 dies on NumPy 2
     try:
         env = gym.make(env_name, **options)
-    except Exception as error:  # an unknown name, or whatever its constructor raises
+    except (Exception, SystemExit) as error:  # also what its constructor raises
         why = " ".join(str(error).split()).removesuffix(".")[:300]
         hint = "" if d4rl else "; D4RL's environments need d4rl, which is not installed"
         raise UserError(f"gym cannot make {env_name!r}: {why}{hint}") from error

@@ -2,16 +2,17 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any
 
 import envpool
 import gymnasium
+import mujoco
 import numpy as np
 
 from dt_jax.envs.base import HostEnv
-from dt_jax.envs.spaces import cannot_build, spec_from_spaces
+from dt_jax.envs.spaces import building, spec_from_spaces
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec, all_specs
 
@@ -23,11 +24,11 @@ def describe(env_id: str) -> DatasetSpec:
       UserError: there is none of that name, it cannot be built, or its spaces are no
         vectors.
     """
-    with _quiet():
+    with _quiet(), building(env_id):
         env = _build(env_id)
-    limit = env.spec.max_episode_steps if env.spec else None
-    spaces = env.observation_space, env.action_space
-    env.close()
+        limit = env.spec.max_episode_steps if env.spec else None
+        spaces = env.observation_space, env.action_space
+        env.close()
     return spec_from_spaces(env_id, "gymnasium", *spaces, limit)
 
 
@@ -37,6 +38,12 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Using the latest versioned")
         yield
+
+
+def _warn(message: str) -> None:
+    """Tell what MuJoCo would write to MUJOCO_LOG.TXT in the working folder."""
+    with suppress(Warning):  # where warnings are errors: nothing may leave a callback
+        warnings.warn(f"MuJoCo: {message}", stacklevel=1)
 
 
 def _build(env_id: str) -> gymnasium.Env:
@@ -49,8 +56,6 @@ def _build(env_id: str) -> gymnasium.Env:
             f"unknown env_name {env_id!r}: no dataset, and no environment of EnvPool's "
             "or Gymnasium's" + (f"; nearest: {', '.join(near)}" if near else "")
         ) from None
-    except Exception as error:  # whatever a package that is missing leads to
-        raise cannot_build(env_id, error) from error
 
 
 class GymnasiumEnv(HostEnv):
@@ -69,10 +74,11 @@ class GymnasiumEnv(HostEnv):
     """
 
     def __init__(self, env_id: str, seeds: Sequence[int], max_episode_steps: int):
-        with _quiet():
+        mujoco.set_mju_user_warning(_warn)
+        with _quiet(), building(env_id):
             self._envs = [self._build(env_id) for _ in seeds]
-        observation_space = self._envs[0].observation_space
-        action_space = self._envs[0].action_space
+            observation_space = self._envs[0].observation_space
+            action_space = self._envs[0].action_space
         sizes = len(seeds), *observation_space.shape, *action_space.shape
         bounds = action_space.low, action_space.high
         super().__init__(env_id, sizes, max_episode_steps, bounds)
@@ -82,16 +88,27 @@ class GymnasiumEnv(HostEnv):
 
     def _start(self) -> np.ndarray:
         for i, (env, seed) in enumerate(zip(self._envs, self._seeds, strict=True)):
-            self._observations[i] = self._reset_one(env, seed)
+            self._observations[i] = self._checked(self._reset_one(env, seed))
         return self._observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
         actions = actions.astype(self._action_dtype)
         rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         for i in np.flatnonzero(self._running):
-            answer = self._step_one(self._envs[i], actions[i])
-            self._observations[i], rewards[i], ended[i] = answer
+            observation, reward, ended[i] = self._step_one(self._envs[i], actions[i])
+            self._observations[i] = self._checked(observation)
+            rewards[i] = np.asarray(reward, float).item()
         return self._observations, rewards, ended
+
+    def _checked(self, observation: Any) -> Any:
+        """Return an observation [S]; NumPy would spread another shape over it."""
+        if np.shape(observation) != (self.observation_size,):
+            raise UserError(
+                f"{self._name} returned an observation of shape "
+                f"{np.shape(observation)}, and its observation_space says "
+                f"({self.observation_size},): mend one of the two"
+            )
+        return observation
 
     # What another engine does in its own way.
 

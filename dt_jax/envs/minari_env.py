@@ -15,7 +15,7 @@ from dt_jax.data import minari
 from dt_jax.data.schema import RawData
 from dt_jax.envs import minari_d4rl
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
-from dt_jax.envs.spaces import cannot_build, spec_from_spaces
+from dt_jax.envs.spaces import building, spec_from_spaces
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
 
@@ -90,10 +90,8 @@ def _recover(dataset: Any, env_name: str) -> gymnasium.Env:
         raise UserError(
             f"{env_name} doesn't say in which environment it was recorded: {_ELSEWHERE}"
         )
-    try:
+    with building(f"the environment of {env_name}"):
         return dataset.recover_environment(eval_env=True, disable_env_checker=True)
-    except Exception as error:  # whatever a package that is missing leads to
-        raise cannot_build(f"the environment of {env_name}", error) from error
 
 
 def _same_bounds(recorded: Box, given: Any) -> bool:

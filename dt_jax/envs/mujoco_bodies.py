@@ -49,6 +49,8 @@ class Bodies:
         self.rest = model.qpos0.copy()
         self.qpos = np.tile(self.rest, (num, 1))
         self.qvel = np.zeros((num, model.nv))
+        # Or it would write MUJOCO_LOG.TXT into the working folder; `step` tells it.
+        mujoco.set_mju_user_warning(lambda message: None)
         self._model, self._substeps = model, substeps
         self._scratch = [mujoco.MjData(model) for _ in range(threads)]
         self._rollout = Rollout(nthread=threads if threads > 1 else 0)

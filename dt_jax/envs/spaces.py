@@ -1,11 +1,15 @@
 """What the spaces of any environment come to, and the units that actions have."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from dt_jax.errors import UserError
 from dt_jax.registry import NO_LIMIT, DatasetSpec
+
+MEND = "mend the environment, or set eval_episodes=0"
 
 
 def spec_from_spaces(
@@ -49,10 +53,37 @@ def spec_from_spaces(
     )
 
 
-def cannot_build(env_id: str, error: Exception) -> UserError:
+def cannot_build(env_id: str, error: BaseException) -> UserError:
     """Return the one line about an environment whose construction failed."""
-    why = " ".join(str(error).split())[:300] or "no reason given"
-    return UserError(f"{env_id} cannot be built: {type(error).__name__}: {why}")
+    cure = "mend that, or name another environment"
+    return _failed(f"{env_id} cannot be built", error, cure)
+
+
+@contextmanager
+def building(env_id: str) -> Iterator[None]:
+    """Raise `cannot_build` where constructing or describing an environment fails."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a missing package leads to
+        raise cannot_build(env_id, error) from error
+
+
+@contextmanager
+def playing(env_id: str, when: str) -> Iterator[None]:
+    """Raise a UserError for whatever an environment raises, `sys.exit` included."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(f"{env_id} failed {when}", error, MEND) from error
+
+
+def _failed(what: str, error: BaseException, cure: str) -> UserError:
+    why = " ".join(str(error).split())[:300].rstrip(".") or "no reason given"
+    return UserError(f"{what}: {type(error).__name__}: {why}; {cure}")
 
 
 def action_units(

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dt_jax.stopping import Stopped, stop_at_once
+from dt_jax.stopping import Stopped, when_asked
 
 _PACKAGE = Path(__file__).parent
 _MOST_NAMES = 20  # that a line may list
@@ -49,7 +49,7 @@ class OneLineParser(argparse.ArgumentParser):
 def exit_with_one_line(main: Callable[[], None]) -> None:
     """Run `main`; a user's error becomes one line on stderr and exit status 2."""
     warnings.showwarning = _warn_in_one_line
-    stop_at_once()
+    when_asked(_leave)
     try:
         main()
         print(end="", flush=True)  # at exit nobody could catch that it fails
@@ -61,10 +61,22 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         place = f": {error.filename}" if error.filename else ""
         fail(f"{error.strerror or error}{place}", status=2)
     except Stopped as stopped:
-        _tell(str(stopped))
-        sys.exit(stopped.status)
+        _leave(stopped)
     finally:
         _let_go_of_stdout()
+
+
+def _leave(stopped: Stopped) -> NoReturn:
+    """Tell what has stopped this program, and end it wherever it is.
+
+    Whatever must not be left half-done is safe from kill -9 too. Python's clearing up
+    after itself can crash over what has been broken off.
+    """
+    if sys.stderr.isatty():
+        print("\x1b[?25h", end="", file=sys.stderr)  # the cursor: a bar hides it
+    _tell(str(stopped))
+    _let_go_of_stdout()
+    os._exit(stopped.status)
 
 
 def _let_go_of_stdout() -> None:

@@ -2,8 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -26,17 +27,26 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.asked
 
 
-def stop_at_once() -> None:
-    """From now on, have a signal raise `Stopped` wherever the program is."""
+def when_asked(leave: Callable[[Stopped], NoReturn]) -> None:
+    """From now on, have `leave` end the program when a signal comes.
+
+    Raising `Stopped` there and then would not do: imports of compiled modules crash
+    over it, and callbacks of libraries swallow it.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        leave(Stopped(signal.Signals(number)))
+
     for each in SIGNALS:
-        _handle(each, _raise)
+        _handle(each, handler)
 
 
 class StopRequest:
     """Signals that only leave a note, to be read where stopping loses nothing.
 
-    A context manager; a second Ctrl-C within it stops at once. Outside the main thread,
-    which signals never reach, it does nothing.
+    A context manager; a second Ctrl-C within it does what the first would have done
+    outside. In another thread than the main one, which signals never reach, it does
+    nothing.
 
     Attributes:
       asked: the last signal that came.
@@ -50,10 +60,9 @@ class StopRequest:
             raise Stopped(self.asked)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again = self.asked == number == signal.SIGINT
+        if self.asked == number == signal.SIGINT:
+            self._before[signal.SIGINT](number, frame)
         self.asked = signal.Signals(number)
-        if again:
-            self.check()
 
     def __enter__(self) -> "StopRequest":
         self._before = {each: _handle(each, self._note) for each in SIGNALS}
@@ -71,7 +80,3 @@ def _handle(each: signal.Signals, handler: Any) -> Any:
     if here and before not in (signal.SIG_IGN, None):
         signal.signal(each, handler)
     return before
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number))

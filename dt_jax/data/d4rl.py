@@ -63,12 +63,11 @@ def read_d4rl(
         if needed <= limit:
             arrays = [schema.read(columns[key], np.float32) for key in schema.NUMBERS]
         else:
-            print(
+            said = (
                 f"{path}: {needed / 1e9:.3g} GB of numbers, more than "
-                f"{limit / 1e9:.3g} GB: they stay on the disk",
-                file=sys.stderr,
+                f"{limit / 1e9:.3g} GB: they stay on the disk"
             )
-            arrays = _mapped(columns, sha256 or sha256_of(path))
+            arrays = _mapped(columns, sha256 or sha256_of(path), said)
         for key, array in zip(schema.NUMBERS, arrays, strict=True):
             schema.check_finite(array, f"{path}: {key}")
     observations, actions, rewards = arrays
@@ -128,8 +127,14 @@ def _why_missing(path: Path) -> str:
     return f"no such file: {path} (looked for in {Path.cwd()})"
 
 
-def _mapped(columns: Mapping[str, Column], sha256: str) -> list[np.ndarray]:
-    """Map the numbers where they lie, or where they are unpacked to, now or before."""
+def _mapped(columns: Mapping[str, Column], sha256: str, said: str) -> list[np.ndarray]:
+    """Map the numbers where they lie, or where they are unpacked to, now or before.
+
+    Args:
+      columns: of the file.
+      sha256: of the file.
+      said: to the user, once it is known that there is room for it.
+    """
     folder = cache_folder() / "unpacked"
     mapped = {key: columns[key].mapped() for key in schema.NUMBERS}
     files = {
@@ -141,6 +146,7 @@ def _mapped(columns: Mapping[str, Column], sha256: str) -> list[np.ndarray]:
     size = 4 * sum(math.prod(columns[key].shape) for key in missing)
     with writing_to_cache(size) as cache:
         check_room(cache, size)
+    print(said, file=sys.stderr)
     for key in missing:
         with alone_with(files[key], "unpacking"):
             if is_as_recorded(files[key]):  # another process was faster

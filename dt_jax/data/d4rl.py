@@ -146,14 +146,14 @@ def _mapped(columns: Mapping[str, Column], sha256: str, said: str) -> list[np.nd
     size = 4 * sum(math.prod(columns[key].shape) for key in missing)
     with writing_to_cache(size) as cache:
         check_room(cache, size)
-    print(said, file=sys.stderr)
-    for key in missing:
-        with alone_with(files[key], "unpacking"):
-            if is_as_recorded(files[key]):  # another process was faster
-                continue
-            print(f"unpacking {key}, once, to {files[key]}", file=sys.stderr)
-            _unpack(columns[key], files[key])
-            record_sha256(files[key], sha256_of(files[key]))
+        print(said, file=sys.stderr)
+        for key in missing:
+            with alone_with(files[key], "unpacking"):
+                if is_as_recorded(files[key]):  # another process was faster
+                    continue
+                print(f"unpacking {key}, once, to {files[key]}", file=sys.stderr)
+                _unpack(columns[key], files[key])
+                record_sha256(files[key], sha256_of(files[key]))
     return [
         np.load(files[key], mmap_mode="r") if array is None else array
         for key, array in mapped.items()
@@ -161,10 +161,9 @@ def _mapped(columns: Mapping[str, Column], sha256: str, said: str) -> list[np.nd
 
 
 def _unpack(column: Column, path: Path) -> None:
-    """Write a .npy of float32 row by row; a full disk is an error, not a crash."""
+    """Write a .npy of float32 row by row."""
     header = {"descr": "<f4", "fortran_order": False, "shape": column.shape}
-    size = 4 * math.prod(column.shape)
-    with writing_to_cache(size), replacing(path) as part, part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in column.blocks():
             with np.errstate(over="ignore"):  # found when the numbers are checked

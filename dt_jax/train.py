@@ -13,7 +13,9 @@ from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
 from dt_jax.evaluation import last_evaluation
+from dt_jax.files import remove_leftovers
 from dt_jax.lock import alone_in
+from dt_jax.metrics import read_metrics
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, check_same_data, last_checkpoint
 from dt_jax.trainer import Trainer
@@ -36,12 +38,16 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
       Stopped: a signal has come; what was trained is saved.
     """
     with alone_in(workdir):
+        for folder in (workdir, workdir / "eval", workdir / "checkpoints"):
+            remove_leftovers(folder)
         _train_and_evaluate(config, workdir)
 
 
 def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last is None:
+        if read_metrics(workdir / "metrics.jsonl"):
+            print(f"{workdir}: the run there has no checkpoint yet and begins anew")
         spec = envs.of_config(config)
         config, source = read_source(config)
         dataset = load_data(config, spec)

@@ -1,7 +1,6 @@
 """One run: its training state, and what is done with it at each step."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from dt_jax import holdout
@@ -34,7 +32,8 @@ from dt_jax.evaluation import (
     forget_evaluations_after,
     make_evaluator,
 )
-from dt_jax.files import replacing, write_text
+from dt_jax.files import write_text
+from dt_jax.finite import FiniteCheck
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import make_optimizer, make_schedule
 from dt_jax.registry import DatasetSpec
@@ -107,7 +106,7 @@ class Trainer:
         )
         update = make_update(agent, optimizer, schedule)
         self._update = jax.jit(update, donate_argnums=0)
-        self._norm = jax.jit(optax.tree.norm)
+        self._finite = FiniteCheck(workdir, self._sampler)
         self._saved = 0  # the step of the newest checkpoint
         # See `_save`; at first, an evaluation of the untouched initialisation.
         self._owed: dict[str, float] | None = {}
@@ -242,7 +241,7 @@ class Trainer:
         if step == self._saved:
             self._writer.rate(step, score)
             return
-        self._check_params(step)
+        self._finite.params(self.params, step)
         record = self._record | {"step": step, "owed": owed}
         self._writer.save(
             step, self.params, _train_items(self._state), record, score=score
@@ -269,37 +268,10 @@ class Trainer:
           UserError: one of them made a loss or a gradient that is not finite.
         """
         read = jax.device_get(unread)
-        for i, metrics in enumerate(read, step - len(read) + 1):
-            loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise self._diverged(
-                    f"step {i}: the loss is {loss}, the gradient's norm {grad_norm} "
-                    f"(its batch is noted in {self._note_batch(i)})"
-                )
+        self._finite.metrics(read, step - len(read) + 1)
         row = {name: float(value) for name, value in read[-1].items()}
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
-
-    def _note_batch(self, step: int) -> Path:
-        """Write what the update of `step` was made on, to be looked at."""
-        indices = self._sampler.indices(step - 1)
-        path = self._workdir / f"not_finite_{step}.npz"
-        with replacing(path) as temporary:
-            np.savez(
-                temporary, step=step, indices=indices, rows=self._sampler.rows(indices)
-            )
-        return path
-
-    def _check_params(self, step: int) -> None:
-        """Raise a UserError rather than save parameters that are not finite."""
-        if not math.isfinite(self._norm(self.params)):
-            raise self._diverged(f"step {step}: a parameter is not finite any more")
-
-    def _diverged(self, what: str) -> UserError:
-        return UserError(
-            f"{what}; the checkpoints in {self._workdir} from before it are good. A "
-            "smaller learning_rate or clip_grad may help, in a new --workdir"
-        )
 
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step

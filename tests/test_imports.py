@@ -33,7 +33,7 @@ LAYERS = [
     ],
     ["collect", "corl", "flags", "train_state", "versions"],
     ["agents", "datasets"],
-    ["description", "holdout", "policy", "rollout", "warm_start"],
+    ["description", "finite", "holdout", "policy", "rollout", "warm_start"],
     ["data.__main__", "evaluation"],
     ["resume", "summary"],
     ["trainer"],

@@ -15,6 +15,7 @@ from dt_jax.checkpoint import choose, find
 from dt_jax.config import RULES
 from dt_jax.data.sampler import Sampler
 from dt_jax.errors import UserError
+from dt_jax.lock import alone_in
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import lookup
 from dt_jax.resume import MAY_CHANGE, last_checkpoint
@@ -221,6 +222,30 @@ def test_a_second_ctrl_c_stops_at_once(small_config, tmp_path, monkeypatch):
     assert find(tmp_path / "run" / "checkpoints")[-1].step == 3
 
 
+def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
+    finished, small_config, tmp_path, monkeypatch, capsys
+):
+    """And what its killed writers have left goes."""
+    batch = trainer.Sampler.batch
+
+    def failing(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return batch(self, step)
+
+    monkeypatch.setattr(trainer.Sampler, "batch", failing)
+    config = changed(small_config, num_workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 2
+    (tmp_path / "run" / "eval" / ".4.00112233.tmp.npz").touch()
+    train_and_evaluate(config, tmp_path / "run")
+    assert "has no checkpoint yet and begins anew" in capsys.readouterr().out
+    assert arrays(tmp_path / "run") == arrays(finished)
+    assert not list((tmp_path / "run" / "eval").glob(".*"))
+
+
 def test_the_handlers_are_as_before_when_a_run_has_ended(finished, small_config):
     before = [signal.getsignal(each) for each in SIGNALS]
     train_and_evaluate(small_config, finished)
@@ -308,6 +333,16 @@ def test_every_key_may_change_or_is_refused_by_name(finished, small_config, key)
         change = re.escape(f"({key} {before} -> {now})")
         with pytest.raises(UserError, match=rf"holds another run {change}"):
             last_checkpoint(finished, config)
+
+
+def test_a_second_process_in_the_folder_is_refused(finished, small_config):
+    before = sorted(path.name for path in finished.rglob("*"))
+    with (
+        alone_in(finished),
+        pytest.raises(UserError, match=f"in use by process {os.getpid()} on"),
+    ):
+        train_and_evaluate(changed(small_config, update_steps=20), finished)
+    assert sorted(path.name for path in finished.rglob("*")) == before
 
 
 def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):

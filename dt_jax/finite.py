@@ -1,0 +1,64 @@
+"""Numbers that are not finite: noticed, and told with the step and its batch."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from dt_jax.data.sampler import Sampler
+from dt_jax.errors import UserError
+from dt_jax.files import replacing
+from dt_jax.types import Params
+
+
+class FiniteCheck:
+    """Looks at what a run's updates come to.
+
+    Args:
+      workdir: the run's folder.
+      sampler: of the batches that the updates are made on.
+    """
+
+    def __init__(self, workdir: Path, sampler: Sampler):
+        self._workdir, self._sampler = workdir, sampler
+        self._norm = jax.jit(optax.tree.norm)
+
+    def metrics(self, read: list[dict[str, Any]], first: int) -> None:
+        """Look at the metrics of updates, of which `first` is the first one's step.
+
+        Raises:
+          UserError: a loss or a gradient is not finite. The batch of that update is
+            written to the run's folder: its transitions [B], as `Sampler.gather` takes
+            them, and their rows [B] in the dataset.
+        """
+        for step, metrics in enumerate(read, first):
+            loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise self._error(
+                    f"step {step}: the loss is {loss}, the gradient's norm {grad_norm} "
+                    f"(the rows of its batch are in {self._note(step)})"
+                )
+
+    def params(self, params: Params, step: int) -> None:
+        """Raise a UserError rather than let parameters be saved that are not finite."""
+        if not math.isfinite(self._norm(params)):
+            raise self._error(f"step {step}: a parameter is not finite any more")
+
+    def _note(self, step: int) -> Path:
+        """Write what the update of `step` was made on, to be looked at."""
+        indices = self._sampler.indices(step - 1)
+        path = self._workdir / f"not_finite_{step}.npz"
+        with replacing(path) as temporary:
+            np.savez(
+                temporary, step=step, indices=indices, rows=self._sampler.rows(indices)
+            )
+        return path
+
+    def _error(self, what: str) -> UserError:
+        return UserError(
+            f"{what}; the checkpoints in {self._workdir} from before it are good. A "
+            "smaller learning_rate or clip_grad may help, in a new --workdir"
+        )

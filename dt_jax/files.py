@@ -40,8 +40,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def try_to_write(path: Path) -> None:
-    """Make the folder of `path`, and raise the OSError that writing it would raise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Make the folder of `path`, and raise an OSError if writing it would."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
     temporary = _temporary(path)
     try:
         temporary.touch()

@@ -118,7 +118,8 @@ def _list(args: Namespace) -> None:
     if not names:
         raise _unknown(args.pattern)
     # On a terminal half a url is better than a wrapped line; elsewhere all is whole.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: it is closed
+    width = shutil.get_terminal_size().columns if on_terminal else None
     rows = [("name", "family", "cached", "size", "url")]
     for name in sorted(names):
         spec = all_specs()[name]

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from dt_jax.data.cache import cache_folder, record_sha256, sha256_of, verify_sha256
+from dt_jax.data.cache import (
+    alone_with,
+    cache_folder,
+    record_sha256,
+    sha256_of,
+    verify_sha256,
+)
 from dt_jax.errors import UserError
 
 
@@ -22,6 +28,26 @@ def test_the_cache_folder_is_the_users_unless_the_variable_says_otherwise(monkey
     assert cache_folder().is_absolute()
     monkeypatch.setenv("DT_JAX_DATA", "~/elsewhere")
     assert cache_folder() == Path.home() / "elsewhere"
+
+
+def test_who_is_alone_with_a_file_clears_up_after_killed_writers(tmp_path):
+    path, other = tmp_path / "new" / "a.hdf5", tmp_path / "new" / "b.hdf5"
+    left = ".{}.01234567.tmp.hdf5", ".{}.hdf5.01234567.tmp.sha256"
+    path.parent.mkdir()
+    for file in (path, other):
+        for name in left:
+            (path.parent / name.format(file.stem)).touch()
+    with alone_with(path, "writing"):
+        now = {file.name for file in path.parent.iterdir()}
+        assert now == {".a.hdf5.lock", *(name.format("b") for name in left)}
+    assert not path.with_name(".a.hdf5.lock").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    told = r"/file: .*; name another folder by DT_JAX_DATA"
+    with pytest.raises(UserError, match=told), alone_with(tmp_path / "file/a", "at"):
+        pass
 
 
 def test_a_file_as_it_came(path):

@@ -102,6 +102,12 @@ def test_list_fits_a_terminal(run, monkeypatch):
     assert "urls begin with http" in text
 
 
+def test_list_with_its_output_closed():
+    command = f"{sys.executable} -m dt_jax.data list hopper >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_info_of_a_name_and_of_its_file(run, demo):
     by_name = run("info", "maze2d-umaze-demo")
     assert "source        maze2d-umaze-demo.hdf5\n" in by_name

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,18 @@ def test_demo_is_collected_once(cache, monkeypatch):
         path = datasets.find(registry.lookup("hopper-demo"), None)
         assert path == cache / "hopper-demo.hdf5"
     assert asked == ["hopper-demo"]
+
+
+def test_two_at_once_collect_a_demo_once(cache, monkeypatch, capfd):
+    monkeypatch.setitem(dt_jax.collect.demo._STEPS, "maze2d", 4_000)
+    spec = registry.lookup("maze2d-umaze-demo")
+    with ThreadPoolExecutor() as pool:  # the lock keeps threads apart as processes
+        paths = list(pool.map(lambda _: datasets.find(spec, None), range(2)))
+    assert paths == [cache / "maze2d-umaze-demo.hdf5"] * 2
+    assert list(cache.iterdir()) == paths[:1]
+    told = capfd.readouterr().err
+    assert told.count("collecting 4,000 transitions") == 1
+    assert told.count(f"another process is collecting {paths[0]}; waiting for it") == 1
 
 
 def test_no_two_names_share_a_file_in_the_cache(refuse, monkeypatch):

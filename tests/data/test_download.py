@@ -8,13 +8,12 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import trustme
+from serving import Handler, send, send_head, serve, serving
 
 from dt_jax.data import download as module
 from dt_jax.data.cache import record_sha256
@@ -24,86 +23,6 @@ from dt_jax.errors import UserError
 CONTENT = bytes(range(256)) * 2_500
 OTHER = CONTENT[::-1]
 HALF = len(CONTENT) // 2
-
-
-class Server(ThreadingHTTPServer):
-    """Serves a file as RFC 9110 says, or what the next one of `troubles` makes of it.
-
-    Attributes:
-      content: the file.
-      version: the headers that tell which version of the file it is.
-      troubles: functions of the handler that answer the next GETs.
-      head: one that answers all HEADs.
-      asked: the headers of each GET so far.
-      release: ends all stalls.
-      tls: what answers to TLS; without it, whoever tries that is hung up on.
-    """
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = CONTENT
-        self.version = {"ETag": '"1"'}
-        self.troubles = []
-        self.head = send_head
-        self.asked = []
-        self.release = threading.Event()
-        self.tls = None
-        self.url = f"http://127.0.0.1:{self.server_port}/data.hdf5"
-
-    def get_request(self):
-        connection, address = super().get_request()
-        if connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake
-            if self.tls is None:
-                connection.close()
-                raise ConnectionError
-            connection = self.tls.wrap_socket(connection, server_side=True)
-        return connection, address
-
-    def change(self, content=OTHER, **version):
-        self.content, self.version = content, version or {"ETag": '"2"'}
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.server.head(self)
-
-    def do_GET(self):
-        self.server.asked.append(self.headers)
-        (self.server.troubles.pop(0) if self.server.troubles else serve)(self)
-
-    def log_message(self, *_):
-        pass
-
-
-def send_head(handler):
-    handler.send_response(200)
-    handler.end_headers()
-
-
-def serve(handler, stop=None, stall=False):
-    """Answer as one should, but for sending the bytes up to `stop` alone."""
-    server = handler.server
-    asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
-    same = handler.headers["If-Range"] in server.version.values()
-    start = int(asked[1]) if asked and same else 0
-    send(handler, start, 206 if start else 200, stop=stop)
-    if stall:
-        server.release.wait(5)
-
-
-def send(handler, start, status, stop=None, changed=()):
-    server, size = handler.server, len(handler.server.content)
-    headers = {"Content-Length": size - start, **server.version}
-    if status == 206:
-        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-    handler.send_response(status)
-    for key, value in (headers | dict(changed)).items():
-        handler.send_header(key, str(value))
-    handler.end_headers()
-    handler.wfile.write(server.content[start:stop])
-    handler.wfile.flush()
 
 
 def cut(stop=HALF):
@@ -127,6 +46,10 @@ def partial(start=None, changed=()):
         send(handler, begin, 206, changed=changed)
 
     return answer
+
+
+def change(server, content=OTHER, **version):
+    server.content, server.version = content, version or {"ETag": '"2"'}
 
 
 def closed_port():
@@ -161,14 +84,8 @@ def trust(certificate, monkeypatch):
 
 @pytest.fixture
 def server():
-    with Server() as server:
-        # shutdown() waits as long as the server polls.
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(CONTENT) as server:
         yield server
-        server.release.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -311,6 +228,27 @@ def test_it_goes_on_where_the_line_broke(
     assert f"going on at byte {HALF} of {len(CONTENT)}" in told[2]
 
 
+def test_a_trickle_counts_as_a_broken_line(server, path, monkeypatch, capfd):
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    server.troubles = [lambda handler: serve(handler, rate=10_000)]
+    download(server.url, path, nothing)
+    assert_there(path)
+    told = re.search(
+        r": only (\d+) bytes came in 0.2 s; trying", capfd.readouterr().err
+    )
+    assert 0 < int(told[1]) <= module._TRICKLE
+    assert server.asked[1]["Range"] == f"bytes={told[1]}-"
+
+
+def test_a_slow_line_is_not_a_broken_one(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(module, "_TRICKLE", 1_000)
+    server.usual = lambda handler: serve(handler, rate=1_000_000)
+    download(server.url, path, nothing)
+    assert_there(path)
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_a_server_that_has_trouble_once(server, path, code):
     server.troubles = [status(code)]
@@ -431,14 +369,14 @@ def test_a_part_of_another_url(server, path):
 
 def test_the_file_changed_and_the_server_knows(server, path):
     interrupt(server, path)
-    server.change()
+    change(server)
     download(server.url, path, nothing)  # If-Range brings a 200
     assert_there(path, OTHER)
     assert len(server.asked) == 1
 
 
 def test_the_file_changes_within_a_call(server, path):
-    server.troubles = [cut(), lambda h: (server.change(), serve(h, HALF // 2))]
+    server.troubles = [cut(), lambda h: (change(server), serve(h, HALF // 2))]
     download(server.url, path, nothing)
     assert_there(path, OTHER)
     assert [headers["If-Range"] for headers in server.asked] == [None, '"1"', '"2"']
@@ -476,7 +414,7 @@ def test_the_file_changes_within_a_call(server, path):
 )
 def test_what_does_not_fit_the_part_is_not_appended(server, path, trouble, changed):
     interrupt(server, path)
-    server.change(**changed)
+    change(server, **changed)
     server.troubles = [trouble]
     download(server.url, path, nothing)
     assert_there(path, server.content)

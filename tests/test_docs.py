@@ -16,6 +16,7 @@ from dt_jax.flags import parse
 from dt_jax.holdout import METRIC
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import lookup
+from dt_jax.resume import MAY_CHANGE
 from dt_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +139,20 @@ def test_the_keys_exist(page):
 @every_page
 def test_nothing_is_left_to_be_filled_in(page):
     assert "<!--" not in page.read_text()
+
+
+@every_page
+def test_the_tests_that_it_names_exist(page):
+    for name in re.findall(r"`(tests/[^`]+)`", page.read_text()):
+        file, _, test = name.partition("::")
+        assert (ROOT / file).exists(), name
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), name
+
+
+def test_the_keys_that_may_change_in_a_run():
+    page = (ROOT / "docs/reliability.md").read_text()
+    listed = page.partition("These may change:")[2].partition("A run's folder")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == MAY_CHANGE
 
 
 @every_page

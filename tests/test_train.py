@@ -1,8 +1,10 @@
+import hashlib
 import json
 import os
 import re
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import jax
@@ -100,6 +102,12 @@ def test_a_run_leaves_its_folder(finished, small_config):
     about = json.loads((finished / "versions.json").read_text())
     assert about["jax"] == jax.__version__
     assert about["dataset"]["num_trajectories"] == 6
+    data = hashlib.sha256(Path(small_config.data_path).read_bytes())
+    assert about["dataset"]["sha256"] == data.hexdigest()
+    assert about["device"] == jax.devices()[0].device_kind
+    assert "git_revision" in about
+    saved = find(finished / "checkpoints")[-1].record()
+    assert saved["versions"] | {"dataset": saved["dataset"]} == about
 
 
 def test_step_0_is_of_the_untouched_initialisation(finished, small_config, tmp_path):
@@ -277,6 +285,12 @@ def test_a_run_does_not_go_on_with_actions_in_other_units(
     monkeypatch.setattr("dt_jax.envs.of_config", lambda config: wider)
     with pytest.raises(UserError, match="hopper-demo has other bounds on actions"):
         train_and_evaluate(changed(config, update_steps=12), tmp_path)
+
+
+def test_two_runs_are_the_same(finished, small_config, tmp_path):
+    train_and_evaluate(small_config, tmp_path / "again")
+    assert arrays(tmp_path / "again") == arrays(finished)
+    assert untimed(tmp_path / "again") == untimed(finished)
 
 
 def test_batches_are_the_same_for_any_number_of_workers(

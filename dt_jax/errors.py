@@ -1,7 +1,10 @@
 """Errors that a user can cause, told in one line and without a traceback."""
 
 import argparse
+import errno
+import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -13,6 +16,16 @@ from dt_jax.stopping import Stopped, when_asked
 
 _PACKAGE = Path(__file__).parent
 _MOST_NAMES = 20  # that a line may list
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in Gymnasium's warnings
+
+_CURES = {
+    errno.ENOSPC: "make room, and give the same command again",
+    errno.EDQUOT: "make room, and give the same command again",
+    errno.EACCES: "name a place that may be written, or have its rights changed",
+    errno.EROFS: "name a place that may be written",
+    errno.EEXIST: "move away what is there, or name another place",
+    errno.ELOOP: "mend the link, or name another place",
+}
 
 
 class UserError(Exception):
@@ -49,6 +62,7 @@ class OneLineParser(argparse.ArgumentParser):
 def exit_with_one_line(main: Callable[[], None]) -> None:
     """Run `main`; a user's error becomes one line on stderr and exit status 2."""
     warnings.showwarning = _warn_in_one_line
+    _open_streams()
     when_asked(_leave)
     try:
         main()
@@ -59,11 +73,35 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written, ...
         place = f": {error.filename}" if error.filename else ""
-        fail(f"{error.strerror or error}{place}", status=2)
+        cure = _CURES.get(error.errno or 0)
+        line = f"{error.strerror or error}{place}"
+        fail(f"{line}; {cure}" if cure else line, status=2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail(_out_of_memory(error), status=2)
     except Stopped as stopped:
         _leave(stopped)
     finally:
         _let_go_of_stdout()
+
+
+def _open_streams() -> None:
+    """Have streams that take any text; where the shell has closed one, nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # its number could become that of a data file
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
+
+
+def _out_of_memory(error: Exception) -> str:
+    """Return the one line about memory that is full, the host's or the device's."""
+    why = str(error).partition("\n")[0][:200] or "the machine has no more"
+    return (
+        f"out of memory: {why}; smaller batch_size, eval_episodes, seq_len or "
+        "embedding_dim take less, memory_limit_gb keeps data on the disk"
+    )
 
 
 def _leave(stopped: Stopped) -> NoReturn:
@@ -103,4 +141,5 @@ def _tell(line: str) -> None:
     if file.is_relative_to(_PACKAGE):
         parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
         program = f"python -m {'.'.join(parts).removesuffix('.__main__')}"
-    print(f"{program}: {' '.join(line.split())}", file=sys.stderr)
+    plain = " ".join(_COLOUR.sub("", line).split())
+    print(f"{program}: {plain}", file=sys.stderr)

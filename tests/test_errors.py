@@ -73,7 +73,10 @@ def test_nobody_reads_what_is_left_when_main_ends_early(
 def test_a_full_disk_is_told_once():
     with open("/dev/full", "w") as full:
         result = run("print('line')", full.fileno())
-    assert result.stderr == "-c: error: No space left on device\n"
+    assert result.stderr == (
+        "-c: error: No space left on device; make room, and give the same command "
+        "again\n"
+    )
     assert result.returncode == 2
 
 
@@ -82,3 +85,44 @@ def test_the_line_names_the_program_as_it_is_started():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stderr.startswith("python -m dt_jax.data: error: there is no dataset")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        ("MemoryError('Unable to allocate 16 GiB')", "Unable to allocate 16 GiB;"),
+        ("MemoryError()", "the machine has no more;"),
+        ("RuntimeError('RESOURCE_EXHAUSTED: 9 bytes\\nStack')", "9 bytes; smaller"),
+    ],
+)
+def test_a_lack_of_memory_is_told_in_one_line(raised, words):
+    result = run(f"raise {raised}", subprocess.PIPE)
+    assert result.stderr.startswith("-c: error: out of memory: ")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.returncode == 2
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    result = run("raise RuntimeError('a bug')", subprocess.PIPE)
+    assert "Traceback" in result.stderr
+    assert result.returncode == 1
+
+
+def test_what_a_shell_has_closed_is_not_written_to():
+    code = (
+        "from dt_jax import errors; import os, sys, warnings\n"
+        "def main():\n"
+        "    print('line'); sys.stdout.isatty(); warnings.warn('so')\n"
+        "    assert os.open('.', os.O_RDONLY) > 2\n"
+        "errors.exit_with_one_line(main)"
+    )
+    command = ["sh", "-c", f'"{sys.executable}" -c "$0" >&- 2>&-', code]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_any_text_can_be_printed_and_no_line_is_coloured():
+    body = r"import warnings; print('\udcff'); warnings.warn('\x1b[33mso\x1b[0m')"
+    result = run(body, subprocess.PIPE)
+    assert (result.stdout, result.returncode) == ("\\udcff\n", 0)
+    assert result.stderr == "-c: warning: so\n"

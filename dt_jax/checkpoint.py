@@ -240,13 +240,13 @@ def _read_manifest(folder: Path, step: int) -> dict[str, Any]:
     """
     path = folder / f"{step}.json"
     try:
-        text = path.read_text()
+        content = path.read_bytes()
     except FileNotFoundError:
         if (folder / str(step)).exists() and not path.exists():
             raise ValueError(f"its manifest {path.name} is missing") from None
         raise
     try:
-        manifest = json.loads(text)
+        manifest = json.loads(content)
         if manifest.keys() != {"step", "score", "files"}:  # format 2
             sha256 = manifest.pop("sha256")
             if sha256 != _hash_of(manifest):

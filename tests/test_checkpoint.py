@@ -83,10 +83,10 @@ def test_foreign_files_are_left_alone(tmp_path):
     assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"files": {}}'])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"files": {}}', "\xbc"])
 def test_a_manifest_that_cannot_be_read(tmp_path, text):
     write(tmp_path, 1, 2)
-    (tmp_path / "2.json").write_text(text)
+    (tmp_path / "2.json").write_text(text, encoding="latin1")
     with pytest.warns(UserWarning, match="2 is not used"):
         assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
 

@@ -1,0 +1,236 @@
+"""What hypothesis tries on the readers: any dataset, and any damage to its file."""
+
+import random
+import resource
+import signal
+from contextlib import contextmanager
+
+import h5py
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from dt_jax.data.d4rl import read_d4rl
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.errors import UserError
+
+MOST_SECONDS = 60
+MOST_MEMORY = 1 << 28  # bytes more, for files of a few kB
+KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
+
+
+def of(examples):
+    """Return settings under which the same examples are tried each time."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+@st.composite
+def datasets(draw):
+    """Return arrays of one to eight episodes, and perhaps an unfinished one."""
+    lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=8))
+    rows = sum(lengths) + draw(st.integers(0, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    last = np.cumsum(lengths) - 1
+    ended = rng.random(len(lengths)) < draw(st.sampled_from([0, 0.5, 1]))
+    flags = np.zeros((2, rows), bool)
+    flags[0, last[ended]] = True
+    flags[1, last[~ended]] = True
+
+    def numbers(*shape):
+        dtype = draw(st.sampled_from(["f2", "<f4", ">f4", "f8", "i1", "i8"]))
+        return (100 * rng.standard_normal(shape)).clip(-100, 100).astype(dtype)
+
+    def flag(array):
+        shape = draw(st.sampled_from([(rows,), (rows, 1)]))
+        return array.reshape(shape).astype(draw(st.sampled_from(["?", "i1", "f4"])))
+
+    return {
+        "observations": numbers(rows, draw(st.integers(1, 4))),
+        "actions": numbers(rows, draw(st.integers(1, 3))),
+        "rewards": numbers(*draw(st.sampled_from([(rows,), (rows, 1)]))),
+        "terminals": flag(flags[0]),
+        "timeouts": flag(flags[1]),
+    }
+
+
+def to_hdf5(path, arrays, **options):
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array, **(options if array.ndim else {}))
+
+
+def to_npz(path, arrays, write=np.savez):
+    with path.open("wb") as file:
+        write(file, **arrays)
+
+
+# What of these has no checksum may become other numbers.
+HDF5 = {
+    "contiguous.hdf5": to_hdf5,
+    "gzip.hdf5": lambda *to: to_hdf5(*to, compression="gzip"),
+}
+NPZ = {
+    "stored.npz": to_npz,
+    "compressed.npz": lambda *to: to_npz(*to, write=np.savez_compressed),
+    "by column.npz": lambda path, arrays: to_npz(
+        path, {key: np.asfortranarray(array) for key, array in arrays.items()}
+    ),
+}
+FORMATS = HDF5 | NPZ
+limits = st.sampled_from([None, 0])  # in memory, and mapped or unpacked
+
+
+def check_round_trip(folder, arrays, kind, limit):
+    """What is written comes out, cut into trajectories as a loop would."""
+    path = folder / kind
+    FORMATS[kind](path, arrays)
+    raw = read_d4rl(path, memory_limit_gb=limit)
+    assert same(raw, arrays)
+    store = Trajectories.from_raw(raw, source="x")
+    start, k = 0, 0
+    for row in range(len(raw.rewards)):
+        if raw.terminals[row] or raw.timeouts[row]:
+            assert (store.starts[k], store.lengths[k]) == (start, row + 1 - start)
+            total = np.float32(0)
+            for each in range(row, start - 1, -1):
+                total += np.float32(raw.rewards[each])
+                assert store.returns_to_go[each] == total
+            start, k = row + 1, k + 1
+    assert store.num_trajectories == k
+    assert store.dropped_tail == len(raw.rewards) - start
+
+
+@st.composite
+def damages(draw):
+    """Return what cuts a file, or changes some of its bytes.
+
+    Where is drawn by a generator of its own: hypothesis would prefer round numbers.
+    """
+    kind = draw(st.sampled_from(["change", "cut", "erase", "insert", "copy"]))
+    count = draw(st.integers(1, 40))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+
+    def damage(content):
+        changed = bytearray(content)
+        at, other = rng.randrange(len(content)), rng.randrange(len(content))
+        if kind == "change":
+            for place in rng.sample(range(len(content)), count // 10 + 1):
+                changed[place] ^= rng.randrange(1, 256)
+        elif kind == "cut":
+            del changed[at:]
+        elif kind == "erase":
+            changed[at : at + count] = bytes(len(changed[at : at + count]))
+        elif kind == "insert":
+            changed[at:at] = bytes(count)
+        else:
+            changed[at : at + count] = changed[other : other + count]
+        return bytes(changed)
+
+    return damage
+
+
+def check_damage(folder, arrays, kind, limit, damage):
+    """Damage is told in a line, or does no harm; without checksums it may pass."""
+    path = folder / kind
+    FORMATS[kind](path, arrays)
+    path.write_bytes(damage(path.read_bytes()))
+    check_told_or_sound(path, arrays, limit, may_differ=kind in HDF5)
+
+
+@st.composite
+def changes(draw):
+    """Return what changes an array into something else, or drops or renames it."""
+    key = draw(st.sampled_from(KEYS))
+    change = draw(
+        st.sampled_from(
+            [
+                lambda a: a.astype("S"),
+                lambda a: a.astype(complex),
+                lambda a: a.astype("f2"),
+                lambda a: a[:-1],
+                lambda a: a[:0],
+                lambda a: a[..., :0],
+                lambda a: a.reshape(-1),
+                lambda a: a[..., None],
+                lambda a: a[None],
+                lambda a: a.flat[:1].reshape(()),
+                lambda a: np.concatenate([a, a]),
+                lambda a: np.where(np.arange(a.size).reshape(a.shape) % 5, a, np.nan),
+                lambda a: a * 1e300,
+                lambda a: -a.astype("f4") - 1,
+                None,
+            ]
+        )
+    )
+    other = draw(st.sampled_from([key, key, *KEYS, "episode_ends", "infos/x"]))
+
+    def applied(arrays):
+        with np.errstate(all="ignore"):
+            rest = {k: v for k, v in arrays.items() if k != key}
+            return rest | ({other: change(arrays[key])} if change else {})
+
+    return applied
+
+
+def check_change(folder, arrays, kind, limit, change):
+    """Arrays of another kind are told in a line, or are what they were."""
+    path = folder / kind
+    FORMATS[kind](path, change(arrays))
+    check_told_or_sound(path, arrays, limit, may_differ=True)
+
+
+def check_told_or_sound(path, arrays, limit, may_differ):
+    """A reader raises a UserError or returns arrays that can be trained on."""
+    with _in_time_and_memory():
+        try:
+            raw = read_d4rl(path, memory_limit_gb=limit)
+            store = Trajectories.from_raw(raw, source=str(path))
+        except UserError as error:
+            told = str(error)
+        else:
+            told = None
+    if told is not None:
+        assert "\n" not in told
+        assert str(path) in told
+        return
+    assert may_differ or same(raw, arrays)
+    assert len({len(array) for array in raw}) == 1
+    assert [array.ndim for array in raw] == [2, 2, 1, 1, 1]
+    for array in (*raw, store.returns_to_go, store.state_mean, store.state_std):
+        assert np.isfinite(array).all()
+
+
+def same(raw, arrays):
+    with np.errstate(over="ignore"):
+        return all(
+            np.array_equal(
+                np.asarray(ours, np.float32), np.float32(theirs.reshape(ours.shape))
+            )
+            for ours, theirs in zip(raw, (arrays[key] for key in KEYS), strict=True)
+        )
+
+
+class _LateError(BaseException):
+    """No Exception, for readers turn any of these into a line."""
+
+
+@contextmanager
+def _in_time_and_memory():
+    def late(*_):
+        raise _LateError(f"not done in {MOST_SECONDS} s")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert 1024 * taken < MOST_MEMORY

@@ -37,10 +37,10 @@ def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
     assert rows[-1]["train_loss"] == 2.0
 
 
-@pytest.mark.parametrize("line", ["garbage", '{"stp": 2}', "[1]", "3"])
+@pytest.mark.parametrize("line", ["garbage", '{"stp": 2}', "[1]", "3", "\xbc"])
 def test_a_line_that_is_no_row_is_told(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"step": 1}}\n{line}\n')
+    path.write_text(f'{{"step": 1}}\n{line}\n', encoding="latin1")
     with pytest.raises(UserError, match="line 2: not a row of metrics"):
         read_metrics(path)
 

@@ -1,20 +1,16 @@
 """Checkpoints by Orbax, each of which counts once its manifest is written.
 
-    checkpoints/1000/           params, train (step, optimiser, key), record, by Orbax
-    checkpoints/1000.json       the manifest: the sha256 of each of those files
-    checkpoints/1000.unfinished while it is being saved or deleted
+    checkpoints/1000/      params, train (step, optimiser, key) and record, by Orbax
+    checkpoints/1000.json  the manifest, see `dt_jax.manifest`
 
 The manifest comes last, so that whatever a killed run leaves behind reads as absent.
 The record holds what the parameters mean nothing without: config, state mean and std,
 units of actions, the dataset's identity and the version of this format.
 """
 
-import hashlib
-import json
 import logging
 import shutil
 import warnings
-from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +18,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from dt_jax import manifest
 from dt_jax.errors import UserError
-from dt_jax.files import write_text
-
-FORMAT_VERSION = 3
-_READABLE = (2, FORMAT_VERSION)  # in 2, manifests lack their own version and sha256
 
 
 @dataclass(frozen=True)
@@ -44,12 +37,12 @@ class Checkpoint:
           UserError: it is of another format.
         """
         record = self._restore(record=ocp.args.JsonRestore())["record"]
-        if (found := record["format_version"]) not in _READABLE:
+        if (found := record["format_version"]) not in manifest.READABLE:
             theirs = record.get("versions", {}).get("dt_jax", "another version")
             raise UserError(
                 f"{self.folder / str(self.step)} has checkpoint format {found}, which "
                 f"dt_jax {theirs} reads; this version reads formats "
-                f"{' and '.join(map(str, _READABLE))}"
+                f"{' and '.join(map(str, manifest.READABLE))}"
             )
         return record
 
@@ -90,7 +83,7 @@ class CheckpointWriter:
             checkpoint.step: checkpoint.score for checkpoint in find(folder)
         }
         for path in self._folder.iterdir():
-            if _is_left_over(path, self._scores):
+            if manifest.is_left_over(path, self._scores):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._manager = ocp.CheckpointManager(self._folder)  # keeps all
         self._unconfirmed: tuple[int, float | None] | None = None
@@ -108,13 +101,15 @@ class CheckpointWriter:
           score: by which the best checkpoint is chosen, if there was an evaluation.
         """
         self.confirm()
-        self._unfinished(step).touch()
+        manifest.unfinished(self._folder, step).touch()
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(params),
                 train=ocp.args.StandardSave(train),
-                record=ocp.args.JsonSave(record | {"format_version": FORMAT_VERSION}),
+                record=ocp.args.JsonSave(
+                    record | {"format_version": manifest.FORMAT_VERSION}
+                ),
             ),
             force=True,  # it has its own idea of when to save
         )
@@ -139,25 +134,18 @@ class CheckpointWriter:
             self._manager.wait_until_finished()
         except Exception as error:  # TensorStore's are ValueErrors, of many lines
             raise UserError(_failed(self._folder, step, error)) from error
-        self._write_manifest(step, score)
-        self._unfinished(step).unlink()
+        self._vouch_for(step, score)
+        manifest.unfinished(self._folder, step).unlink()
         for old in self._superfluous():
             self._delete(old)
 
     def rate(self, step: int, score: float | None) -> None:
         """Add the score to a checkpoint that was saved before its evaluation."""
         self.confirm()
-        self._write_manifest(step, score)
+        self._vouch_for(step, score)
 
-    def _write_manifest(self, step: int, score: float | None) -> None:
-        manifest: dict[str, Any] = {
-            "format": FORMAT_VERSION,
-            "step": step,
-            "score": score,
-            "files": _hashes(self._folder, step),
-        }
-        manifest["sha256"] = _hash_of(manifest)
-        write_text(self._folder / f"{step}.json", json.dumps(manifest, indent=1))
+    def _vouch_for(self, step: int, score: float | None) -> None:
+        manifest.write(self._folder, step, score)
         self._scores[step] = score
 
     def _superfluous(self) -> list[int]:
@@ -168,14 +156,11 @@ class CheckpointWriter:
         return [step for step in self._scores if step not in kept]
 
     def _delete(self, step: int) -> None:
-        self._unfinished(step).touch()
+        manifest.unfinished(self._folder, step).touch()
         (self._folder / f"{step}.json").unlink()
         self._manager.delete(step)
-        self._unfinished(step).unlink()
+        manifest.unfinished(self._folder, step).unlink()
         del self._scores[step]
-
-    def _unfinished(self, step: int) -> Path:
-        return self._folder / f"{step}.unfinished"
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -192,82 +177,18 @@ def find(folder: Path) -> list[Checkpoint]:
     lost it, is warned about and left out.
     """
     found = []
-    for step in sorted(_finished(folder)):
+    for step in sorted(manifest.finished(folder)):
         try:
-            manifest = _read_manifest(folder, step)
-            hashes = _hashes(folder, step)
-        except FileNotFoundError:  # being deleted by a run that goes on meanwhile
+            score = manifest.verified_score(folder, step)
+        except FileNotFoundError:
             continue
-        except ValueError as error:
-            why = str(error)
+        except manifest.DamagedError as error:
+            if step in manifest.finished(folder):  # still
+                why = f"{folder / str(step)} is not used: {error}"
+                warnings.warn(why, stacklevel=1)
         else:
-            if manifest["files"] == hashes:
-                found.append(Checkpoint(folder.resolve(), step, manifest["score"]))
-                continue
-            why = _difference(manifest["files"], hashes)
-        if step in _finished(folder):  # still
-            warnings.warn(f"{folder / str(step)} is not used: {why}", stacklevel=1)
+            found.append(Checkpoint(folder.resolve(), step, score))
     return found
-
-
-def _is_left_over(path: Path, whole: Container[int]) -> bool:
-    """Tell whether a file or folder is of a checkpoint, and of none that is whole."""
-    step, _, kind = path.name.partition(".")
-    if not step.isdecimal():  # not ours
-        return False
-    if kind in ("", "json"):
-        return int(step) not in whole
-    return kind == "unfinished" or kind.startswith("orbax")
-
-
-def _finished(folder: Path) -> set[int]:
-    """Return the steps whose save had ended, whatever is there of them now."""
-    there = {path.stem for path in folder.glob("*.json")}
-    there |= {path.name for path in folder.glob("*") if path.is_dir()}
-    return {
-        int(step)
-        for step in there
-        if step.isdecimal() and not (folder / f"{step}.unfinished").exists()
-    }
-
-
-def _read_manifest(folder: Path, step: int) -> dict[str, Any]:
-    """Return the manifest of a step.
-
-    Raises:
-      ValueError: it is damaged, or it is lost and its checkpoint is not.
-      FileNotFoundError: neither is there any more.
-    """
-    path = folder / f"{step}.json"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        if (folder / str(step)).exists() and not path.exists():
-            raise ValueError(f"its manifest {path.name} is missing") from None
-        raise
-    try:
-        manifest = json.loads(content)
-        if manifest.keys() != {"step", "score", "files"}:  # format 2
-            sha256 = manifest.pop("sha256")
-            if sha256 != _hash_of(manifest):
-                raise ValueError(sha256)
-    except (ValueError, KeyError, AttributeError):
-        raise ValueError(f"its manifest {path.name} is damaged") from None
-    return manifest
-
-
-def _difference(saved: dict[str, str], there: dict[str, str]) -> str:
-    """Return the words on how files, by their hashes, are not those of a manifest."""
-    if not there:
-        return "its folder is missing or empty"
-    missing = sorted(saved.keys() - there)
-    other = sorted(name for name, sha256 in there.items() if saved.get(name) != sha256)
-    parts = {"missing": missing, "not as it was saved": other}
-    return ", ".join(
-        f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)} {what}"
-        for what, names in parts.items()
-        if names
-    )
 
 
 def choose(folder: Path, which: str | int) -> Checkpoint:
@@ -304,7 +225,7 @@ def choose(folder: Path, which: str | int) -> Checkpoint:
 
 def were_there(folder: Path) -> bool:
     """Tell whether a checkpoint was finished in `folder`, be it whole now or not."""
-    return bool(_finished(folder))
+    return bool(manifest.finished(folder))
 
 
 def _none_whole(folder: Path) -> str:
@@ -335,19 +256,3 @@ def _on_first_device(like: Any) -> ocp.args.StandardRestore:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
         )
     )
-
-
-def _hash_of(manifest: dict[str, Any]) -> str:
-    """Return the sha256 of a manifest's other entries."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _hashes(folder: Path, step: int) -> dict[str, str]:
-    """Return the sha256 of each file of a checkpoint, by its path inside it."""
-    top = folder / str(step)
-    hashes = {}
-    for path in sorted(p for p in top.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        hashes[str(path.relative_to(top))] = digest.hexdigest()
-    return hashes

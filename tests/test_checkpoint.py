@@ -234,7 +234,7 @@ def test_no_such_checkpoint(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("dt_jax.checkpoint.FORMAT_VERSION", 9)
+    monkeypatch.setattr("dt_jax.manifest.FORMAT_VERSION", 9)
     write(tmp_path, 1)
     monkeypatch.undo()
     with pytest.raises(
@@ -245,7 +245,7 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
 
 def test_format_2_is_read(tmp_path, monkeypatch):
     """Its manifests had neither their own version nor their own hash."""
-    monkeypatch.setattr("dt_jax.checkpoint.FORMAT_VERSION", 2)
+    monkeypatch.setattr("dt_jax.manifest.FORMAT_VERSION", 2)
     write(tmp_path, 1)
     manifest = json.loads((tmp_path / "1.json").read_text())
     del manifest["format"], manifest["sha256"]

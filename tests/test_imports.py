@@ -19,7 +19,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 LAYERS = [
     ["stopping"],
     ["errors", "files", "types"],
-    ["data", "lock", "registry"],
+    ["data", "lock", "manifest", "registry"],
     ["rules", "sizes"],
     [
         "checkpoint",

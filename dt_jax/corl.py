@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -117,6 +117,46 @@ class CorlCheckpoint(NamedTuple):
     seq_len: int | None
 
 
+class _Dtype:
+    """What `numpy.dtype` stands for in a file: float32 or float64."""
+
+    def __init__(self, name: str, align: bool = False, copy: bool = True):
+        if name not in ("f4", "f8"):
+            raise ValueError(name)
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """What `numpy.ndarray` stands for in a file; NumPy's own trusts what it is given.
+
+    To let a file call that would be to let it make objects of its bytes.
+    """
+
+    array = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, by_column, content = state
+        order: Literal["C", "F"] = "F" if by_column else "C"
+        self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
+
+
+def _reconstruct(kind: type, shape: tuple, letter: bytes) -> _Array:
+    """Return what `_Array.__setstate__` then fills, as NumPy's function does."""
+    return _Array()
+
+
+# Whatever else is in a pickle is refused, but for PyTorch's own tensors.
+_ALLOWED = [
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),  # NumPy 2's name of it
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),  # NumPy 1's
+    (_Array, "numpy.ndarray"),
+    (_Dtype, "numpy.dtype"),
+]
+
+
 def read_checkpoint(path: Path) -> CorlCheckpoint:
     """Read the `dt_checkpoint.pt` that CORL's dt.py saves; nothing in it is run.
 
@@ -126,15 +166,10 @@ def read_checkpoint(path: Path) -> CorlCheckpoint:
     """
     torch = _torch(path)
     saved = _load(torch, path)
-    model_state = saved["model_state"]
-    state_dict = {
-        str(name): _float32(torch, path, name, value)
-        for name, value in model_state.items()
-    }
-    mean, std = (
-        _float32(torch, path, name, saved[name]).ravel()  # CORL's are [1, S]
-        for name in ("state_mean", "state_std")
-    )
+    state_dict = _float32(torch, path, saved["model_state"])
+    scaling = {name: saved[name] for name in ("state_mean", "state_std")}
+    arrays = _float32(torch, path, scaling).values()
+    mean, std = (array.ravel() for array in arrays)  # CORL's are [1, S]
     try:
         params = params_from_state_dict(state_dict)
     except KeyError as error:
@@ -157,22 +192,19 @@ def _torch(path: Path) -> Any:
         raise UserError(
             f"{path}: to read CORL's files takes PyTorch: pip install 'dt_jax[corl]'"
         )
-    return import_module("torch")
+    torch = import_module("torch")
+    if torch.__version__ < "2.6":  # CVE-2025-32434
+        raise UserError(
+            f"{path}: PyTorch {torch.__version__} may run what is in a file; to read "
+            "CORL's takes 2.6 or newer: pip install 'dt_jax[corl]'"
+        )
+    return torch
 
 
 def _load(torch: Any, path: Path) -> dict[str, Any]:
     """Return the three entries of CORL's file; of its pickle only arrays are built."""
-    reconstruct = np.empty(0).__reduce__()[0]
-    arrays_only = [
-        (reconstruct, "numpy._core.multiarray._reconstruct"),  # NumPy 2's name of it
-        (reconstruct, "numpy.core.multiarray._reconstruct"),  # NumPy 1's
-        np.ndarray,
-        np.dtype,
-        np.dtypes.Float32DType,
-        np.dtypes.Float64DType,
-    ]
     expected = f"{path} is no checkpoint of CORL's dt.py"
-    with path.open("rb") as file, torch.serialization.safe_globals(arrays_only):
+    with path.open("rb") as file, torch.serialization.safe_globals(_ALLOWED):
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's are of a dozen kinds
@@ -189,11 +221,27 @@ def _load(torch: Any, path: Path) -> dict[str, Any]:
     return saved
 
 
-def _float32(torch: Any, path: Path, name: str, value: Any) -> np.ndarray:
-    """Return a tensor or an array as finite float32 numbers."""
+def _float32(
+    torch: Any, path: Path, values: Mapping[Any, Any]
+) -> dict[str, np.ndarray]:
+    """Return tensors and arrays by their names, as finite float32 numbers."""
+    tensors, count = {}, 0
+    for name, value in values.items():
+        if isinstance(value, _Array):
+            value = torch.tensor(value.array.astype(np.float64))
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{path}: {name} is no array of numbers")
+        tensors[str(name)] = value
+        count += value.numel()
+    if count > path.stat().st_size:  # a tensor can repeat one number without end
+        raise UserError(f"{path} announces {count:,} numbers, more than its bytes")
+    return {name: _finite(torch, path, name, value) for name, value in tensors.items()}
+
+
+def _finite(torch: Any, path: Path, name: str, tensor: Any) -> np.ndarray:
     try:
-        array = torch.as_tensor(value, dtype=torch.float32).detach().numpy()
-    except (TypeError, ValueError, RuntimeError):
+        array = tensor.detach().to(torch.float32).numpy()
+    except (TypeError, RuntimeError):  # of a kind that NumPy has not
         raise UserError(f"{path}: {name} is no array of numbers") from None
     if not array.size or not np.isfinite(array).all():
         raise UserError(

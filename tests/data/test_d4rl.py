@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -143,6 +145,61 @@ def test_what_lies_in_other_files_is_refused(raw, write_hdf5):
         file.create_dataset("actions", data=raw.actions, external=outside)
     assert_one_line(path, "/actions lies in other files")
 
+    path = write_hdf5(raw, "linked.hdf5", actions=None)
+    with h5py.File(path, "a") as file:
+        file["actions"] = h5py.ExternalLink(str(source), "/actions")
+    assert_one_line(path, "actions lies in other files")
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (10, 2)}], ids=["whole", "chunked"])
+def test_rows_that_were_never_written(raw, write_hdf5, options):
+    """HDF5 reads them as zeros; only for flags that is an answer."""
+    path = write_hdf5(raw, actions=None, terminals=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("terminals", (71,), bool)
+        actions = file.create_dataset("actions", (71, 2), "f4", **options)
+        assert_one_line(path, "actions has shape (71, 2), and that is not what was")
+        actions[:60] = raw.actions[:60]
+    if options:  # else zeros are written for the others
+        assert_one_line(path, "actions has shape (71, 2), and that is not what was")
+        with h5py.File(path, "a") as file:
+            file["actions"][60:] = raw.actions[60:]
+        read = read_d4rl(path)
+        np.testing.assert_array_equal(read.actions, raw.actions)
+        assert not read.terminals.any()
+
+
+def test_more_rows_than_the_memory_has_bytes(tmp_path, monkeypatch):
+    """Refused before they are read: a chunk of zeros takes hardly any room."""
+    monkeypatch.setattr("dt_jax.data.limits.memory", lambda: 2_000_000)
+    path, rows = tmp_path / "data.hdf5", 1_000_000
+    with h5py.File(path, "w") as file:
+        for key in RawData._fields:
+            shape = (rows, 1) if key in ("observations", "actions") else (rows,)
+            file.create_dataset(key, data=np.zeros(shape, "i1"), compression="gzip")
+    assert path.stat().st_size < 50_000
+    told = "rows end would take 0.003 GB of memory, and this machine has 0.002"
+    assert_one_line(path, told)
+
+
+def test_a_limit_of_more_than_the_memory_is_the_memory(raw, write_hdf5, monkeypatch):
+    monkeypatch.setattr("dt_jax.data.d4rl.memory", lambda: 1000)
+    monkeypatch.setattr("dt_jax.data.limits.memory", lambda: 1000)
+    read = read_d4rl(write_hdf5(raw), memory_limit_gb=100)
+    assert isinstance(read.observations, np.memmap)
+
+
+def test_compression_that_is_not_installed(raw, tmp_path):
+    path = tmp_path / "data.hdf5"
+    with h5py.File(path, "w") as file:
+        for key, array in raw._asdict().items():
+            file.create_dataset(key, data=array, compression="gzip")
+    # In each filter's record: its number, the length of its name, and that it may fail.
+    gzip, other = (b"\x01\0\x08\0\x01\0", b"\x0f\x7d\x08\0\x01\0")
+    assert gzip in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(gzip, other))
+    assert_one_line(path, "is compressed by deflate (32015), which is not installed")
+
 
 def test_a_file_that_does_not_say_where_episodes_end(raw, write_hdf5):
     told = "lacks timeouts and episode_ends: add one of them, or give episode_len"
@@ -202,6 +259,10 @@ def test_rows_are_counted_over_blocks(write_hdf5):
 
 def test_no_such_file(tmp_path):
     assert_one_line(tmp_path / "missing.hdf5", "no such file")
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    assert_one_line(tmp_path / "a", "is a link to what is not there, or to itself")
+    url = Path("https://example.org/data.hdf5")
+    assert_one_line(url, "is no path: download the file")
 
 
 def test_folder(tmp_path):

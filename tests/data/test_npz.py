@@ -76,6 +76,61 @@ def test_a_header_that_promises_more_than_there_is(raw, tmp_path):
     assert_one_line(path, "or is damaged")
 
 
+@pytest.mark.parametrize("shape", [(10**12, 4), (-71, -4), (71, 5), (70, 4)])
+def test_a_shape_that_is_not_the_contents(raw, tmp_path, shape):
+    """Whatever the header announces, what the archive holds decides."""
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in raw._asdict().items():
+            announced = (shape[0], *array.shape[1:])
+            if key == "observations":
+                announced = shape
+            descr = np.lib.format.dtype_to_descr(array.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": announced}
+            with archive.open(f"{key}.npy", "w") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(array.tobytes())
+    assert_one_line(path, f"observations announces the shape {shape}, which is not")
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_sizes_that_the_directory_gets_wrong(raw, tmp_path, write):
+    """It could announce as much as a deflated member can't hold."""
+    path = tmp_path / "data.npz"
+    write(path, **raw._asdict())
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = b"\xff\xff\xff\x7f"  # the size when unpacked
+    path.write_bytes(content)
+    assert_one_line(path, "observations announces the shape (71, 4), which is not")
+
+
+def test_a_name_that_only_the_directory_has(raw, tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, **raw._asdict())
+    before, name, after = path.read_bytes().rpartition(b"timeouts.npy")
+    path.write_bytes(before + name.replace(b".npy", b".nqy") + after)
+    assert_one_line(path, "or is damaged")
+
+
+def test_a_mapped_archive_has_its_checksum_looked_at(raw, tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, **raw._asdict())
+    content = bytearray(path.read_bytes())
+    content[content.index(raw.actions.tobytes()) + 9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="Bad CRC-32"):
+        read_d4rl(path, memory_limit_gb=0)
+
+
+def test_an_array_in_fortrans_order_that_does_not_fit(raw, tmp_path, monkeypatch):
+    path = tmp_path / "data.npz"
+    by_column = raw._asdict() | {"actions": np.asfortranarray(raw.actions)}
+    np.savez_compressed(path, **by_column)
+    monkeypatch.setattr("dt_jax.data.limits.memory", lambda: 500)  # actions take 568
+    assert_one_line(path, "actions, to be brought into C's order, would take")
+
+
 def test_other_members_do_not_matter(raw, tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, **raw._asdict())

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dt_jax.data.entry_points import check_environments
 from dt_jax.data.hdf5 import check_stored
 from dt_jax.data.limits import check_memory
 from dt_jax.data.schema import RawData, check_finite
 from dt_jax.errors import UserError
 
 PREFIX = "minari:"  # an env_name that begins so goes on with a dataset's id
-
-_ENVIRONMENTS = "env_spec", "eval_env_spec"  # in metadata.json
 
 _MOST_PACKED = 1032  # steps in a byte; as much as gzip can make of one
 
@@ -49,6 +48,7 @@ def open_dataset(env_name: str) -> Any:
         fetched, or it can't be read.
     """
     minari = _minari()
+    _check_id(env_name)
     if not (_folder(env_name) / "data").exists():
         _download(minari, env_name)
     with _damage_told(env_name):
@@ -131,31 +131,6 @@ def sha256(raw: RawData) -> str:
     return digest.hexdigest()
 
 
-def check_environments(env_name: str, metadata: dict[str, Any]) -> None:
-    """Refuse environments that are none: to make one is to call what metadata names.
-
-    What is not installed can't be called, and is let go.
-
-    Args:
-      env_name: what to call the dataset in errors.
-      metadata: of a dataset.
-
-    Raises:
-      UserError: it names something else than a registered environment, or a class of
-        environments or wrappers.
-    """
-    specs = (json.loads(metadata.get(key) or "{}") for key in _ENVIRONMENTS)
-    for spec in specs:
-        parts = [spec, *(spec.get("additional_wrappers") or ())]
-        for name in (part["entry_point"] for part in parts if "entry_point" in part):
-            if not _is_environment(name):
-                raise UserError(
-                    f"{env_name} names {name} as its environment, which is none, and "
-                    "is not called; get another, or take env_spec and eval_env_spec "
-                    "out of its metadata.json"
-                )
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide warnings: what a dataset was recorded with can't be changed any more."""
@@ -174,6 +149,16 @@ def _folder(env_name: str) -> Path:
     """Return where Minari has a dataset, or would have it."""
     root = import_module("minari.storage.datasets_root_dir")
     return root.get_dataset_path(env_name.removeprefix(PREFIX))
+
+
+def _check_id(env_name: str) -> None:
+    """Refuse a path that leads out of Minari's folder."""
+    path = Path(env_name.removeprefix(PREFIX))
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"{env_name}: a dataset's id begins with no / and has no .. in it; it is "
+            f"looked for in {_folder('')}"
+        )
 
 
 def _download(minari: Any, env_name: str) -> None:
@@ -220,19 +205,6 @@ def _check_metadata(env_name: str) -> None:
             raise UserError(f"{env_name} holds no step: get another")
     if not {"observation_space", "action_space"} <= metadata.keys():
         check_environments(env_name, metadata)  # Minari makes one, to look at it
-
-
-def _is_environment(entry_point: str) -> bool:
-    from gymnasium import Env, registry
-    from gymnasium.envs.registration import load_env_creator
-
-    if any(entry_point == spec.entry_point for spec in registry.values()):
-        return True
-    try:
-        found = load_env_creator(entry_point)
-    except (AttributeError, ImportError):
-        return True
-    return isinstance(found, type) and issubclass(found, Env)
 
 
 def _check_episode(episode: Episode, dataset: Any, name: str) -> None:

@@ -4,6 +4,8 @@ v4 of HalfCheetah, Hopper and Walker2d has D4RL's rewards, health checks, reset 
 and time limit; v5 has another healthy reward and another foot friction of Walker's.
 """
 
+import ctypes
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +80,7 @@ class EnvPoolEnv(HostEnv):
         if self._pool is not None:
             self._pool.close()
             self._pool = None  # its memory goes before the next one's is taken
+            _give_back_freed_memory()
         self._pool = envpool.make_gymnasium(
             self._name,
             num_envs=self.num_envs,
@@ -92,3 +95,15 @@ class EnvPoolEnv(HostEnv):
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
         observations, rewards, terminated, truncated, _ = self._pool.step(actions)
         return observations, rewards, terminated | truncated
+
+
+def _give_back_freed_memory() -> None:
+    """Return to the system what was freed, where the C library would hold on to it.
+
+    Each pool is built by threads of its own. glibc keeps what they have freed, but for
+    the threads that get the same arena again: a process grew with each new pool.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)

@@ -1,6 +1,9 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from playing import play
 
@@ -62,6 +65,19 @@ def test_reset_starts_the_same_episodes_again():
     np.testing.assert_array_equal(env.host_reset(), first)
     np.testing.assert_array_equal(first[0], first[2])
     assert (first[0] != first[1]).any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not measured elsewhere")
+def test_memory_does_not_grow_with_resets():
+    def resident():
+        return psutil.Process().memory_info().rss / 1e6
+
+    env = EnvPoolEnv(seeds=range(50), **HOPPER)  # of 1 MB each
+    after = []
+    for _ in range(10):
+        env.host_reset()
+        after.append(resident())
+    assert np.median(after[-5:]) < after[0] + 12  # was 30 to 50 more
 
 
 def test_done_at_the_time_limit_and_at_a_fall():

@@ -47,7 +47,7 @@ class NpzColumn:
             with damage_told(self._path):
                 stream.read(1)  # the archive's checksum is looked at at the end
 
-    def check_whole(self) -> None:
+    def check_whole(self, gaps: bool) -> None:
         """Refuse a shape that is not the content's, and content that can't be there."""
         member = self._member
         most = 1 if member.compress_type == zipfile.ZIP_STORED else _MOST_DEFLATED

@@ -43,8 +43,12 @@ class Column(Protocol):
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, so many at a time as suits the file."""
 
-    def check_whole(self) -> None:
-        """Raise a UserError if the file can't hold as many rows as it announces."""
+    def check_whole(self, gaps: bool) -> None:
+        """Raise a UserError unless the file holds what it announces.
+
+        Args:
+          gaps: rows may have been left out, where the format knows such; they are 0.
+        """
 
     def mapped(self) -> np.ndarray | None:
         """Return the file's own bytes as an array, where they are one."""
@@ -75,8 +79,7 @@ def check(
         told = ", ".join(f"{key} {length}" for key, length in lengths.items())
         raise UserError(f"{path}: the arrays differ in length: {told}")
     for key in keys:
-        if key not in FLAGS:  # what was never written is 0: nothing ended there
-            columns[key].check_whole()
+        columns[key].check_whole(gaps=key in FLAGS)  # 0 where nothing ended
 
 
 def _check_shape(key: str, shape: tuple[int, ...], path: Path) -> None:
@@ -176,6 +179,7 @@ def read_timeouts(
 def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
     ends = np.zeros(0, np.int64)
     if column.dtype.kind in "iu" and len(column.shape) == 1 and column.shape[0] <= rows:
+        column.check_whole(gaps=False)
         ends = np.concatenate([ends, *column.blocks()])
     if not len(ends) or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
         raise UserError(

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import h5py
@@ -292,6 +293,28 @@ def test_damaged_chunk(raw, tmp_path):
     damaged[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"x" * chunk.size
     path.write_bytes(damaged)
     assert_one_line(path, "is no HDF5 or .npz file, or is damaged")
+
+
+@pytest.mark.parametrize("size", [0, 4, 2000])
+@pytest.mark.parametrize("key", ["actions", "terminals"])
+def test_a_chunk_of_a_size_that_can_not_be(raw, tmp_path, key, size):
+    """HDF5 itself would crash over the first two, and trust the last."""
+    path = tmp_path / "data.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, array in raw._asdict().items():
+            file.create_dataset(name, data=array, compression="gzip", fletcher32=True)
+        chunk = file[key].id.get_chunk_info(0)
+    # In the index a chunk's size stands before the filters left out and its place.
+    entry = struct.pack("<II", chunk.size, 0) + bytes(8)
+    content = path.read_bytes()
+    start = content.index(entry, content.index(b"TREE"))
+    while (
+        content[start + 16 : start + 64].find(struct.pack("<Q", chunk.byte_offset)) < 0
+    ):
+        start = content.index(entry, start + 1)
+    content = content[:start] + struct.pack("<I", size) + content[start + 4 :]
+    path.write_bytes(content)
+    assert_one_line(path, f"(a chunk of {size} bytes)")
 
 
 def test_group_in_place_of_an_array(raw, write_hdf5):

@@ -85,21 +85,21 @@ def send_head(handler):
     handler.end_headers()
 
 
-def serve(handler, stop=None, stall=False, rate=None):
+def serve(handler, stop=None, stall=False, seconds=0):
     """Answer as one should, but for sending the bytes up to `stop` alone.
 
-    At `rate` bytes a second, if there is one; then the line is held, to stall.
+    That takes so many seconds, and more where the line is to stall.
     """
     server = handler.server
     asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
     same = handler.headers["If-Range"] in server.version.values()
     start = int(asked[1]) if asked and same else 0
-    send(handler, start, 206 if start else 200, stop=stop, rate=rate)
+    send(handler, start, 206 if start else 200, stop=stop, seconds=seconds)
     if stall:
         server.release.wait(5)
 
 
-def send(handler, start, status, stop=None, changed=(), rate=None):
+def send(handler, start, status, stop=None, changed=(), seconds=0):
     server, size = handler.server, len(handler.server.content)
     headers = {"Content-Length": size - start, **server.version}
     if status == 206:
@@ -109,9 +109,9 @@ def send(handler, start, status, stop=None, changed=(), rate=None):
         handler.send_header(key, str(value))
     handler.end_headers()
     body = server.content[start:stop]
-    piece = max(1, int(rate * _TICK)) if rate else len(body) or 1
+    piece = -(-len(body) // int(seconds / _TICK + 1)) or 1
     for i in range(0, len(body), piece):
         handler.wfile.write(body[i : i + piece])
         handler.wfile.flush()
-        if rate:
+        if seconds:
             time.sleep(_TICK)

@@ -230,7 +230,7 @@ def test_it_goes_on_where_the_line_broke(
 
 def test_a_trickle_counts_as_a_broken_line(server, path, monkeypatch, capfd):
     monkeypatch.setattr(module, "_PATIENCE", 0.2)
-    server.troubles = [lambda handler: serve(handler, rate=10_000)]
+    server.troubles = [lambda handler: serve(handler, seconds=50)]
     download(server.url, path, nothing)
     assert_there(path)
     told = re.search(
@@ -243,7 +243,7 @@ def test_a_trickle_counts_as_a_broken_line(server, path, monkeypatch, capfd):
 def test_a_slow_line_is_not_a_broken_one(server, path, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.1)
     monkeypatch.setattr(module, "_TRICKLE", 1_000)
-    server.usual = lambda handler: serve(handler, rate=1_000_000)
+    server.usual = lambda handler: serve(handler, seconds=0.5)
     download(server.url, path, nothing)
     assert_there(path)
     assert len(server.asked) == 1

@@ -1,0 +1,269 @@
+"""SIGKILL at random moments; the same command goes on, and ends as if undisturbed.
+
+A kill is aimed at a phase, for example a save: the N-th one is left alone for a random
+share of the time that it took in the undisturbed run, which has been watched. Or it is
+aimed at nothing, after a random time. Where it has hit is told by the marks that the
+process has left.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from statistics import median
+
+import h5py
+import numpy as np
+import pytest
+from command import ROOT
+from serving import serve, serving
+from test_launch import restored, untimed
+
+from dt_jax.metrics import read_metrics
+
+SMALL = [
+    "--config.embedding_dim=8",
+    "--config.num_layers=1",
+    "--config.seq_len=3",
+    "--config.batch_size=4",
+    "--config.warmup_steps=10",
+    "--config.update_steps=120",
+    "--config.log_every=2",
+    "--config.eval_every=12",
+    "--config.eval_episodes=2",
+    "--config.checkpoint_every=4",
+    "--config.target_returns=50,20",
+    "--config.num_workers=1",
+]
+COLLECTED = ["--config=configs/maze2d.py:umaze-demo", *SMALL]
+DOWNLOADED = [
+    "--config=configs/hopper.py:medium",
+    "--config.memory_limit_gb=1e-6",  # for that, compressed data is unpacked
+    *SMALL,
+]
+ANY = "any moment"
+TRAINING = ["evaluation", "evaluation's write", "save", "save", "save", "metrics write"]
+TRAINING += ["metrics write", "opening", ANY, ANY]
+
+
+class Run:
+    """A run in a folder of its own, with a cache of its own.
+
+    Attributes:
+      phases: how often each phase was begun, and the seconds each of them took.
+    """
+
+    def __init__(self, folder, arguments, **environment):
+        self.workdir, self.cache = folder / "run", folder / "cache"
+        self.phases = defaultdict(list)
+        self._arguments = [*arguments, f"--workdir={self.workdir}"]
+        self._environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "DT_JAX_DATA": str(self.cache),
+            # The undisturbed run's is used by all: most of a start would go there.
+            "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "xla"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **environment,
+        }
+
+    def start(self, wait="-"):
+        """Start the command; return its process and what its marks are read from."""
+        reading, writing = os.pipe()
+        command = [sys.executable, "-m", "tests.faults.watched", str(writing), wait]
+        process = subprocess.Popen(
+            [*command, *self._arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[writing],
+            start_new_session=True,
+            text=True,
+        )
+        os.close(writing)
+        return process, os.fdopen(reading)
+
+    def end(self):
+        """Let it run to its end; return the seconds it took."""
+        begin = time.monotonic()
+        process, marks = self.start()
+        begun = {}
+        with marks:
+            for sign, phase, at in map(parse, marks):
+                if sign == "+":
+                    begun[phase] = at
+                else:
+                    self.phases[phase].append(at - begun.pop(phase))
+        err = process.communicate()[1]
+        assert process.returncode == 0, err
+        return time.monotonic() - begin
+
+    def kill(self, phase, number, seconds):
+        """Kill it so long after the N-th start of a phase, or after its own start.
+
+        Returns:
+          The phases that it was in; None if it had come to its end before.
+        """
+        process, marks = self.start(f"{phase}:{number}")
+        lines = []
+        with marks:
+            if phase != ANY:
+                starts = 0
+                for line in marks:
+                    lines.append(line)
+                    starts += line.startswith(f"+{phase} ")
+                    if starts == number:
+                        process.stdin.write("\n")
+                        process.stdin.flush()
+                        break
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+            lines += marks
+        err = process.communicate()[1]
+        if process.returncode == 0:
+            return None
+        assert process.returncode == -signal.SIGKILL, err
+        open_phases = Counter()
+        for sign, phase, _ in map(parse, lines):
+            open_phases[phase] += 1 if sign == "+" else -1
+        return {phase for phase, count in open_phases.items() if count}
+
+
+def parse(line):
+    sign, phase, at = re.fullmatch(r"([+-])(.+) (\S+)\n", line).groups()
+    return sign, phase, float(at)
+
+
+def survive(undisturbed, new_run, aims, seed, record_property):
+    """Kill runs as aimed, until every phase aimed at was hit; compare each at its end.
+
+    Args:
+      undisturbed: a run that has not begun.
+      new_run: returns another one of the same.
+      aims: the phases, in the order of the kills.
+      seed: of all that is random.
+      record_property: where the figures go.
+    """
+    whole, draw = undisturbed.end(), random.Random(seed)
+    assert set(aims) - {ANY} <= undisturbed.phases.keys()
+    hits, kills, runs = Counter(), 0, 0
+    aims, wanted = list(aims), set(aims) - {ANY}
+    run = None
+    while aims:
+        if run is None:
+            run, runs = new_run(), runs + 1
+        phase = aims[0]
+        times = undisturbed.phases.get(phase, [whole / 2])
+        number = draw.randint(1, min(2, len(times)))
+        hit = run.kill(phase, number, draw.uniform(0, median(times)))
+        if hit is None:
+            assert_as_undisturbed(run, undisturbed)
+            run = None
+            continue
+        check_after_kill(run, undisturbed)
+        aims.pop(0)
+        kills += 1
+        hits.update(hit or {"nothing of that"})
+        if not aims:
+            aims += sorted(wanted - hits.keys())
+    run.end()
+    assert_as_undisturbed(run, undisturbed)
+    record_property("kills survived", f"{kills} of {kills}, in {runs} runs")
+    inside = ", ".join(f"{phase} {count}" for phase, count in hits.most_common())
+    record_property("  of them inside", inside)
+
+
+def check_after_kill(run, undisturbed):
+    """What bears a file's name is whole: datasets, and all lines but the last."""
+    for path in run.cache.glob("[!.]*"):
+        if path.is_file():
+            assert path.read_bytes() == (undisturbed.cache / path.name).read_bytes()
+    steps = [row["step"] for row in read_metrics(run.workdir / "metrics.jsonl")]
+    assert steps == sorted(set(steps))
+
+
+def assert_as_undisturbed(run, undisturbed):
+    ours, theirs = run.workdir, undisturbed.workdir
+    for item in ("params", "train"):
+        assert restored(ours, item) == restored(theirs, item)
+    assert untimed(ours) == untimed(theirs)
+    steps = [row["step"] for row in untimed(ours)]
+    assert steps == [0, *range(2, 121, 2)]
+    text = (ours / "metrics.jsonl").read_text()
+    assert text.endswith("\n")
+    assert text.count("\n") == len(steps)
+    assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
+    for path in theirs.glob("eval/*"):
+        with np.load(path) as a, np.load(ours / "eval" / path.name) as b:
+            assert {k: v.tobytes() for k, v in a.items()} == {
+                k: v.tobytes() for k, v in b.items()
+            }
+    # Nothing is left lying about. (Orbax draws names for the files of a checkpoint.)
+    for pattern in ("*", "eval/*", "checkpoints/*"):
+        assert names(ours, pattern) == names(theirs, pattern)
+    assert contents(run.cache) == contents(undisturbed.cache)
+
+
+def names(folder, pattern):
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def new_folder(tmp_path):
+    numbers = iter(range(100))
+    return lambda: tmp_path / str(next(numbers))
+
+
+def test_a_run_that_collects_its_data(new_folder, record_property):
+    def new_run():
+        return Run(new_folder(), COLLECTED)
+
+    aims = ["collection", "collection", "dataset's write", *TRAINING, "summary"]
+    survive(new_run(), new_run, aims, 0, record_property)
+
+
+def test_a_run_that_downloads_its_data(new_folder, record_property):
+    def new_run():
+        return Run(
+            new_folder(),
+            DOWNLOADED,
+            http_proxy=proxy,
+            https_proxy=proxy,  # which it isn't: there is no https then
+            no_proxy="",
+        )
+
+    with serving(hopper_data(new_folder().with_suffix(".hdf5"))) as server:
+        server.usual = lambda handler: serve(handler, seconds=2)
+        proxy = f"http://127.0.0.1:{server.server_port}"
+        aims = ["download", "download", "download", "unpacking", *TRAINING]
+        survive(new_run(), new_run, aims, 1, record_property)
+
+
+def hopper_data(path):
+    """Return the bytes of a file like D4RL's, with 40 random episodes."""
+    draw, rows, length = np.random.default_rng(0), 4000, 100
+    last = np.arange(rows) % length == length - 1
+    columns = {
+        "observations": draw.standard_normal((rows, 11), np.float32),
+        "actions": draw.uniform(-1, 1, (rows, 3)).astype(np.float32),
+        "rewards": draw.uniform(0, 2, rows).astype(np.float32),
+        "terminals": last,
+        "timeouts": np.zeros(rows, bool),
+    }
+    with h5py.File(path, "w") as file:
+        for name, column in columns.items():
+            file.create_dataset(name, data=column, compression="gzip")
+    return path.read_bytes()

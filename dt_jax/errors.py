@@ -48,6 +48,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{said}: {', '.join(some)}"
 
 
+def printable(text: str) -> str:
+    """Return text from outside with what could steer a terminal written out."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are UserErrors; flags may not be shortened."""
 
@@ -142,4 +149,4 @@ def _tell(line: str) -> None:
         parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
         program = f"python -m {'.'.join(parts).removesuffix('.__main__')}"
     plain = " ".join(_COLOUR.sub("", line).split())
-    print(f"{program}: {plain}", file=sys.stderr)
+    print(f"{program}: {printable(plain)}", file=sys.stderr)

@@ -21,7 +21,7 @@ from dt_jax.data.hdf5 import hdf5_attribute, hdf5_columns
 from dt_jax.data.limits import check_memory, check_room, memory
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import Column, RawData
-from dt_jax.errors import UserError
+from dt_jax.errors import UserError, printable
 from dt_jax.files import replacing
 
 
@@ -97,7 +97,7 @@ def read_env_name(path: Path) -> str | None:
     if _is_npz(path):
         return None
     name = hdf5_attribute(path, "env_name")
-    return name if isinstance(name, str) else None
+    return printable(name) if isinstance(name, str) else None
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +25,7 @@ from rich.progress import (
 
 from dt_jax.data.cache import alone_with, record_sha256, sha256_of
 from dt_jax.data.part import Part
-from dt_jax.errors import UserError
+from dt_jax.errors import UserError, printable
 
 _CHUNK = 1 << 20  # bytes: the most read at once, the least that counts as progress
 _TIMEOUT = 30  # seconds without a byte
@@ -98,7 +100,7 @@ def _by_https(url: str) -> str:
     secure = f"https://{url.removeprefix('http://')}"
     question = urllib.request.Request(secure, method="HEAD")
     try:
-        with urllib.request.urlopen(question, timeout=_HTTPS_TIMEOUT):
+        with _open(question, _HTTPS_TIMEOUT):
             return secure
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
@@ -107,6 +109,23 @@ def _by_https(url: str) -> str:
         if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
             _tell(f"going on by http, for {secure} can't be trusted ({_reason(error)})")
         return url
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Goes on to http and https; to http only from there."""
+
+    def redirect_request(
+        self, asked: urllib.request.Request, body: Any, *answer: Any
+    ) -> urllib.request.Request | None:
+        url = answer[-1]
+        if urlsplit(url).scheme not in {"https", asked.type}:
+            body.close()  # it holds the connection
+            raise urllib.error.URLError(f"it leads to {url}, which is not followed")
+        return super().redirect_request(asked, body, *answer)
+
+
+def _open(request: urllib.request.Request, timeout: float) -> Any:
+    return urllib.request.build_opener(_Redirects).open(request, timeout=timeout)
 
 
 def _fill(part: Part, url: str) -> None:
@@ -135,7 +154,7 @@ def _ask(part: Part, url: str) -> http.client.HTTPResponse:
     """Ask for what is missing."""
     try:
         request = urllib.request.Request(url, headers=part.range_headers())
-        return urllib.request.urlopen(request, timeout=_TIMEOUT)
+        return _open(request, _TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         reason = f"the server answers {error.code} {error.reason}"
@@ -230,4 +249,4 @@ def _bar(part: Part) -> Iterator[Callable[[], None]]:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -117,7 +117,7 @@ def read(
         raise UserError(f"{name} holds no step")
     if end != total:
         raise UserError(f"{name} should have {total} steps and has other; get it again")
-    for key in ("observations", "actions", "rewards"):
+    for key in ("observations", "actions", "rewards"):  # as they were converted
         check_finite(getattr(raw, key), f"{name}: {key}")
     return raw
 
@@ -194,7 +194,7 @@ def _nearest(dataset_id: str) -> list[str]:
 
 
 def _check_metadata(env_name: str) -> None:
-    """Refuse counts that the folder has no bytes for: they would be allocated."""
+    """Refuse what Minari would believe, such as more steps than there are bytes for."""
     folder = _folder(env_name) / "data"
     metadata = json.loads((folder / "metadata.json").read_text())
     size = sum(file.stat().st_size for file in folder.rglob("*"))
@@ -203,12 +203,16 @@ def _check_metadata(env_name: str) -> None:
             raise ValueError(f"{key} is {count!r}, in {size:,} bytes")
         if not count:
             raise UserError(f"{env_name} holds no step: get another")
+    for key in ("env_spec", "eval_env_spec"):
+        spec = json.loads(metadata.get(key) or "{}")
+        if not isinstance(spec.get("kwargs", {}), dict):
+            raise ValueError(f"{key} has kwargs that are none")
     if not {"observation_space", "action_space"} <= metadata.keys():
         check_environments(env_name, metadata)  # Minari makes one, to look at it
 
 
 def _check_episode(episode: Episode, dataset: Any, name: str) -> None:
-    """Refuse arrays that differ in length, or are not what the spaces say."""
+    """Refuse arrays that differ in length, or are not what the spaces promise."""
     seen, space = episode.observations, dataset.observation_space
     if not isinstance(seen, dict):
         seen, space = {"observations": seen}, {"observations": space}
@@ -230,6 +234,7 @@ def _check_episode(episode: Episode, dataset: Any, name: str) -> None:
                 f"{name} has {key} of {array.dtype}, shape {array.shape[1:]} a step; "
                 f"numbers of shape {shape} are needed, as metadata.json says"
             )
+        check_finite(array, f"{name}: {key}")
 
 
 def _empty(steps: int, observation_size: int, action_size: int) -> RawData:

@@ -179,9 +179,10 @@ def put_nan(path):
         (change_metadata(total_steps="many"), "can't be read; .*total_steps is 'many'"),
         (count_less, "should have [0-9]+ steps and has other"),
         (change_metadata(total_episodes=0), "holds no step"),
+        (change_metadata(env_spec='{"kwargs": 3}'), "can't be read; .*has kwargs that"),
         (
             put_nan,
-            "actions is NaN, infinite or too large for float32, first in row",
+            "episode 1: actions is NaN, infinite or too large .*, first in row 1$",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.data.npz import npz_columns
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
 from dt_jax.registry import NO_LIMIT, DatasetSpec
@@ -70,9 +71,19 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**arrays)
+        """Read what `save` wrote.
+
+        Raises:
+          UserError: it is damaged, or another file.
+        """
+        try:
+            with npz_columns(path) as columns:
+                for column in columns.values():
+                    column.check_whole(gaps=False)
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**arrays)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path} is no evaluation: remove it ({error})") from None
 
 
 def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:

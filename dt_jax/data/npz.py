@@ -17,6 +17,7 @@ from dt_jax.errors import UserError
 
 _LONGEST_HEADER = 1 << 14  # bytes; NumPy refuses to parse as many
 _MOST_DEFLATED = 1032  # bytes that one byte can stand for
+_BOUNDED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others unpack to any size
 _PIECE = 1 << 20  # bytes, where content is only checked
 
 
@@ -109,6 +110,8 @@ def npz_columns(path: Path) -> Iterator[dict[str, Column]]:
     with archive:
         with damage_told(path):
             for member in archive.infolist():  # each has its name twice
+                if member.compress_type not in _BOUNDED:
+                    raise ValueError(f"{member.filename} is not packed as NumPy does")
                 archive.open(member).close()
         yield {
             member.filename.removesuffix(".npy"): NpzColumn(archive, member, path)

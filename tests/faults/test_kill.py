@@ -173,7 +173,7 @@ def survive(undisturbed, new_run, aims, seed, record_property):
             aims += sorted(wanted - hits.keys())
     run.end()
     assert_as_undisturbed(run, undisturbed)
-    record_property("kills survived", f"{kills} of {kills}, in {runs} runs")
+    record_property("kills survived", f"{kills} of {kills} (runs: {runs})")
     inside = ", ".join(f"{phase} {count}" for phase, count in hits.most_common())
     record_property("  of them inside", inside)
 

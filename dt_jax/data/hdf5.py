@@ -171,9 +171,8 @@ def check_stored(path: Path) -> None:
       ValueError: there is such an array; or whatever h5py raises for a damaged file.
     """
 
-    def follow(name: bytes, about: h5py.h5l.LinkInfo) -> None:
-        if about.type == h5py.h5l.TYPE_EXTERNAL:
-            raise ValueError(f"{name.decode(errors='replace')} lies in other files")
+    def leads_away(name: bytes, about: h5py.h5l.LinkInfo) -> bytes | None:
+        return name if about.type == h5py.h5l.TYPE_EXTERNAL else None
 
     def look(name: bytes, about: h5py.h5o.ObjInfo) -> None:
         if about.type != h5py.h5o.TYPE_DATASET:
@@ -190,7 +189,8 @@ def check_stored(path: Path) -> None:
         _check_packing(array, written)
 
     with h5py.File(path, "r") as file:
-        file.id.links.visit(follow, info=True)
+        if link := file.id.links.visit(leads_away, info=True):
+            raise ValueError(f"{link.decode(errors='replace')} lies in other files")
         h5py.h5o.visit(file.id, look, info=True)
 
 

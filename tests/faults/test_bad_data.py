@@ -32,7 +32,7 @@ TINY = [
 ]
 ROWS, EPISODE = 60, 15
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-MOST_MEMORY, MOST_SECONDS = 1 << 30, 60  # of a program that refuses a file
+MOST_MEMORY, MOST_SECONDS = 1 << 30, 120  # of a program that refuses a file
 
 SUFFIXES = (".npy", ".sha256", ".lock")  # of what may stay in a cache folder
 DAMAGED = ("is no HDF5 or .npz file, or is damaged", "get it again")

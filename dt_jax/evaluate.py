@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dt_jax import envs
 from dt_jax.config import from_json, override, prepare_backend, validate
+from dt_jax.data.minari import PREFIX
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
 from dt_jax.files import user_path
@@ -37,6 +38,11 @@ def main() -> None:
             override(config, key, text, flag)
     if env_name is None:
         raise UserError("this run has no environment: name one by --env_name")
+    if args.env_name is None and ":" in env_name and not env_name.startswith(PREFIX):
+        raise UserError(
+            f"{args.workdir} was evaluated in {env_name}, for which a package has to "
+            f"be imported: if you trust it, give --env_name={env_name}"
+        )
     missing = {
         "--episodes": not config.eval_episodes,
         "--target_returns": not config.target_returns,

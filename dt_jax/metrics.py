@@ -57,7 +57,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             rows.append({"step": int(row.pop("step")), **row})
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except Exception:  # JSON of any kind may stand there
             raise UserError(
                 f"{path}, line {number}: not a row of metrics; remove that line"
             ) from None

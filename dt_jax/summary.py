@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dt_jax.data import minari
+from dt_jax.errors import printable
 from dt_jax.evaluation import Evaluation, last_evaluation
 from dt_jax.files import replacing
 from dt_jax.holdout import METRIC as HOLDOUT
@@ -34,8 +35,8 @@ def data_label(
     if by_path or trained_on.startswith(minari.PREFIX):
         trained_on = dataset["source"]  # with a note where D4RL's scores are no measure
     if scored_as is None or (not by_path and scored_as == config["env_name"]):
-        return trained_on
-    return f"{trained_on} (scored as {scored_as})"
+        return printable(trained_on)
+    return printable(f"{trained_on} (scored as {scored_as})")
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:

@@ -20,9 +20,9 @@ from recording import record
 from rich.console import Console
 from serving import serving
 
-from dt_jax import datasets, envs, errors, manifest
+from dt_jax import datasets, envs, errors, evaluate, manifest
 from dt_jax.checkpoint import CheckpointWriter, choose
-from dt_jax.config import override, validate
+from dt_jax.config import override, to_json, validate
 from dt_jax.corl import read_checkpoint
 from dt_jax.data import download, minari
 from dt_jax.data.cache import record_sha256, sha256_of
@@ -31,7 +31,7 @@ from dt_jax.errors import UserError
 from dt_jax.evaluation import Evaluation
 from dt_jax.files import replacing
 from dt_jax.registry import all_specs
-from dt_jax.summary import evaluation_table
+from dt_jax.summary import data_label, evaluation_table
 
 ROWS = 1024
 CHUNK = 128 * ROWS
@@ -225,6 +225,22 @@ def test_a_minari_dataset_calls_only_environments_that_are_known(
         with pytest.raises(UserError, match="unknown here and is not called"):
             played()
         name_environment(recorded, **changed)
+
+
+def test_a_run_imports_only_what_its_user_names(
+    small_config, tmp_path, victim, monkeypatch
+):
+    """Its folder may lie where `python -m` looks for packages."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "code.py").write_text(f"open({str(victim)!r}, 'w')")
+    with small_config.unlocked():
+        small_config.env_name = "run.code:Hopper-v5"
+    (run / "config.json").write_text(to_json(small_config))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", ["evaluate", str(run)])
+    with pytest.raises(UserError, match="trust it, give --env_name=run"):
+        evaluate.main()
 
 
 # Names and files stay where they belong.
@@ -472,6 +488,8 @@ def test_text_from_outside_cannot_steer_the_terminal(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert shown.count(WRITTEN_OUT.removeprefix(r"\x1b[2J")) == 2
     assert shown.replace("\n", "").isprintable()
+    label = data_label({"env_name": None, "data_path": ""}, {"source": STEERING}, None)
+    assert label == WRITTEN_OUT
 
 
 def test_text_from_outside_is_no_markup():

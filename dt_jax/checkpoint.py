@@ -82,7 +82,10 @@ class CheckpointWriter:
         self._scores = {
             checkpoint.step: checkpoint.score for checkpoint in find(folder)
         }
-        for path in self._folder.iterdir():
+        # Marks last: while one is there, what lies beside it counts as absent.
+        for path in sorted(
+            self._folder.iterdir(), key=lambda p: p.suffix == ".unfinished"
+        ):
             if manifest.is_left_over(path, self._scores):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._manager = ocp.CheckpointManager(self._folder)  # keeps all

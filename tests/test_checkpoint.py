@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command import run
 
-from dt_jax.checkpoint import CheckpointWriter, choose, find
+from dt_jax.checkpoint import CheckpointWriter, choose, find, were_there
 from dt_jax.errors import UserError
 
 
@@ -136,6 +136,19 @@ def flip(file):
 
 
 @pytest.mark.parametrize("damage", [cut_short, flip, Path.unlink])
+def test_killed_again_while_it_is_cleared_away_it_stays_absent(tmp_path, monkeypatch):
+    (tmp_path / "4/params").mkdir(parents=True)
+    (tmp_path / "4.unfinished").touch()
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        CheckpointWriter(tmp_path, 2)
+    assert not were_there(tmp_path)
+
+
 def test_each_damaged_file_is_found_out_and_named(tmp_path, damage):
     """Truncated, a bit flipped or deleted, each in turn, the manifest too."""
     write(tmp_path, 1, 2)

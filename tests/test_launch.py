@@ -10,6 +10,9 @@ from command import refusal, run, start
 from dt_jax.checkpoint import find
 from dt_jax.metrics import read_metrics
 
+# A proxy where there is nobody.
+NO_NETWORK = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+NO_NETWORK["no_proxy"] = ""
 SMALL = [
     "--config=configs/hopper.py:medium",
     "--config.embedding_dim=8",
@@ -119,7 +122,7 @@ def test_no_network_names_the_file_and_its_place(tmp_path):
         "--config=configs/hopper.py:medium",
         f"--workdir={tmp_path / 'run'}",
         DT_JAX_DATA=str(tmp_path / "cache"),
-        http_proxy="http://127.0.0.1:9",  # nobody there
+        **NO_NETWORK,
     )
     assert "hopper_medium-v2.hdf5" in line
     assert str(tmp_path / "cache" / "hopper_medium-v2.hdf5") in line
@@ -133,7 +136,7 @@ def test_without_d4rls_file_the_demo_is_named_and_not_taken(tmp_path):
         "--config=configs/antmaze.py",
         f"--workdir={tmp_path / 'run'}",
         DT_JAX_DATA=str(tmp_path / "cache"),
-        http_proxy="http://127.0.0.1:9",  # nobody there
+        **NO_NETWORK,
     )
     name = "Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed.hdf5"
     assert f"put it at {tmp_path / 'cache' / name}" in line

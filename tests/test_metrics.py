@@ -37,7 +37,9 @@ def test_going_on_drops_what_came_after_the_checkpoint(tmp_path):
     assert rows[-1]["train_loss"] == 2.0
 
 
-@pytest.mark.parametrize("line", ["garbage", '{"stp": 2}', "[1]", "3", "\xbc", '{"step": 1e400}'])
+@pytest.mark.parametrize(
+    "line", ["garbage", '{"stp": 2}', "[1]", "3", "\xbc", '{"step": 1e400}']
+)
 def test_a_line_that_is_no_row_is_told(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n', encoding="latin1")

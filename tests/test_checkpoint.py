@@ -135,8 +135,7 @@ def flip(file):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [cut_short, flip, Path.unlink])
-def test_killed_again_while_it_is_cleared_away_it_stays_absent(tmp_path, monkeypatch):
+def test_what_is_cleared_away_stays_absent_all_the_while(tmp_path, monkeypatch):
     (tmp_path / "4/params").mkdir(parents=True)
     (tmp_path / "4.unfinished").touch()
 
@@ -149,6 +148,7 @@ def test_killed_again_while_it_is_cleared_away_it_stays_absent(tmp_path, monkeyp
     assert not were_there(tmp_path)
 
 
+@pytest.mark.parametrize("damage", [cut_short, flip, Path.unlink])
 def test_each_damaged_file_is_found_out_and_named(tmp_path, damage):
     """Truncated, a bit flipped or deleted, each in turn, the manifest too."""
     write(tmp_path, 1, 2)

@@ -11,7 +11,7 @@ from dt_jax.checkpoint import find
 from dt_jax.metrics import read_metrics
 
 # A proxy where there is nobody.
-NO_NETWORK = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 NO_NETWORK["no_proxy"] = ""
 SMALL = [
     "--config=configs/hopper.py:medium",

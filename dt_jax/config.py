@@ -88,10 +88,21 @@ def _refused(setting: str, value: Any, expected: str) -> UserError:
 
 
 def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
-    """Return the run's folder: `workdir` if given, else one named after the run."""
+    """Return the run's folder: `workdir` if given, else one named after the run.
+
+    Raises:
+      UserError: its path has brackets or wildcards in it.
+    """
+    folder = user_path(config.checkpoints_path or "runs") / config.name
     if workdir is not None:
-        return user_path(workdir)
-    return user_path(config.checkpoints_path or "runs") / config.name
+        folder = user_path(workdir)
+    # Orbax takes them for a pattern, and saves what it then can't find.
+    if wild := set(str(Path.cwd() / folder)) & set("[]*?"):
+        raise UserError(
+            f"{folder}: a run's folder may have no {' '.join(sorted(wild))} in its "
+            "path; choose another --workdir"
+        )
+    return folder
 
 
 def to_json(config: ConfigDict) -> str:

@@ -6,6 +6,7 @@ in-projection stacks q, k and v, and so does ours.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -204,7 +205,12 @@ def _torch(path: Path) -> Any:
 def _load(torch: Any, path: Path) -> dict[str, Any]:
     """Return the three entries of CORL's file; of its pickle only arrays are built."""
     expected = f"{path} is no checkpoint of CORL's dt.py"
-    with path.open("rb") as file, torch.serialization.safe_globals(_ALLOWED):
+    with (
+        path.open("rb") as file,
+        torch.serialization.safe_globals(_ALLOWED),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # about pickles that are not torch's own
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch's are of a dozen kinds

@@ -211,6 +211,8 @@ def test_the_runs_folder():
     config.checkpoints_path = "kept"
     assert workdir_for(config, None) == Path("kept/a")
     assert workdir_for(config, "b/c") == Path("b/c")
+    with pytest.raises(UserError, match=r"^b/\[c\]: a run's folder may have no \[ \]"):
+        workdir_for(config, "b/[c]")
 
 
 def test_help_explains_itself(capsys):

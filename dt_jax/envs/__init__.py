@@ -17,6 +17,7 @@ from dt_jax.envs.gym_env import GymEnv
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.maze2d import Maze2D
 from dt_jax.envs.minari_env import MinariEnv
+from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec, all_specs
 
 _LOCOMOTION = {
@@ -53,6 +54,9 @@ def lookup(
     """
     if env_name.startswith(MINARI):
         spec = minari_env.describe(env_name)
+    elif env_name.lower().startswith(MINARI):
+        hint = f"Minari's begin with {MINARI!r}"
+        raise UserError(f"unknown env_name {env_name!r}; {hint}")
     elif backend == "gym":
         spec = gym_env.describe(env_name)
     elif env_name in all_specs():

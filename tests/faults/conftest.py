@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from refusals import Launch
 
 HERE = Path(__file__).parent
 
@@ -16,6 +17,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    return Launch(tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter):

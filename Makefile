@@ -38,7 +38,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .*_cache build dist *.egg-info
+	rm -rf .venv .*_cache .hypothesis build dist *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing dt_jax and what it needs into .venv (a minute or two)"

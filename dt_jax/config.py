@@ -91,13 +91,16 @@ def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
     """Return the run's folder: `workdir` if given, else one named after the run.
 
     Raises:
-      UserError: its path has brackets or wildcards in it.
+      UserError: its path has brackets or wildcards in it, or is no UTF-8.
     """
     folder = user_path(config.checkpoints_path or "runs") / config.name
     if workdir is not None:
         folder = user_path(workdir)
+    path = str(Path.cwd() / folder)
+    if path != path.encode(errors="replace").decode():  # TensorStore needs UTF-8
+        raise UserError(f"{folder} is no path in UTF-8: choose another --workdir")
     # Orbax takes them for a pattern, and saves what it then can't find.
-    if wild := set(str(Path.cwd() / folder)) & set("[]*?"):
+    if wild := set(path) & set("[]*?"):
         raise UserError(
             f"{folder}: a run's folder may have no {' '.join(sorted(wild))} in its "
             "path; choose another --workdir"

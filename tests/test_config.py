@@ -213,6 +213,8 @@ def test_the_runs_folder():
     assert workdir_for(config, "b/c") == Path("b/c")
     with pytest.raises(UserError, match=r"^b/\[c\]: a run's folder may have no \[ \]"):
         workdir_for(config, "b/[c]")
+    with pytest.raises(UserError, match="is no path in UTF-8"):
+        workdir_for(config, os.fsdecode(b"b\xff"))
 
 
 def test_help_explains_itself(capsys):

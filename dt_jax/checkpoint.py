@@ -160,7 +160,7 @@ class CheckpointWriter:
 
     def _delete(self, step: int) -> None:
         manifest.unfinished(self._folder, step).touch()
-        (self._folder / f"{step}.json").unlink()
+        (self._folder / f"{step}.json").unlink(missing_ok=True)
         self._manager.delete(step)
         manifest.unfinished(self._folder, step).unlink()
         del self._scores[step]

@@ -21,7 +21,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in Gymnasium's warnings
 _CURES = {
     errno.ENOSPC: "make room, and give the same command again",
     errno.EDQUOT: "make room, and give the same command again",
-    errno.EACCES: "name a place that may be written, or have its rights changed",
+    errno.EACCES: "have its rights changed, or name another place",
     errno.EROFS: "name a place that may be written",
     errno.EEXIST: "move away what is there, or name another place",
     errno.ELOOP: "mend the link, or name another place",
@@ -117,11 +117,15 @@ def _leave(stopped: Stopped) -> NoReturn:
     Whatever must not be left half-done is safe from kill -9 too. Python's clearing up
     after itself can crash over what has been broken off.
     """
-    if sys.stderr.isatty():
-        print("\x1b[?25h", end="", file=sys.stderr)  # the cursor: a bar hides it
-    _tell(str(stopped))
-    _let_go_of_stdout()
-    os._exit(stopped.status)
+    try:
+        if sys.stderr.isatty():
+            print("\x1b[?25h", end="", file=sys.stderr)  # the cursor: a bar hides it
+        _tell(str(stopped))
+        _let_go_of_stdout()
+    except RuntimeError:  # it came in the middle of a print, which is not entered twice
+        pass
+    finally:
+        os._exit(stopped.status)
 
 
 def _let_go_of_stdout() -> None:

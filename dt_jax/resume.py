@@ -95,3 +95,8 @@ def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
             f"{now['source']} is another (sha256 {before['sha256'][:12]}... -> "
             f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
         )
+
+
+def owed(checkpoint: Checkpoint, record: dict[str, Any]) -> dict[str, float] | None:
+    """Return what a stop in an evaluation left to be made up for, if it still is."""
+    return record.get("owed") if checkpoint.score is None else None

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Stopped(KeyboardInterrupt):
     """A signal has asked the program to stop.
 
-    Attributes:
+    Args:
       asked: the signal.
       after: the end of the line about it, such as " after 100 updates".
     """
@@ -61,7 +61,8 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked == number == signal.SIGINT:
-            self._before[signal.SIGINT](number, frame)
+            _handle(signal.SIGINT, self._before[signal.SIGINT])
+            signal.raise_signal(signal.SIGINT)
         self.asked = signal.Signals(number)
 
     def __enter__(self) -> "StopRequest":

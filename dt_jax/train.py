@@ -17,7 +17,7 @@ from dt_jax.files import remove_leftovers
 from dt_jax.lock import alone_in
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import DatasetSpec
-from dt_jax.resume import as_before, check_same_data, last_checkpoint
+from dt_jax.resume import as_before, check_same_data, last_checkpoint, owed
 from dt_jax.trainer import Trainer
 from dt_jax.warm_start import WarmStart
 
@@ -55,7 +55,7 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     else:
         checkpoint, record = last
         config = as_before(config, record["config"])
-        if checkpoint.step >= config.update_steps and record.get("owed") is None:
+        if checkpoint.step >= config.update_steps and owed(*last) is None:
             print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
             _summarise(workdir, config, record["dataset"])
             return

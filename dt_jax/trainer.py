@@ -37,6 +37,7 @@ from dt_jax.finite import FiniteCheck
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import make_optimizer, make_schedule
 from dt_jax.registry import DatasetSpec
+from dt_jax.resume import owed
 from dt_jax.stopping import Stopped, StopRequest
 from dt_jax.train_state import TrainState
 from dt_jax.types import Params
@@ -147,7 +148,7 @@ class Trainer:
             params=checkpoint.params(like.params),
             **checkpoint.train(_train_items(like)),
         )
-        self._saved, self._owed = checkpoint.step, before.get("owed")
+        self._saved, self._owed = checkpoint.step, owed(checkpoint, before)
 
     def run(self) -> None:
         """Make the updates that are left, and all that is due between them."""
@@ -165,7 +166,9 @@ class Trainer:
                 self._workdir / "checkpoints", config.keep_checkpoints
             ) as self._writer,
             MetricsLog(
-                self._workdir / "metrics.jsonl", up_to_step=start or -1
+                self._workdir / "metrics.jsonl",
+                # What is owed is written anew: a killed run may have done so already.
+                up_to_step=start if self._owed is None else start - 1,
             ) as self._log,
             ProgressReport(config.update_steps, start) as self._report,
             closing(batches),

@@ -136,16 +136,13 @@ def flip(file):
 
 
 def test_what_is_cleared_away_stays_absent_all_the_while(tmp_path, monkeypatch):
-    (tmp_path / "4/params").mkdir(parents=True)
-    (tmp_path / "4.unfinished").touch()
-
-    def killed(path):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        CheckpointWriter(tmp_path, 2)
-    assert not were_there(tmp_path)
+    for step in range(4, 10):
+        (tmp_path / f"{step}/params").mkdir(parents=True)
+        (tmp_path / f"{step}.unfinished").touch()
+    seen = []
+    monkeypatch.setattr(shutil, "rmtree", lambda _: seen.append(were_there(tmp_path)))
+    CheckpointWriter(tmp_path, 2)
+    assert seen == [False] * 6
 
 
 @pytest.mark.parametrize("damage", [cut_short, flip, Path.unlink])
@@ -174,6 +171,16 @@ def test_a_deleted_checkpoint_is_told(tmp_path):
     with pytest.warns(UserWarning, match="2 is not used"):
         write(tmp_path, 3)
     assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 3]
+
+
+def test_one_that_is_deleted_by_hand_meanwhile_is_no_matter(tmp_path):
+    with CheckpointWriter(tmp_path, 2) as writer:
+        for step in (1, 2):
+            save(writer, step)
+        shutil.rmtree(tmp_path / "1")
+        (tmp_path / "1.json").unlink()
+        save(writer, 3)
+    assert [checkpoint.step for checkpoint in find(tmp_path)] == [2, 3]
 
 
 def test_a_checkpoint_may_get_its_score_later(tmp_path):

@@ -3,7 +3,7 @@ import signal
 import time
 
 import pytest
-from command import start
+from command import run, start
 
 from dt_jax.stopping import SIGNALS, Stopped, StopRequest
 
@@ -79,3 +79,35 @@ def test_an_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_second_ctrl_c_does_what_is_usual_where_no_handler_was_set():
+    code = """if True:
+        import os, signal, time
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        from dt_jax.stopping import StopRequest
+        with StopRequest():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+    """
+    status, _, err = run("-c", code)
+    assert (status, err) == (-signal.SIGINT, "")
+
+
+def test_a_print_that_nobody_reads_does_not_keep_a_program_from_leaving():
+    code = """if True:
+        from dt_jax.errors import exit_with_one_line
+
+        def main():
+            while True:
+                print("x" * 9999)
+
+        exit_with_one_line(main)
+    """
+    process = start("-c", code)
+    process.stdout.read(10)
+    time.sleep(0.5)  # the pipe is full
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    process.communicate()

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -70,6 +71,7 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     """Run `main`; a user's error becomes one line on stderr and exit status 2."""
     warnings.showwarning = _warn_in_one_line
     _open_streams()
+    _hush_threads()
     when_asked(_leave)
     try:
         main()
@@ -100,6 +102,18 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
+
+
+def _hush_threads() -> None:
+    """Have no traceback of what a failed save leaves in Orbax's threads: it is told."""
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def tell(lost: Any) -> None:
+        if str(lost.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = tell
 
 
 def _out_of_memory(error: Exception) -> str:

@@ -1,0 +1,27 @@
+"""The smallest run of launch.py, on a file of hopper's sizes: a few seconds."""
+
+_SMALL = {
+    "config": "configs/hopper.py:medium",
+    "config.embedding_dim": 8,
+    "config.num_layers": 1,
+    "config.seq_len": 3,
+    "config.batch_size": 4,
+    "config.episode_len": 40,
+    "config.eval_episodes": 1,
+    "config.target_returns": 50,
+    "config.update_steps": 2,
+    "config.warmup_steps": 1,
+    "config.num_workers": 0,
+}
+
+
+def launch(data, workdir, *more):
+    """Return the command, with more flags at its end, which count."""
+    small = [f"--{flag}={value}" for flag, value in _SMALL.items()]
+    return [
+        "launch.py",
+        *small,
+        f"--config.data_path={data}",
+        f"--workdir={workdir}",
+        *more,
+    ]

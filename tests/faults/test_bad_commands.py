@@ -1,0 +1,232 @@
+"""What users can type and write wrongly: status 2, one line, nothing left behind."""
+
+import resource
+
+import h5py
+import numpy as np
+import pytest
+from command import ROOT, refusal, run
+from smallest import launch
+
+EVALUATE = ["-m", "dt_jax.evaluate"]
+DATA = ["-m", "dt_jax.data"]
+COLLECT = ["-m", "dt_jax.collect"]
+REPLAY = ["-m", "dt_jax.envs.replay"]
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Return what runs a command that must be refused, and holds its line to words."""
+
+    def refused(*command, words, **environment):
+        before = set(tmp_path.rglob("*"))
+        line = refusal(*command, HOME=str(tmp_path), **environment)
+        for word in words:
+            assert word in line
+        assert ": error: " in line
+        assert "Traceback" not in line
+        assert set(tmp_path.rglob("*")) <= before | {tmp_path / "cache"}
+        return line
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--confg=x", ["--confg", "nearest: config"]),
+        ("--config.embeding_dim=8", ["embeding_dim", "nearest: embedding_dim"]),
+        ("--batch_size=8", ["--batch_size", "--config.batch_size="]),
+        ("quickstart", ["'quickstart'", "--flag=value"]),
+        ("--workdir=", ["--workdir lacks its value"]),
+        ("--config.batch_size", ["Missing value", "--config.batch_size", "--help"]),
+        ("--dry_run=maybe", ["--dry_run=maybe", "true or false"]),
+        ("--config.batch_size=8.5", ["batch_size=8.5", "an integer from 1"]),
+        ("--config.batch_size=0", ["batch_size=0", "an integer from 1"]),
+        ("--config.seq_len=-3", ["seq_len=-3", "an integer from 1"]),
+        ("--config.eval_episodes=-1", ["eval_episodes=-1", "from 0"]),
+        ("--config.embedding_dim=9999999999", ["embedding_dim", "to 2147483647"]),
+        ("--config.learning_rate=fast", ["learning_rate=fast", "number above 0"]),
+        ("--config.learning_rate=nan", ["learning_rate=nan", "number above 0"]),
+        ("--config.learning_rate=1e300", ["learning_rate=1e+300", "float32"]),
+        ("--config.target_returns=", ["target_returns=()", "eval_episodes=0"]),
+        ("--config.target_returns=1,inf", ["target_returns=(1.0, inf)", "finite"]),
+        ("--config.target_returns=nan", ["target_returns=(nan,)", "finite"]),
+        ("--config.target_returns=7,7", ["target_returns=(7.0, 7.0)", "different"]),
+        ("--config.target_returns=3600;1800", ["3600;1800", "such as 3600,1800"]),
+        ("--config.betas=0.9", ["betas=(0.9,)", "two numbers"]),
+        ("--config.num_heads=3", ["embedding_dim=8", "multiple of num_heads=3"]),
+        ("--config.name=../up", ["name=../up", "without a path"]),
+        ("--config.split=both", ["split=both", "corl, timeouts"]),
+        ("--config.device=abacus", ["device=abacus", "cpu, gpu"]),
+        ("--config.device=tpu", ["device=tpu", "--config.device=cpu"]),
+        ("--config.env_name=hoper-medium", ["hoper-medium", "nearest: hopper"]),
+        ("--config.env_name=Minari:a/b-v0", ["env_name=Minari:", "with 'minari:'"]),
+        ("--config.env_name=nowhere:X-v0", ["cannot be built", "'nowhere'"]),
+        ("--config.env_name=a:b:c-v0", ["a:b:c-v0 cannot be built", "another"]),
+        ("--config.env_name=Hoper-v4", ["'Hoper-v4'", "nearest: Hopper-v4"]),
+        ("--config.data_path=none.npz", ["no such file: none.npz", "looked for in"]),
+        ("--config.data_path=tests", ["tests is a folder", "HDF5 or .npz"]),
+        ("--config.init_from=none", ["init_from=none", "the folder of a run"]),
+        # From here on: numbers that no machine has room for.
+        ("--config.embedding_dim=2147483647", ["a network of embedding_dim=", "GB"]),
+        ("--config.embedding_dim=100000", ["a network of embedding_dim=", "GB"]),
+        ("--config.num_layers=1000000", ["num_layers=1000000", "to 1000"]),
+        ("--config.seq_len=1000000000", ["seq_len=1000000000", "smaller numbers"]),
+        ("--config.episode_len=2147483647", ["episode_len=2147483647", "GB"]),
+        ("--config.batch_size=2147483647", ["a batch of batch_size=", "GB"]),
+        ("--config.eval_episodes=1000000000", ["of eval_episodes=1000000000", "GB"]),
+        ("--config.num_workers=1000000", ["num_workers=1000000", "to 1000"]),
+    ],
+)
+def test_launch(refused, limited, tmp_path, hopper_file, argument, words):
+    refused(*launch(hopper_file, tmp_path / "run", argument), words=words)
+
+
+@pytest.fixture
+def limited():
+    """Have programs started from here fail rather than starve the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+START = "from configs import default\ndef get_config():\n    c = default.get_config()"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("raise ValueError('one\\ntwo')", ["mine.py: ValueError: one two"]),
+        ("def get_config(:", ["SyntaxError", "line 1"]),
+        ("import sys; sys.exit()", ["mine.py: SystemExit"]),
+        ("def get_config(): raise SystemExit(0)", ["mine.py: 0"]),
+        ("def get_config(): assert False", ["mine.py: AssertionError()"]),
+        ("def get_config(): return get_config()", ["recursion depth"]),
+        ("def get_config(): return {}", ["returns no ConfigDict, but {}"]),
+        ("def get_config(a, b): pass", ["missing 2 required", "'a' and 'b'"]),
+        ("get_config = 3", ["defines no get_config()"]),
+        (f"{START}; del c.seq_len; return c", ["lacks the key 'seq_len'"]),
+        (f"{START}; c.batchsize = 3; return c", ["nearest: batch_size"]),
+        (f"{START}; c.batch_size = '3'; return c", ["'batch_size'"]),
+        (f"{START}; c.clip_grad = 10**400; return c", ["mine.py: int too large"]),
+        (f"{START}; c.reward_scale = None; c.betas = 1; return c", ["betas"]),
+        (f"{START}; c.data_path = 'a\\0b'; return c", [r"data_path=a\0b"]),
+        (b"\xff\xfe", ["mine.py: SyntaxError", "utf-8"]),
+        (b"x = '\0'", ["mine.py: SyntaxError", "null bytes"]),
+        (None, ["no config file", "ours are in configs/"]),
+    ],
+)
+def test_a_config_file(refused, tmp_path, source, words):
+    path = tmp_path / "mine.py"
+    if source is None:
+        path.mkdir()
+    else:
+        path.write_bytes(source if isinstance(source, bytes) else source.encode())
+    command = [f"--config={path}", f"--workdir={tmp_path / 'run'}"]
+    refused("launch.py", *command, words=words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("RaisesWhenBuilt", ["cannot be built: RuntimeError: the licence has expired"]),
+        ("LeavesWhenBuilt", ["cannot be built: SystemExit: 0", "name another"]),
+        ("FailsWhenClosed", ["cannot be built: RuntimeError: closed already"]),
+        ("HasNoSpaces", ["cannot be built: AttributeError", "observation_space"]),
+        ("ObservesImages", ["uint8, shape (8, 8, 3)", "only vectors can be used"]),
+        ("ChoosesOneOfFour", ["actions of the kind Discrete", "only vectors"]),
+        ("ActsWithoutBounds", ["between [-inf", "needs a finite"]),
+        ("IsOfOtherSizes", ["11 and actions of 3", "4 and 3", "give the env_name"]),
+        ("NotThere", ["'broken_environments:NotThere-v0'", "no environment"]),
+    ],
+)
+def test_an_environment_that_cannot_be_used(
+    refused, tmp_path, hopper_file, name, words
+):
+    refused(*in_environment(tmp_path, hopper_file, name), words=words, **OUR_FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("RaisesAtReset", ["failed at a reset: RuntimeError: the simulator is not"]),
+        ("RaisesInTheMiddle", ["failed at step 8", "ZeroDivisionError: division by"]),
+        ("LeavesInTheMiddle", ["failed at step 8 of an episode: SystemExit: 0"]),
+        ("ObservesNaN", ["an observation with NaN", "episode 0 of 1, after 8 steps"]),
+        (
+            "ObservesInfinityAtFirst",
+            ["an observation with NaN or inf", "after 0 steps"],
+        ),
+        ("RewardsNaN", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
+        ("RewardsNothing", ["a reward with NaN", "after 1 steps"]),
+        ("ObservesLess", ["observation of shape (1,)", "(11,)", "mend one"]),
+        ("StartsWithMore", ["observation of shape (11, 1)", "(11,)", "mend one"]),
+        ("ReturnsFour", ["failed at step 1", "expected 5, got 4"]),
+    ],
+)
+def test_an_environment_that_breaks_while_it_is_played(
+    tmp_path, hopper_file, name, words
+):
+    """By then there is a run's folder: what is in it is whole, and trains on."""
+    command = in_environment(tmp_path, hopper_file, name)
+    line = refusal(*command, **OUR_FOLDER)
+    for word in (f"broken_environments:{name}-v0", "mend", *words):
+        assert word in line
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files <= {"config.json", "versions.json", "metrics.jsonl", "checkpoints"}
+    assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name]
+    status, out, err = run(*command, "--config.eval_episodes=0", **OUR_FOLDER)
+    assert status == 0, err
+    assert str(tmp_path / "run") in out
+
+
+OUR_FOLDER = {"PYTHONPATH": "tests/faults"}
+
+
+def in_environment(tmp_path, data, name):
+    env_name = f"--config.env_name=broken_environments:{name}-v0"
+    return launch(data, tmp_path / "run", env_name)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([*EVALUATE], ["workdir", "--help"]),
+        ([*EVALUATE, "x", "--episode=3"], ["unrecognized arguments: --episode=3"]),
+        ([*DATA], ["COMMAND", "--help"]),
+        ([*DATA, "lst"], ["'lst'", "list", "--help"]),
+        ([*DATA, "list", "zzz"], ["no dataset 'zzz'", "list names all"]),
+        ([*DATA, "info", "Minari:a/b-v0"], ["Minari's are written minari:ID"]),
+        ([*DATA, "info", "nowhere.npz"], ["no such file: nowhere.npz"]),
+        ([*DATA, "info", "hoper-medium-v2"], ["nearest: hopper-medium-v2"]),
+        ([*DATA, "info", "x.npz", "--split=both"], ["--split", "both", "--help"]),
+        ([*DATA, "info", "x.npz", "--episode_len=0"], ["from 1", "'0'"]),
+        ([*DATA, "download", "hoper"], ["nearest: hopper"]),
+        ([*DATA, "verify", "hopper-medium-v2"], ["data download hopper-medium-v2"]),
+        ([*COLLECT, "hopper-medium-v2"], ["demo dataset", "nearest: hopper-demo"]),
+        ([*COLLECT, "hopper-demo", "--steps=x"], ["--steps", "invalid int", "'x'"]),
+        ([*COLLECT, "hopper-demo", "--steps=0"], ["steps is 0", "at least 4"]),
+        ([*COLLECT, "hopper-demo", "--seed=-1"], ["seed is -1", "between 0"]),
+        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is a folder", "a file"]),
+        ([*REPLAY, "nowhere.hdf5"], ["no such file: nowhere.hdf5"]),
+        ([*REPLAY, "tests/conftest.py"], ["tests/conftest.py is no HDF5"]),
+    ],
+)
+def test_the_other_programs(refused, tmp_path, command, words):
+    refused(*command, words=words, DT_JAX_DATA=str(tmp_path / "cache"))
+
+
+def test_replay_of_states_that_explode(refused, tmp_path):
+    """MuJoCo neither says so itself nor leaves its MUJOCO_LOG.TXT."""
+    path, rows = tmp_path / "exploded.hdf5", 5
+    with h5py.File(path, "w") as file:
+        for name, size in (("observations", 11), ("actions", 3)):
+            file[name] = np.zeros((rows, size), np.float32)
+        for name in ("infos/qpos", "infos/qvel"):
+            file[name] = np.full((rows, 6), 1e12)
+        for name in ("rewards", "terminals", "timeouts"):
+            file[name] = np.arange(rows) == rows - 1
+    refused(*REPLAY, path, "--env_name=hopper-medium-v2", words=["numbers exploded"])
+    assert not (ROOT / "MUJOCO_LOG.TXT").exists()

@@ -12,7 +12,7 @@ help:
 	@echo "make antmaze    collect antmaze-umaze-demo, train on it and evaluate"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take minutes each"
-	@echo "make faults     kill, break and starve the program (an hour)"
+	@echo "make faults     kill, break and starve the program (half an hour)"
 	@echo "make lint       check format, style and types"
 	@echo "make clean      remove .venv and all caches"
 	@echo "PYTHON=python3.12 after any of these chooses the interpreter of a new .venv"
@@ -30,7 +30,7 @@ test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
 faults: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m faults tests/faults
+	$(BIN)/python -m pytest -q -m faults -n auto tests/faults
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check

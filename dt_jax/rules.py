@@ -7,7 +7,7 @@ import numpy as np
 
 from dt_jax.data.minari import PREFIX
 
-_MOST = float(np.finfo(np.float32).max)  # in which everything is computed
+_MOST_FLOAT = float(np.finfo(np.float32).max)  # in which everything is computed
 
 
 class Rule(NamedTuple):
@@ -49,7 +49,7 @@ def _parse_floats(text: str) -> tuple[float, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -_MOST <= value <= _MOST
+    return type(value) in (int, float) and -_MOST_FLOAT <= value <= _MOST_FLOAT
 
 
 def _integer(least: int, most: int = 2**31 - 1) -> Rule:
@@ -91,11 +91,11 @@ def _or_none(rule: Rule) -> Rule:
 
 
 _DROPOUT = _number("a number from 0 to below 1", lambda p: 0 <= p < 1)
-_POSITIVE = _number("a float32 number above 0", lambda x: x > 0)
+_POSITIVE = _number("a float32 number above 0", lambda x: np.float32(x) > 0)
 _NOT_NEGATIVE = _number("a float32 number from 0 upwards", lambda x: x >= 0)
 _POSITIVE_INTEGER = _integer(1)
 _INTEGER = _integer(0)
-_THOUSAND = 1000  # beyond it XLA compiles for ever, or no thread can be started
+_MOST_PARTS = 1000  # beyond it XLA compiles for ever, or no thread can be started
 
 # In the order of configs/default.py, whose comments say what each key is for.
 RULES = {
@@ -106,7 +106,7 @@ RULES = {
         lambda name: name not in ("", ".", "..") and not set(name) & set("/\\"),
     ),
     "embedding_dim": _POSITIVE_INTEGER,
-    "num_layers": _integer(1, _THOUSAND),
+    "num_layers": _integer(1, _MOST_PARTS),
     "num_heads": _POSITIVE_INTEGER,
     "seq_len": _POSITIVE_INTEGER,
     "episode_len": _or_none(_POSITIVE_INTEGER),
@@ -149,7 +149,7 @@ RULES = {
     "update_steps": _POSITIVE_INTEGER,
     "warmup_steps": _INTEGER,
     "reward_scale": _or_none(_NOT_NEGATIVE),
-    "num_workers": _integer(0, _THOUSAND),
+    "num_workers": _integer(0, _MOST_PARTS),
     "target_returns": _or_none(
         _numbers(
             "finite float32 numbers, all different, such as 3600,1800",

@@ -91,7 +91,7 @@ def _or_none(rule: Rule) -> Rule:
 
 
 _DROPOUT = _number("a number from 0 to below 1", lambda p: 0 <= p < 1)
-_POSITIVE = _number("a float32 number above 0", lambda x: np.float32(x) > 0)
+_POSITIVE = _number("a float32 number above 0", lambda x: bool(np.float32(x) > 0))
 _NOT_NEGATIVE = _number("a float32 number from 0 upwards", lambda x: x >= 0)
 _POSITIVE_INTEGER = _integer(1)
 _INTEGER = _integer(0)

@@ -1,6 +1,12 @@
 """The Decision Transformer for offline reinforcement learning, in JAX."""
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"]:  # python -m dt_jax.evaluate: its imports take seconds
+    from dt_jax.errors import answer_signals
+
+    answer_signals()
 
 if TYPE_CHECKING:
     from dt_jax.policy import Policy

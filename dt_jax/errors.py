@@ -25,6 +25,7 @@ _CURES = {
     errno.EACCES: "have its rights changed, or name another place",
     errno.EROFS: "name a place that may be written",
     errno.EEXIST: "move away what is there, or name another place",
+    errno.EISDIR: "move that folder away, or name another place",
     errno.ELOOP: "mend the link, or name another place",
 }
 
@@ -72,7 +73,7 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     warnings.showwarning = _warn_in_one_line
     _open_streams()
     _hush_threads()
-    when_asked(_leave)
+    answer_signals()
     try:
         main()
         print(end="", flush=True)  # at exit nobody could catch that it fails
@@ -93,6 +94,11 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         _leave(stopped)
     finally:
         _let_go_of_stdout()
+
+
+def answer_signals() -> None:
+    """From now on, end this program in one line when a signal asks for it."""
+    when_asked(_leave)
 
 
 def _open_streams() -> None:
@@ -136,7 +142,7 @@ def _leave(stopped: Stopped) -> NoReturn:
             print("\x1b[?25h", end="", file=sys.stderr)  # the cursor: a bar hides it
         _tell(str(stopped))
         _let_go_of_stdout()
-    except RuntimeError:  # it came in the middle of a print, which is not entered twice
+    except (OSError, RuntimeError):  # nobody reads; it came in the middle of a print
         pass
     finally:
         os._exit(stopped.status)
@@ -166,5 +172,7 @@ def _tell(line: str) -> None:
     if file.is_relative_to(_PACKAGE):
         parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
         program = f"python -m {'.'.join(parts).removesuffix('.__main__')}"
+    elif program == "-m":  # it is not found yet
+        program = f"python -m {sys.orig_argv[sys.orig_argv.index('-m') + 1]}"
     plain = " ".join(_COLOUR.sub("", line).split())
     print(f"{program}: {printable(plain)}", file=sys.stderr)

@@ -82,7 +82,7 @@ class Evaluation:
                     column.check_whole(gaps=False)
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**arrays)
-        except (TypeError, ValueError) as error:
+        except (TypeError, UserError, ValueError) as error:
             raise UserError(f"{path} is no evaluation: remove it ({error})") from None
 
 

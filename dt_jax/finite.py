@@ -59,6 +59,6 @@ class FiniteCheck:
 
     def _error(self, what: str) -> UserError:
         return UserError(
-            f"{what}; the checkpoints in {self._workdir} from before it are good. A "
-            "smaller learning_rate or clip_grad may help, in a new --workdir"
+            f"{what}; whatever checkpoints there are in {self._workdir} are from before "
+            "it. A smaller learning_rate or clip_grad may help, in a new --workdir"
         )

@@ -83,6 +83,8 @@ def _read(folder: Path, step: int) -> dict[str, Any]:
             sha256 = manifest.pop("sha256")
             if sha256 != _hash_of(manifest):
                 raise ValueError(sha256)
+        if manifest["step"] != step:
+            raise DamagedError(f"its manifest {path.name} is of another step")
     except (ValueError, KeyError, AttributeError):
         raise DamagedError(f"its manifest {path.name} is damaged") from None
     return manifest

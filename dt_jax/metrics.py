@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,7 @@ class ProgressReport:
     def say(self, message: str) -> None:
         """Print a line, above the bar if there is one."""
         if self._bar.disable:
-            print(message, file=sys.stderr, flush=True)
+            with suppress(OSError):  # nobody reads any more: no reason to end a run
+                print(message, file=sys.stderr, flush=True)
         else:
             self._bar.console.print(message, highlight=False)

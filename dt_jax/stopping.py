@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, kill, and SIGUSR1, SLURM's warning before the end."""
+"""Being asked to stop: by Ctrl-C, kill, SLURM's SIGUSR1 or a terminal that closes."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):

@@ -46,8 +46,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
 def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last is None:
-        if read_metrics(workdir / "metrics.jsonl"):
-            print(f"{workdir}: the run there has no checkpoint yet and begins anew")
+        _say_that_it_begins_anew(workdir, config)
         spec = envs.of_config(config)
         config, source = read_source(config)
         dataset = load_data(config, spec)
@@ -70,6 +69,23 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     trainer.run()
     _summarise(workdir, trainer.config, dataset.identity())
+
+
+def _say_that_it_begins_anew(workdir: Path, config: ConfigDict) -> None:
+    """Tell of a run that was killed before its first checkpoint.
+
+    Raises:
+      UserError: it had got so far that there were some, which are gone.
+    """
+    if not (rows := read_metrics(workdir / "metrics.jsonl")):
+        return
+    # A save that begins waits for the one before.
+    if rows[-1]["step"] > 2 * config.checkpoint_every:
+        raise UserError(
+            f"{workdir} has metrics up to step {rows[-1]['step']}, and its checkpoints "
+            "are gone: restore them, or choose another --workdir"
+        )
+    print(f"{workdir}: the run there has no checkpoint and begins anew")
 
 
 def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:

@@ -1,8 +1,11 @@
 """The programs as a user starts them, each in a process of its own."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,3 +36,14 @@ def refusal(*command, **environment):
     assert status == 2, err
     (line,) = err.splitlines()
     return line
+
+
+def wait_until_it_listens(process):
+    """Wait for the handler of SIGUSR1: before, Python has hardly started."""
+    listens = 1 << (signal.SIGUSR1 - 1)
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (caught,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", status)
+        if int(caught, 16) & listens:
+            return
+        time.sleep(0.01)

@@ -163,6 +163,14 @@ def test_each_damaged_file_is_found_out_and_named(tmp_path, damage):
     assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 2]
 
 
+def test_a_checkpoint_of_another_step_is_found_out(tmp_path):
+    write(tmp_path, 1)
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    shutil.copy(tmp_path / "1.json", tmp_path / "2.json")
+    with pytest.warns(UserWarning, match="2 is not used: .*2.json is of another step"):
+        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+
+
 def test_a_deleted_checkpoint_is_told(tmp_path):
     write(tmp_path, 1, 2)
     shutil.rmtree(tmp_path / "2")

@@ -1,9 +1,10 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
-from command import run, start
+from command import run, start, wait_until_it_listens
 
 from dt_jax.stopping import SIGNALS, Stopped, StopRequest
 
@@ -111,3 +112,14 @@ def test_a_print_that_nobody_reads_does_not_keep_a_program_from_leaving():
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
     process.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("module", ["evaluate", "data", "collect"])
+def test_signals_are_answered_while_a_module_is_imported(module):
+    process = start("-m", f"dt_jax.{module}", "--help")
+    wait_until_it_listens(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == f"python -m dt_jax.{module}: stopped by SIGTERM\n"

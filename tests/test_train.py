@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -260,7 +261,7 @@ def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
     (tmp_path / "run" / "eval").mkdir()
     (tmp_path / "run" / "eval" / ".4.00112233.tmp.npz").touch()
     train_and_evaluate(config, tmp_path / "run")
-    assert "has no checkpoint yet and begins anew" in capsys.readouterr().out
+    assert "has no checkpoint and begins anew" in capsys.readouterr().out
     assert arrays(tmp_path / "run") == arrays(finished)
     assert not list((tmp_path / "run" / "eval").glob(".*"))
 
@@ -331,6 +332,12 @@ def test_a_run_with_no_whole_checkpoint_is_not_begun_anew(small_config, tmp_path
     ):
         train_and_evaluate(config, tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4  # left alone
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(
+        UserError, match="metrics up to step 8, and its checkpoints are"
+    ):
+        train_and_evaluate(config, tmp_path)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
 
 
 @pytest.mark.parametrize("key", sorted(RULES))

@@ -1,13 +1,12 @@
 """SIGTERM, SIGINT and SIGUSR1 at any moment of the quickstart."""
 
 import random
-import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from command import run, start
+from command import run, start, wait_until_it_listens
 
 from dt_jax.checkpoint import find
 from dt_jax.stopping import SIGNALS
@@ -34,17 +33,6 @@ def quickstart(tmp_path_factory):
     return lambda workdir: start(
         "-c", COMMAND, f"--workdir={workdir}", DT_JAX_DATA=cache
     )
-
-
-def wait_until_it_listens(process):
-    """Wait for the handler of SIGUSR1: before, Python has hardly started."""
-    listens = 1 << (signal.SIGUSR1 - 1)
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        (caught,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", status)
-        if int(caught, 16) & listens:
-            return
-        time.sleep(0.01)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

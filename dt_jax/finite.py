@@ -59,6 +59,6 @@ class FiniteCheck:
 
     def _error(self, what: str) -> UserError:
         return UserError(
-            f"{what}; whatever checkpoints there are in {self._workdir} are from before "
+            f"{what}; any checkpoints in {self._workdir} are from before "
             "it. A smaller learning_rate or clip_grad may help, in a new --workdir"
         )

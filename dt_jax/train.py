@@ -55,7 +55,10 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         checkpoint, record = last
         config = as_before(config, record["config"])
         if checkpoint.step >= config.update_steps and owed(*last) is None:
-            print(f"{workdir}: this run is complete, with {checkpoint.step} updates")
+            print(
+                f"{workdir}: this run is complete, with {checkpoint.step} updates "
+                "(python -m dt_jax.evaluate plays other episodes)"
+            )
             _summarise(workdir, config, record["dataset"])
             return
         spec = envs.of_config(config)

@@ -10,11 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dt_jax.data.limits import check_memory
+from dt_jax.data.limits import MOST_DEFLATED, check_memory
 from dt_jax.data.schema import FLAGS, NUMBERS, Column, damage_told, rows_at_once
 from dt_jax.errors import UserError
 
-_MOST_PACKED = 1032  # bytes that gzip can put into one
 _ALWAYS_FINE = 1 << 20  # bytes
 _UNPACKED_UNSEEN = 1 << 28  # bytes of a chunk
 _CHECKSUM = 4  # bytes, which may be packed with a chunk
@@ -184,7 +183,7 @@ def check_stored(path: Path) -> None:
             raise ValueError(f"{text} lies in other files")
         count = array.get_space().get_simple_extent_npoints()
         size, stored = count * array.get_type().get_size(), array.get_storage_size()
-        if size > _MOST_PACKED * stored + _ALWAYS_FINE:
+        if size > MOST_DEFLATED * stored + _ALWAYS_FINE:
             raise ValueError(f"{text} announces {size:,} bytes and stores {stored:,}")
         _check_packing(array, written)
 
@@ -209,14 +208,14 @@ def _check_packing(array: h5py.h5d.DatasetID, written: h5py.h5p.PropDCID) -> Non
         raise ValueError("an array is compressed more than once")
     if h5py.h5z.FILTER_DEFLATE not in filters:
         return
-    if _MOST_PACKED * array.get_storage_size() <= _UNPACKED_UNSEEN:
+    if MOST_DEFLATED * array.get_storage_size() <= _UNPACKED_UNSEEN:
         return
     where = filters.index(h5py.h5z.FILTER_DEFLATE)
     large: list[tuple[int, ...]] = []
 
     def look(chunk: h5py.h5d.StoreInfo) -> None:
         left_out = chunk.filter_mask >> where & 1  # as it could not be packed
-        if _MOST_PACKED * chunk.size > _UNPACKED_UNSEEN and not left_out:
+        if MOST_DEFLATED * chunk.size > _UNPACKED_UNSEEN and not left_out:
             large.append(chunk.chunk_offset)
 
     array.chunk_iter(look)

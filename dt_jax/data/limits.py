@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dt_jax.errors import UserError
 
+MOST_DEFLATED = 1032  # bytes that one byte of gzip's or .npz's can stand for
+
 
 def memory() -> int:
     """Return the bytes that the machine has, or the container around us."""

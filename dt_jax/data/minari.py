@@ -16,13 +16,11 @@ import numpy as np
 
 from dt_jax.data.entry_points import check_environments
 from dt_jax.data.hdf5 import check_stored
-from dt_jax.data.limits import check_memory
+from dt_jax.data.limits import MOST_DEFLATED, check_memory
 from dt_jax.data.schema import RawData, check_finite
 from dt_jax.errors import UserError
 
 PREFIX = "minari:"  # an env_name that begins so goes on with a dataset's id
-
-_MOST_PACKED = 1032  # steps in a byte; as much as gzip can make of one
 
 
 class Episode(NamedTuple):
@@ -198,7 +196,7 @@ def _check_metadata(env_name: str) -> None:
     folder = _folder(env_name) / "data"
     metadata = json.loads((folder / "metadata.json").read_text())
     size = sum(file.stat().st_size for file in folder.rglob("*"))
-    for key, most in ("total_episodes", size), ("total_steps", _MOST_PACKED * size):
+    for key, most in ("total_episodes", size), ("total_steps", MOST_DEFLATED * size):
         if not isinstance(count := metadata[key], int) or not 0 <= count <= most:
             raise ValueError(f"{key} is {count!r}, in {size:,} bytes")
         if not count:

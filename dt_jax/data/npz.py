@@ -11,12 +11,11 @@ from typing import IO, Literal
 
 import numpy as np
 
-from dt_jax.data.limits import check_memory
+from dt_jax.data.limits import MOST_DEFLATED, check_memory
 from dt_jax.data.schema import Column, damage_told, rows_at_once
 from dt_jax.errors import UserError
 
 _LONGEST_HEADER = 1 << 14  # bytes; NumPy refuses to parse as many
-_MOST_DEFLATED = 1032  # bytes that one byte can stand for
 _BOUNDED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others unpack to any size
 _PIECE = 1 << 20  # bytes, where content is only checked
 
@@ -51,7 +50,7 @@ class NpzColumn:
     def check_whole(self, gaps: bool) -> None:
         """Refuse a shape that is not the content's, and content that can't be there."""
         member = self._member
-        most = 1 if member.compress_type == zipfile.ZIP_STORED else _MOST_DEFLATED
+        most = 1 if member.compress_type == zipfile.ZIP_STORED else MOST_DEFLATED
         if (
             min(self.shape) < 0
             or self._header_size + self._size != member.file_size

@@ -25,8 +25,8 @@ SETTLED = 1_000  # updates, whose growth is not looked at
 
 # An update needs 19 MB to work in. As a rule glibc keeps some of that for the next one,
 # in the arenas of whichever threads it was freed by: resident memory wanders by 20 to
-# 60 MB, without a trend but too far for 2% to be seen. If it is given back at once, which
-# costs speed, what remains is what is in use.
+# 60 MB, without a trend but too far for 2% to be seen. If it is given back at once,
+# which costs speed, what remains is what is in use.
 KEEP_NOTHING = {
     "MALLOC_MMAP_THRESHOLD_": "4194304",
     "MALLOC_TRIM_THRESHOLD_": "4194304",

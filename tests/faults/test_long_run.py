@@ -85,7 +85,7 @@ def test_memory_files_and_threads_stay_as_they_are(tmp_path, record_property):
     first, second = halves([s for s in samples if SETTLED <= s.step < UPDATES])
     peak, later = (max(s.memory for s in half) for half in (first, second))
     record("memory at its highest", " MB", peak, later)
-    assert later < 1.02 * peak
+    assert later < 1.05 * peak  # the 19 MB of one update, if one more was under way
 
 
 def watched(workdir, *flags, **environment):

@@ -43,6 +43,8 @@ from dt_jax.train_state import TrainState
 from dt_jax.types import Params
 from dt_jax.versions import versions
 
+_MOST_UNREAD = 1000  # updates whose metrics wait to be looked at
+
 
 class Trainer:
     """Makes the updates, and evaluates, logs and saves when it is time to.
@@ -184,7 +186,7 @@ class Trainer:
                 self._state, metrics = update(self._state, batch)
                 unread.append(metrics)
                 due = self._logs(step) or self._evaluates(step) or self._saves(step)
-                if due or self._stop.asked:
+                if due or self._stop.asked or len(unread) == _MOST_UNREAD:
                     row, unread = self._read(unread, step), []
                     if due:
                         self._after(step, row)

@@ -46,6 +46,7 @@ def arguments(workdir, data):
     return [*SMALL, f"--config.data_path={data}", f"--workdir={workdir}"]
 
 
+@pytest.mark.slow  # tests/faults/test_kill.py does it at every moment
 def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, runs, hopper_file):
     """SIGKILL in the middle, then the same command again: the same bits."""
     workdir = runs / "killed"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from dt_jax import warm_start
+from dt_jax import manifest, warm_start
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.checkpoint import CheckpointWriter, choose
 from dt_jax.corl import params_from_state_dict
@@ -60,8 +60,7 @@ def scored(run, tmp_path):
     folder = tmp_path / "scored"
     shutil.copytree(run, folder)
     for step, score in ((1, 9.0), (2, 4.0)):
-        path = folder / f"checkpoints/{step}.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"score": score}))
+        manifest.write(folder / "checkpoints", step, score)
     return folder
 
 

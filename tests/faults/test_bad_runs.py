@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from command import refusal, run
 from smallest import launch
 
@@ -126,6 +125,7 @@ def test_evaluate_without_a_checkpoint(copied):
     ],
 )
 def test_init_from_a_file_that_is_none_of_corls(tmp_path, hopper_file, content, words):
+    torch = pytest.importorskip("torch")
     path = tmp_path / "dt_checkpoint.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -42,11 +42,14 @@ def _quiet() -> Iterator[None]:
 
 def _warn(message: str) -> None:
     """Tell what MuJoCo would write to MUJOCO_LOG.TXT in the working folder."""
+    if "deprecated" in message:  # in Gymnasium's own models
+        return
     with suppress(Warning):  # where warnings are errors: nothing may leave a callback
         warnings.warn(f"MuJoCo: {message}", stacklevel=1)
 
 
 def _build(env_id: str) -> gymnasium.Env:
+    mujoco.set_mju_user_warning(_warn)
     try:
         return gymnasium.make(env_id, disable_env_checker=True)
     except gymnasium.error.UnregisteredEnv:
@@ -74,7 +77,6 @@ class GymnasiumEnv(HostEnv):
     """
 
     def __init__(self, env_id: str, seeds: Sequence[int], max_episode_steps: int):
-        mujoco.set_mju_user_warning(_warn)
         with _quiet(), building(env_id):
             self._envs = [self._build(env_id) for _ in seeds]
             observation_space = self._envs[0].observation_space

@@ -11,6 +11,9 @@ from mujoco.rollout import Rollout
 from dt_jax.envs.base import usable_cores
 from dt_jax.errors import UserError
 
+# Or it would write MUJOCO_LOG.TXT into the working folder; `Bodies.step` tells it.
+mujoco.set_mju_user_warning(lambda message: None)
+
 
 class Bodies:
     """N copies of one MuJoCo model.
@@ -49,8 +52,6 @@ class Bodies:
         self.rest = model.qpos0.copy()
         self.qpos = np.tile(self.rest, (num, 1))
         self.qvel = np.zeros((num, model.nv))
-        # Or it would write MUJOCO_LOG.TXT into the working folder; `step` tells it.
-        mujoco.set_mju_user_warning(lambda message: None)
         self._model, self._substeps = model, substeps
         self._scratch = [mujoco.MjData(model) for _ in range(threads)]
         self._rollout = Rollout(nthread=threads if threads > 1 else 0)

@@ -186,3 +186,13 @@ def test_an_environment_that_cannot_be_built_says_why():
     with pytest.raises(UserError, match=r"Broken-v0 cannot be built: .* named wheels"):
         envs.lookup("Broken-v0")
     del gymnasium.registry["Broken-v0"]
+
+
+def test_mujoco_writes_no_file_and_what_it_says_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = GymnasiumEnv("HalfCheetah-v5", [0], 1000)
+    env.host_reset()
+    env._envs[0].unwrapped.data.qvel[:] = 1e12
+    with pytest.warns(UserWarning, match="MuJoCo: Nan, Inf or huge value"):
+        env.host_step(np.zeros((1, 6)))
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -138,12 +139,12 @@ def _leave(stopped: Stopped) -> NoReturn:
     after itself can crash over what has been broken off.
     """
     try:
-        if sys.stderr.isatty():
-            print("\x1b[?25h", end="", file=sys.stderr)  # the cursor: a bar hides it
-        _tell(str(stopped))
-        _let_go_of_stdout()
-    except (OSError, RuntimeError):  # nobody reads; it came in the middle of a print
-        pass
+        # It can't be told where nobody reads, or in the middle of another print.
+        with suppress(OSError, RuntimeError):
+            if sys.stderr.isatty():
+                print("\x1b[?25h", end="", file=sys.stderr)  # a bar hides the cursor
+            _tell(str(stopped))
+            _let_go_of_stdout()
     finally:
         os._exit(stopped.status)
 

@@ -63,54 +63,18 @@ def make_rollout(
 
     Memory holds windows of T timesteps, never whole histories.
     """
-
-    def play(params: Params, carry: _Carry) -> _Carry:
-        """Advance all episodes by one timestep; those that have ended don't count."""
-        context, actions = agent.act(
-            params,
-            carry.context,
-            carry.answer.observations,
-            carry.answer.rewards,
-            jnp.zeros_like(carry.running),
-        )
-        env_state, answer = env.step(carry.env_state, actions)
-        returns, lengths = carry.episodes
-        return _Carry(
-            timestep=carry.timestep + 1,
-            env_state=env_state,
-            answer=answer,
-            context=context,
-            running=carry.running & ~answer.done,
-            episodes=Episodes(
-                returns=jnp.where(carry.running, returns + answer.rewards, returns),
-                lengths=lengths + carry.running.astype(lengths.dtype),
-            ),
-        )
+    begin = jax.jit(partial(_begin, agent))
 
     def unfinished(carry: _Carry) -> Array:
         return carry.running.any() & (carry.timestep < episode_len)
 
-    @jax.jit
-    def begin(
-        env_state: EnvState, observations: Array, target_returns: Array
-    ) -> _Carry:
-        n, dtype = observations.shape[0], observations.dtype
-        return _Carry(
-            timestep=jnp.zeros((), jnp.int32),
-            env_state=env_state,
-            answer=Step(observations, jnp.zeros(n, dtype), jnp.zeros(n, bool)),
-            context=agent.start(target_returns),
-            running=jnp.ones(n, bool),
-            episodes=Episodes(jnp.zeros(n, dtype), jnp.zeros(n, jnp.int32)),
-        )
-
     @partial(jax.jit, donate_argnums=1)
     def chunk(params: Params, carry: _Carry) -> tuple[_Carry, Array]:
+        play = partial(_play, agent, env, params)
+
         def play_or_rest(carry: _Carry, _: None) -> tuple[_Carry, None]:
             # Inside the last chunk there may be nothing left to play.
-            carry = jax.lax.cond(
-                unfinished(carry), partial(play, params), lambda carry: carry, carry
-            )
+            carry = jax.lax.cond(unfinished(carry), play, lambda carry: carry, carry)
             return carry, None
 
         carry = jax.lax.scan(play_or_rest, carry, length=CHUNK)[0]
@@ -132,3 +96,47 @@ def make_rollout(
         return carry.episodes
 
     return rollout
+
+
+def _begin(
+    agent: DecisionTransformerAgent,
+    env_state: EnvState,
+    observations: Array,
+    target_returns: Array,
+) -> _Carry:
+    """Return what there is before the first timestep."""
+    n, dtype = observations.shape[0], observations.dtype
+    return _Carry(
+        timestep=jnp.zeros((), jnp.int32),
+        env_state=env_state,
+        answer=Step(observations, jnp.zeros(n, dtype), jnp.zeros(n, bool)),
+        context=agent.start(target_returns),
+        running=jnp.ones(n, bool),
+        episodes=Episodes(jnp.zeros(n, dtype), jnp.zeros(n, jnp.int32)),
+    )
+
+
+def _play(
+    agent: DecisionTransformerAgent, env: BatchedEnv, params: Params, carry: _Carry
+) -> _Carry:
+    """Advance all episodes by one timestep; those that have ended don't count."""
+    context, actions = agent.act(
+        params,
+        carry.context,
+        carry.answer.observations,
+        carry.answer.rewards,
+        jnp.zeros_like(carry.running),
+    )
+    env_state, answer = env.step(carry.env_state, actions)
+    returns, lengths = carry.episodes
+    return _Carry(
+        timestep=carry.timestep + 1,
+        env_state=env_state,
+        answer=answer,
+        context=context,
+        running=carry.running & ~answer.done,
+        episodes=Episodes(
+            returns=jnp.where(carry.running, returns + answer.rewards, returns),
+            lengths=lengths + carry.running.astype(lengths.dtype),
+        ),
+    )

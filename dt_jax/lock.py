@@ -23,7 +23,7 @@ def alone_in(workdir: Path) -> Iterator[None]:
     """
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]
     for path in (workdir, *workdir.parents):
-        if path.exists() and not path.is_dir():
+        if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{path} is no folder: choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / ".lock"

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.decision_transformer import SCALING, DecisionTransformerAgent
 from dt_jax.checkpoint import Checkpoint, choose
+from dt_jax.config import validate
 from dt_jax.corl import read_checkpoint
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
@@ -182,6 +183,7 @@ def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
         if config[key] is None and key in before:
             config[key] = before[key]
             print(f"{key} {before[key]}: that of {source}")
+    validate(config)
     if config.reward_scale is None:
         raise UserError(
             f"{source} does not say its reward_scale: give the one of the config.yaml "

@@ -147,7 +147,7 @@ def test_init_from_a_file_that_is_none_of_corls(tmp_path, hopper_file, content, 
         ("--config.embedding_dim=16", ["trained with embedding_dim=8 (here 16)"]),
         ("--config.init_from={}/eval", ["eval", "no checkpoint in"]),
         ("--config.init_from={}/checkpoints/7", ["no checkpoint '7'", "last, best"]),
-        ("--config.init_from={}/config.json", ["is no checkpoint of CORL's"]),
+        ("--config.init_from={}/config.json", ["config.json", "CORL's"]),
     ],
 )
 def test_init_from_another_run(trained, tmp_path, hopper_file, argument, words):

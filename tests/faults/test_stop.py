@@ -14,8 +14,10 @@ from dt_jax.stopping import SIGNALS
 SECONDS = 10  # in which a run answers
 COMMAND = (
     "import signal, runpy, sys\n"
-    # Where these tests run in the background, Ctrl-C is ignored and stays so.
+    # Where these tests run in the background or under nohup, these are ignored, and
+    # would stay so.
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "sys.argv[0] = 'launch.py'\n"
     "runpy.run_path('launch.py', run_name='__main__')\n"
 )

@@ -12,7 +12,7 @@ help:
 	@echo "make antmaze    collect antmaze-umaze-demo, train on it and evaluate"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take minutes each"
-	@echo "make faults     kill, break and starve the program (takes long)"
+	@echo "make faults     kill, break and starve the program (half an hour)"
 	@echo "make lint       check format, style and types"
 	@echo "make clean      remove .venv and all caches"
 	@echo "PYTHON=python3.12 after any of these chooses the interpreter of a new .venv"

@@ -97,6 +97,12 @@ def get_config() -> ml_collections.ConfigDict:
     # Background threads that gather batches ahead of the updates; 0: the main thread
     # does. The batches are the same whatever the number.
     config.num_workers = 4
+    # Ours: updates in one call of the compiled program, which then ends early where
+    # something is due. The same bits whatever the number.
+    config.steps_per_dispatch = 10
+    # Ours: the share of the device's memory that the data may take. Beyond it batches
+    # are gathered on the host, as they are from data that stays on the disk.
+    config.device_memory_share = 0.5
 
     # Evaluation.
     # Returns to ask for, not scaled; None: the data's best and mean return.

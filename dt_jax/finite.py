@@ -1,8 +1,8 @@
 """Numbers that are not finite: noticed, and told with the step and its batch."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,21 +26,23 @@ class FiniteCheck:
         self._workdir, self._sampler = workdir, sampler
         self._norm = jax.jit(optax.tree.norm)
 
-    def metrics(self, read: list[dict[str, Any]], first: int) -> None:
-        """Look at the metrics of updates, of which `first` is the first one's step.
+    def metrics(self, read: Mapping[str, np.ndarray], step: int) -> None:
+        """Look at the metrics of updates, [...], of which the last one's step is given.
 
         Raises:
           UserError: a loss or a gradient is not finite. The batch of that update is
             written to the run's folder: its transitions [B], as `Sampler.gather` takes
             them, and their rows [B] in the dataset.
         """
-        for step, metrics in enumerate(read, first):
-            loss, grad_norm = metrics["train_loss"], metrics["grad_norm"]
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise self._error(
-                    f"step {step}: the loss is {loss}, the gradient's norm {grad_norm} "
-                    f"(the rows of its batch are in {self._note(step)})"
-                )
+        loss, grad_norm = read["train_loss"], read["grad_norm"]
+        bad = ~(np.isfinite(loss) & np.isfinite(grad_norm))
+        if bad.any():
+            i = int(bad.argmax())
+            first_bad = step - len(bad) + 1 + i
+            raise self._error(
+                f"step {first_bad}: the loss is {loss[i]}, the gradient's norm "
+                f"{grad_norm[i]} (the rows of its batch are in {self._note(first_bad)})"
+            )
 
     def params(self, params: Params, step: int) -> None:
         """Raise a UserError rather than let parameters be saved that are not finite."""
@@ -52,9 +54,8 @@ class FiniteCheck:
         indices = self._sampler.indices(step - 1)
         path = self._workdir / f"not_finite_{step}.npz"
         with replacing(path) as temporary:
-            np.savez(
-                temporary, step=step, indices=indices, rows=self._sampler.rows(indices)
-            )
+            rows = self._sampler.windows(indices).rows
+            np.savez(temporary, step=step, indices=indices, rows=rows)
         return path
 
     def _error(self, what: str) -> UserError:

@@ -20,6 +20,8 @@ MAY_CHANGE = {
     "data_path",
     "update_steps",
     "num_workers",
+    "steps_per_dispatch",
+    "device_memory_share",
     "memory_limit_gb",
     "target_returns",
     "eval_episodes",

@@ -95,6 +95,7 @@ _POSITIVE = _number("a float32 number above 0", lambda x: bool(np.float32(x) > 0
 _NOT_NEGATIVE = _number("a float32 number from 0 upwards", lambda x: x >= 0)
 _POSITIVE_INTEGER = _integer(1)
 _INTEGER = _integer(0)
+_MOST_STEPS = 10_000  # of one call, for it can't be interrupted
 _MOST_PARTS = 1000  # beyond it XLA compiles for ever, or no thread can be started
 
 # In the order of configs/default.py, whose comments say what each key is for.
@@ -150,6 +151,8 @@ RULES = {
     "warmup_steps": _INTEGER,
     "reward_scale": _or_none(_NOT_NEGATIVE),
     "num_workers": _integer(0, _MOST_PARTS),
+    "steps_per_dispatch": _integer(1, _MOST_STEPS),
+    "device_memory_share": _number("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "target_returns": _or_none(
         _numbers(
             "finite float32 numbers, all different, such as 3600,1800",

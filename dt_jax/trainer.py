@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dt_jax.data.prefetch import prefetch
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
+from dt_jax.dispatch import Dispatch, share_out
 from dt_jax.errors import UserError
 from dt_jax.evaluation import (
     Evaluation,
@@ -32,6 +33,7 @@ from dt_jax.evaluation import (
     forget_evaluations_after,
     make_evaluator,
 )
+from dt_jax.feed import make_feed
 from dt_jax.files import write_text
 from dt_jax.finite import FiniteCheck
 from dt_jax.metrics import MetricsLog, ProgressReport
@@ -107,8 +109,11 @@ class Trainer:
         optimizer = make_optimizer(
             schedule, config.betas, config.weight_decay, config.clip_grad
         )
-        update = make_update(agent, optimizer, schedule)
-        self._update = jax.jit(update, donate_argnums=0)
+        self._dispatch = Dispatch(
+            make_update(agent, optimizer, schedule),
+            make_feed(self._sampler, config.device_memory_share),
+            config.steps_per_dispatch,
+        )
         self._finite = FiniteCheck(workdir, self._sampler)
         self._saved = 0  # the step of the newest checkpoint
         # See `_save`; at first, an evaluation of the untouched initialisation.
@@ -124,8 +129,9 @@ class Trainer:
 
     def update_once(self) -> float:
         """Make the first update, without all that goes with a run; return its loss."""
-        self._state, metrics = self._update(self._state, self._sampler.batch(0))
-        return float(metrics["train_loss"])
+        inputs = self._dispatch.inputs(range(1))
+        self._state, metrics = self._dispatch(self._state, inputs, 1)
+        return float(metrics["train_loss"][0])
 
     def begin_with(self, params: Params) -> None:
         """Take other parameters than freshly drawn ones, of the same shapes."""
@@ -159,9 +165,7 @@ class Trainer:
             print("nothing is evaluated: no episode is played, no trajectory held out")
         self._describe()
         forget_evaluations_after(start, self._workdir)
-        batches = prefetch(
-            self._sampler.batch, range(start, config.update_steps), config.num_workers
-        )
+        inputs = prefetch(self._dispatch.inputs, self._calls(start), config.num_workers)
         with (
             StopRequest() as self._stop,
             CheckpointWriter(
@@ -173,26 +177,38 @@ class Trainer:
                 up_to_step=start if self._owed is None else start - 1,
             ) as self._log,
             ProgressReport(config.update_steps, start) as self._report,
-            closing(batches),
+            closing(inputs),
         ):
             if self._owed is not None:
                 self._after(start, self._owed)
             # Compiled before the clock starts, which is to measure updates.
-            traced = self._update.lower(self._state, self._sampler.batch(start))
-            update = traced.compile()
+            self._dispatch.compile(self._state)
             self._start_clock(start)
             unread = []  # metrics of updates, which may still be under way
-            for step, batch in enumerate(batches, start + 1):
-                self._state, metrics = update(self._state, batch)
-                unread.append(metrics)
+            last_read = start
+            for steps, mine in zip(self._calls(start), inputs, strict=True):
+                self._state, metrics = self._dispatch(self._state, mine, len(steps))
+                unread.append((metrics, len(steps)))
+                step = steps.stop
                 due = self._logs(step) or self._evaluates(step) or self._saves(step)
-                if due or self._stop.asked or len(unread) == _MOST_UNREAD:
+                if due or self._stop.asked or step - last_read >= _MOST_UNREAD:
                     row, unread = self._read(unread, step), []
+                    last_read = step
                     if due:
                         self._after(step, row)
                 self._writer.poll()
                 if self._stop.asked:
                     raise self._stopped(step)
+
+    def _calls(self, start: int) -> Iterator[range]:
+        """Yield the steps of each call, which ends where something is due."""
+        config = self.config
+        return share_out(
+            start,
+            config.update_steps,
+            config.steps_per_dispatch,
+            between=(config.log_every, config.eval_every, config.checkpoint_every),
+        )
 
     def _describe(self) -> None:
         """Write what the run is, and with what it is made."""
@@ -266,15 +282,19 @@ class Trainer:
             asked, f" after {step} updates, all saved: the same command goes on"
         )
 
-    def _read(self, unread: list[Metrics], step: int) -> dict[str, float]:
+    def _read(self, unread: list[tuple[Metrics, int]], step: int) -> dict[str, float]:
         """Return the metrics of update `step`, after a look at all since the last.
 
         Raises:
           UserError: one of them made a loss or a gradient that is not finite.
         """
-        read = jax.device_get(unread)
-        self._finite.metrics(read, step - len(read) + 1)
-        row = {name: float(value) for name, value in read[-1].items()}
+        calls = [
+            {name: values[:count] for name, values in metrics.items()}
+            for metrics, count in jax.device_get(unread)
+        ]
+        read = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
+        self._finite.metrics(read, step)
+        row = {name: float(values[-1]) for name, values in read.items()}
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
 

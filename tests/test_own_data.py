@@ -13,6 +13,7 @@ import pytest
 from configs import own_data
 from dt_jax.checkpoint import find
 from dt_jax.config import validate
+from dt_jax.data.sampler import Sampler
 from dt_jax.dry_run import dry_run
 from dt_jax.errors import UserError
 from dt_jax.metrics import read_metrics
@@ -122,16 +123,13 @@ def test_any_run_can_have_the_error(small_config, tmp_path):
 
 def test_what_is_held_out_is_not_trained_on(npz, tmp_path, monkeypatch):
     drawn = []
-    gather = "dt_jax.data.sampler.Sampler.gather"
-    from dt_jax.data.sampler import Sampler
-
-    original = Sampler.gather
+    windows = Sampler.windows
 
     def watched(self, indices):
-        drawn.append((id(self), self._trajectories.starts.tolist()))
-        return original(self, indices)
+        drawn.append((id(self), self._starts.tolist()))
+        return windows(self, indices)
 
-    monkeypatch.setattr(gather, watched)
+    monkeypatch.setattr(Sampler, "windows", watched)
     train_and_evaluate(own(npz, holdout_fraction=0.5), tmp_path / "run")
     parts = {starts for _, starts in {(i, tuple(s)) for i, s in drawn}}
     assert len(parts) == 2

@@ -133,14 +133,14 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     finished, small_config, tmp_path, monkeypatch, interrupted_at
 ):
     """Parameters, optimiser, key and metrics, bit for bit."""
-    batch = trainer.Sampler.batch
+    indices = trainer.Sampler.indices
 
     def breaking(self, step):
         if step == interrupted_at:
             raise KeyboardInterrupt
-        return batch(self, step)
+        return indices(self, step)
 
-    monkeypatch.setattr(trainer.Sampler, "batch", breaking)
+    monkeypatch.setattr(trainer.Sampler, "indices", breaking)
     with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(small_config, tmp_path / "run")
     monkeypatch.undo()
@@ -152,14 +152,14 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 def test_a_signal_between_updates_saves_and_stops(
     finished, small_config, tmp_path, monkeypatch
 ):
-    batch = trainer.Sampler.batch
+    indices = trainer.Sampler.indices
 
     def signalling(self, step):
         if step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(self, step)
+        return indices(self, step)
 
-    monkeypatch.setattr(trainer.Sampler, "batch", signalling)
+    monkeypatch.setattr(trainer.Sampler, "indices", signalling)
     config = changed(small_config, num_workers=0)
     line = "^stopped by SIGTERM after 6 updates, all saved: the same command"
     with pytest.raises(Stopped, match=line):
@@ -222,15 +222,15 @@ def test_a_signal_in_an_evaluation_stops_it_there(
 
 
 def test_a_second_ctrl_c_stops_at_once(small_config, tmp_path, monkeypatch):
-    batch = trainer.Sampler.batch
+    indices = trainer.Sampler.indices
 
     def impatient(self, step):
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        return batch(self, step)
+        return indices(self, step)
 
-    monkeypatch.setattr(trainer.Sampler, "batch", impatient)
+    monkeypatch.setattr(trainer.Sampler, "indices", impatient)
     config = changed(small_config, num_workers=0, eval_episodes=0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -245,14 +245,14 @@ def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
     finished, small_config, tmp_path, monkeypatch, capsys
 ):
     """And what its killed writers have left goes."""
-    batch = trainer.Sampler.batch
+    indices = trainer.Sampler.indices
 
     def failing(self, step):
         if step == 2:
             raise KeyboardInterrupt
-        return batch(self, step)
+        return indices(self, step)
 
-    monkeypatch.setattr(trainer.Sampler, "batch", failing)
+    monkeypatch.setattr(trainer.Sampler, "indices", failing)
     config = changed(small_config, num_workers=0, eval_episodes=0)
     with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(config, tmp_path / "run")
@@ -391,7 +391,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeyp
         return good._replace(states=good.states * np.nan) if step == 4 else good
 
     monkeypatch.setattr(trainer.Sampler, "batch", poisoned)
-    config = changed(small_config, eval_episodes=0)
+    config = changed(small_config, eval_episodes=0, device_memory_share=0.0)
     with pytest.raises(UserError, match=r"^step 5: the loss is nan.*not_finite_5.npz"):
         train_and_evaluate(config, tmp_path / "run")
     assert [c.step for c in find(tmp_path / "run" / "checkpoints")] == [3]

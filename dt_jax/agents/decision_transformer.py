@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.errors import UserError
-from dt_jax.models.decision_transformer import DecisionTransformer
+from dt_jax.models.decision_transformer import DecisionTransformer, Memory
 from dt_jax.train_state import TrainState
 from dt_jax.types import Array, Batch, Params
 
@@ -23,14 +23,10 @@ SCALING = ("state_mean", "state_std", "action_center", "action_scale")
 
 
 class Context(NamedTuple):
-    """What N running episodes remember: their last T timesteps, oldest first.
+    """What N running episodes remember."""
 
-    A short history fills the window from the left, as in training; the rest is zeros.
-    """
-
-    states: Array  # [N, T, S] normalised
-    actions: Array  # [N, T, A] in the network's units, zero where not yet chosen
-    returns_to_go: Array  # [N, T] scaled
+    memory: Memory  # [N, T, 3, D] of their last T timesteps, t in slot t mod T
+    actions: Array  # [N, A] the last ones, in the network's units
     length: Array  # [N] int32, timesteps seen since the episode's start
     next_return: Array  # [N] scaled return-to-go of the newest timestep
     target: Array  # [N] scaled return-to-go that an episode starts with
@@ -115,13 +111,14 @@ class DecisionTransformerAgent:
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> Array:
         """Return that of each predicted action, [B, T, A]; 0 in the padding."""
-        predicted = self._predict(
+        predicted = self._apply(
             params,
             batch.states,
             batch.actions,
             batch.returns_to_go,
             batch.timesteps,
-            dropout_key,
+            deterministic=dropout_key is None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
         return jnp.square(predicted - batch.actions) * batch.mask[..., None]
 
@@ -131,13 +128,12 @@ class DecisionTransformerAgent:
         Args:
           target_returns: [N], in the environment's own units.
         """
-        n, t = target_returns.shape[0], self.model.seq_len
-        dtype = target_returns.dtype
+        n, dtype = target_returns.shape[0], target_returns.dtype
         target = target_returns * jnp.asarray(self.reward_scale, dtype)
+        slots = n, self.model.seq_len, 3, self.model.embedding_dim
         return Context(
-            states=jnp.zeros((n, t, len(self.state_mean)), dtype),
-            actions=jnp.zeros((n, t, self.model.action_size), dtype),
-            returns_to_go=jnp.zeros((n, t), dtype),
+            memory=Memory(*(jnp.zeros(slots, dtype) for _ in Memory._fields)),
+            actions=jnp.zeros((n, self.model.action_size), dtype),
             length=jnp.zeros(n, jnp.int32),
             next_return=target,
             target=target,
@@ -165,28 +161,27 @@ class DecisionTransformerAgent:
           The context after this timestep, and the actions [N, A] in the environment's
           units.
         """
-        dtype = context.states.dtype
-        context = _remember(
-            context,
-            states=(observations.astype(dtype) - self.state_mean[None].astype(dtype))
-            / self.state_std[None].astype(dtype),
-            scaled_rewards=rewards.astype(dtype)
-            * jnp.asarray(self.reward_scale, dtype),
-            done=done,
+        dtype = context.actions.dtype
+        states = observations.astype(dtype) - self.state_mean[None].astype(dtype)
+        states /= self.state_std[None].astype(dtype)
+        earned = rewards.astype(dtype) * jnp.asarray(self.reward_scale, dtype)
+        timesteps = jnp.where(done, 0, context.length)
+        returns_to_go = jnp.where(
+            timesteps == 0, context.target, context.next_return - earned
         )
-        newest = _newest_slot(context)
-        oldest_timestep = context.length - 1 - newest  # [N]
-        slots = jnp.arange(self.model.seq_len, dtype=jnp.int32)
-        predicted = self._predict(
-            params,
-            context.states,
-            context.actions,
-            context.returns_to_go,
-            oldest_timestep[:, None] + slots[None],  # [N, T]
+        new = self._apply(
+            params, states, context.actions, returns_to_go, timesteps, method="remember"
         )
-        actions = jnp.take_along_axis(predicted, newest[:, None, None], axis=1)[:, 0]
+        rows, slots = jnp.arange(len(timesteps)), timesteps % self.model.seq_len
+        memory = jax.tree.map(
+            lambda kept, part: kept.at[rows, slots].set(part), context.memory, new
+        )
+        actions = self._apply(params, memory, timesteps, method="decide")
         return context._replace(
-            actions=_write(context.actions, newest, actions)
+            memory=memory,
+            actions=actions,
+            length=timesteps + 1,
+            next_return=returns_to_go,
         ), self._in_environment_units(actions)
 
     def _in_environment_units(self, actions: Array) -> Array:
@@ -197,68 +192,8 @@ class DecisionTransformerAgent:
         )
         return center + scale * actions
 
-    def _predict(
-        self,
-        params: Params,
-        states: Array,
-        actions: Array,
-        returns_to_go: Array,
-        timesteps: Array,
-        dropout_key: jax.Array | None = None,
-    ) -> Array:
-        """Run the network, with dropout if there is a key for it; [B, T, A]."""
-        predicted = self.model.apply(
-            {"params": params},
-            states,
-            actions,
-            returns_to_go,
-            timesteps,
-            deterministic=dropout_key is None,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-        )
-        return cast(Array, predicted)
-
-
-def _newest_slot(context: Context) -> Array:
-    """Return where each window holds its newest timestep, [N] in 0..T-1."""
-    return jnp.minimum(context.length, context.states.shape[1]) - 1
-
-
-def _write(window: Array, slot: Array, value: Array) -> Array:
-    """Return [N, T, ...] with [N, ...] written at each row's slot [N]."""
-    slots = jnp.arange(window.shape[1], dtype=slot.dtype)
-    here = slots[None] == slot[:, None]  # [N, T]
-    here = here.reshape(here.shape + (1,) * (window.ndim - 2))
-    return jnp.where(here, value[:, None], window)
-
-
-def _remember(
-    context: Context, states: Array, scaled_rewards: Array, done: Array
-) -> Context:
-    """Append one timestep to each window, after forgetting the episodes that ended."""
-    length = jnp.where(done, 0, context.length)
-    next_return = jnp.where(
-        length == 0, context.target, context.next_return - scaled_rewards
-    )
-    full = length >= context.states.shape[1]
-
-    def prepared(window: Array) -> Array:
-        """Drop the oldest timestep of a full window, and all of an ended episode."""
-        trailing = (1,) * (window.ndim - 1)
-        moved = jnp.where(
-            full.reshape(-1, *trailing), jnp.roll(window, -1, axis=1), window
-        )
-        return jnp.where(done.reshape(-1, *trailing), jnp.zeros_like(moved), moved)
-
-    context = context._replace(length=length + 1, next_return=next_return)
-    newest = _newest_slot(context)
-    return context._replace(
-        states=_write(prepared(context.states), newest, states),
-        actions=_write(
-            prepared(context.actions), newest, jnp.zeros_like(context.actions[:, 0])
-        ),
-        returns_to_go=_write(prepared(context.returns_to_go), newest, next_return),
-    )
+    def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:
+        return self.model.apply({"params": params}, *inputs, **kwargs)
 
 
 def make_update(

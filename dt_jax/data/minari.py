@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dt_jax.data.aligned import aligned_empty
 from dt_jax.data.entry_points import check_environments
 from dt_jax.data.hdf5 import check_stored
 from dt_jax.data.limits import MOST_DEFLATED, check_memory
@@ -237,9 +238,9 @@ def _check_episode(episode: Episode, dataset: Any, name: str) -> None:
 
 def _empty(steps: int, observation_size: int, action_size: int) -> RawData:
     return RawData(
-        observations=np.empty((steps, observation_size), np.float32),
-        actions=np.empty((steps, action_size), np.float32),
-        rewards=np.empty(steps, np.float32),
+        observations=aligned_empty((steps, observation_size), np.float32),
+        actions=aligned_empty((steps, action_size), np.float32),
+        rewards=aligned_empty(steps, np.float32),
         terminals=np.zeros(steps, bool),
         timeouts=np.zeros(steps, bool),
     )

@@ -1,11 +1,33 @@
 """Training batches: windows of trajectories, drawn at random."""
 
 import mmap
+from typing import NamedTuple
 
 import numpy as np
 
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Batch
+
+
+class Data(NamedTuple):
+    """A dataset, and what brings it into the network's units."""
+
+    observations: np.ndarray  # [M, S]
+    actions: np.ndarray  # [M, A]
+    returns_to_go: np.ndarray  # [M]
+    state_mean: np.ndarray  # [S], the state that is 0 to the network
+    state_std: np.ndarray  # [S], the network's 1 in the environment's units
+    action_center: np.ndarray  # [A], or a number
+    action_scale: np.ndarray  # [A], or a number
+    reward_scale: np.ndarray  # from returns to the network's
+
+
+class Windows(NamedTuple):
+    """Where windows lie, and what there is of them."""
+
+    rows: np.ndarray  # [B] of the dataset's arrays, the first of each window
+    timesteps: np.ndarray  # [B] the first one's
+    left: np.ndarray  # [B] transitions from there to the trajectory's end, from 1
 
 
 class Sampler:
@@ -49,18 +71,20 @@ class Sampler:
         self.batch_size = batch_size
         self.seq_len = seq_len
         self.num_transitions = trajectories.num_transitions
-        self._trajectories = trajectories
-        self._seed = seed
-        self._state_mean, self._state_std = state_mean, state_std
-        self._reward_scale = np.float32(reward_scale)
-        self._action_center = np.float32(action_center)
-        self._action_scale = np.float32(action_scale)
-        self._ends = np.cumsum(trajectories.lengths)  # counted in transitions
-        for array in (
+        self.data = Data(
             trajectories.observations,
             trajectories.actions,
             trajectories.returns_to_go,
-        ):
+            state_mean,
+            state_std,
+            np.asarray(action_center, np.float32),
+            np.asarray(action_scale, np.float32),
+            np.asarray(reward_scale, np.float32),
+        )
+        self._seed = seed
+        self._starts, self._lengths = trajectories.starts, trajectories.lengths
+        self._ends = np.cumsum(self._lengths)  # counted in transitions
+        for array in self.data[:3]:
             _read_no_further(array)
 
     def indices(self, step: int) -> np.ndarray:
@@ -68,25 +92,23 @@ class Sampler:
         generator = np.random.default_rng([self._seed, step])
         return generator.integers(self.num_transitions, size=self.batch_size)
 
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Return the rows of the dataset's arrays [B] that are these transitions."""
-        trajectory = np.searchsorted(self._ends, indices, side="right")
-        data = self._trajectories
-        ends = data.starts[trajectory] + data.lengths[trajectory]
-        return ends - (self._ends[trajectory] - indices)
+    def windows(self, indices: np.ndarray) -> Windows:
+        """Return where the windows that start at the transitions `indices` [B] lie."""
+        trajectory = np.searchsorted(self._ends, indices, side="right")  # [B]
+        left = self._ends[trajectory] - indices
+        timesteps = self._lengths[trajectory] - left
+        return Windows(self._starts[trajectory] + timesteps, timesteps, left)
 
     def gather(self, indices: np.ndarray) -> Batch:
         """Return the windows [B, T] that start at the transitions `indices` [B].
 
         Past a trajectory's end all but the timesteps is zero; the timesteps count on.
         """
-        data = self._trajectories
-        trajectory = np.searchsorted(self._ends, indices, side="right")  # [B]
-        length = data.lengths[trajectory]
-        first = indices - self._ends[trajectory] + length  # [B] the window's timestep
-        timesteps = first[:, None] + np.arange(self.seq_len)  # [B, T]
-        valid = timesteps < length[:, None]
-        rows = data.starts[trajectory, None] + timesteps
+        data, windows = self.data, self.windows(indices)
+        slots = np.arange(self.seq_len)  # [T]
+        rows = windows.rows[:, None] + slots  # [B, T]
+        valid = slots < windows.left[:, None]
+        timesteps = windows.timesteps[:, None] + slots
 
         def window(values: np.ndarray) -> np.ndarray:
             # Rows past the last transition are clipped: they are padding anyway.
@@ -103,15 +125,15 @@ class Sampler:
         # Scaled window by window: rows that are never drawn are never touched, and
         # there is one copy of the data.
         states = window(data.observations)
-        states -= self._state_mean
-        states /= self._state_std
+        states -= data.state_mean
+        states /= data.state_std
         actions = window(data.actions)
-        actions -= self._action_center
-        actions /= self._action_scale
+        actions -= data.action_center
+        actions /= data.action_scale
         return Batch(
             states=padded(states),
             actions=padded(actions),
-            returns_to_go=padded(window(data.returns_to_go) * self._reward_scale),
+            returns_to_go=padded(window(data.returns_to_go) * data.reward_scale),
             timesteps=timesteps.astype(np.int32),
             mask=valid.astype(np.float32),
         )
@@ -122,7 +144,7 @@ class Sampler:
 
     def side_by_side(self) -> np.ndarray:
         """Return the transitions at which windows that tile all trajectories start."""
-        lengths = self._trajectories.lengths
+        lengths = self._lengths
         counts = -(-lengths // self.seq_len)  # [K] windows
         first = np.repeat(self._ends - lengths, counts)
         place = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from dt_jax.data.aligned import aligned_empty
 from dt_jax.errors import UserError
 
 BLOCK_ROWS = 4096  # enough for speed, and next to nothing in memory
@@ -119,7 +120,7 @@ def damage_told(path: Path) -> Iterator[None]:
 
 def read(column: Column, dtype: type[np.floating]) -> np.ndarray:
     """Convert while reading: a wider file never stands whole in memory."""
-    array = np.empty(column.shape, dtype)
+    array = aligned_empty(column.shape, dtype)
     start = 0
     for block in column.blocks():
         with np.errstate(over="ignore"):  # found when the numbers are checked

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dt_jax.data.aligned import aligned_empty
 from dt_jax.data.cache import writing_to_cache
 from dt_jax.data.limits import check_room
 from dt_jax.data.schema import RawData
@@ -209,7 +210,7 @@ def _all_returns_to_go(
                 file.write(part.data)
             file.flush()
             return np.memmap(file, np.float32, "r")
-    returns = np.empty(ends[-1], np.float32)
+    returns = aligned_empty(ends[-1], np.float32)
     start = 0
     for part in parts():
         returns[start : start + len(part)] = part

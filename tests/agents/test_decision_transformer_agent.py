@@ -83,8 +83,7 @@ class NaiveEpisode:
         self.actions.append(np.zeros(A))  # a dummy, which nothing reads
         last = slice(max(len(self.states) - T, 0), len(self.states))
         window = [
-            np.asarray(x[last], np.float32)[None]
-            for x in (self.states, self.actions, self.returns)
+            np.asarray(x[last])[None] for x in (self.states, self.actions, self.returns)
         ]
         timesteps = np.arange(last.start, last.stop, dtype=np.int32)[None]
         out = self.apply(self.params, *window, timesteps)
@@ -92,26 +91,29 @@ class NaiveEpisode:
         return self.actions[-1]
 
 
-def test_act_gives_what_corls_unpadded_short_contexts_give():
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_act_gives_what_corls_unpadded_short_contexts_give(num_layers):
     """Also where episodes end and begin anew at different times."""
-    agent, rng = make_agent(), np.random.default_rng(1)
+    agent, rng = make_agent(num_layers=num_layers), np.random.default_rng(1)
     params = large_params(agent)
-    targets = np.array([3.0, -1.0, 0.5], np.float32)
-    naive = [NaiveEpisode(agent, params, target) for target in targets]
-    act, context = jax.jit(agent.act), agent.start(targets)
-    for step in range(LIMIT):
-        observations = rng.standard_normal((3, S), np.float32)
-        rewards = rng.standard_normal(3, np.float32) * (step > 0)
-        done = np.array([step == 2, step in (5, 6), False])
-        for i in np.flatnonzero(done):
-            naive[i].restart()
-        expected = [
-            episode.act(*inputs)
-            for episode, *inputs in zip(naive, observations, rewards, strict=True)
-        ]
-        context, actions = act(params, context, observations, rewards, done)
-        np.testing.assert_allclose(actions, expected, atol=1e-5)
-    assert act._cache_size() == 1  # compiled once
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: p.astype(np.float64), params)
+        targets = np.array([3.0, -1.0, 0.5])
+        naive = [NaiveEpisode(agent, params, target) for target in targets]
+        act, context = jax.jit(agent.act), agent.start(targets)
+        for step in range(LIMIT):
+            observations = rng.standard_normal((3, S))
+            rewards = rng.standard_normal(3) * (step > 0)
+            done = np.array([step == 2, step in (5, 6), False])
+            for i in np.flatnonzero(done):
+                naive[i].restart()
+            expected = [
+                episode.act(*inputs)
+                for episode, *inputs in zip(naive, observations, rewards, strict=True)
+            ]
+            context, actions = act(params, context, observations, rewards, done)
+            np.testing.assert_allclose(actions, expected, atol=1e-9)
+        assert act._cache_size() == 1  # compiled once
 
 
 def test_actions_come_in_the_environments_units_and_are_remembered_in_its_own():

@@ -1,0 +1,108 @@
+"""What the benchmarks of training and rollouts measure: CORL's sizes, HalfCheetah's."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+sys.path.append(str(Path(__file__).parents[1]))  # configs are no package
+
+from configs import default
+from dt_jax.agents.decision_transformer import (
+    DecisionTransformerAgent,
+    init_train_state,
+    make_update,
+)
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.dispatch import Update
+from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.train_state import TrainState
+
+STATE, ACTION, EPISODE = 17, 6, 1000
+
+
+def config(**changes: Any) -> ConfigDict:
+    """Return the default configuration, which has CORL's sizes, with `changes`."""
+    config = default.get_config()
+    config.update(changes)
+    return config.lock()
+
+
+def agent(config: ConfigDict) -> DecisionTransformerAgent:
+    """Return an agent for HalfCheetah that leaves its numbers as they are."""
+    return DecisionTransformerAgent.from_config(config, **_units())
+
+
+def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
+    """Return a sampler of random episodes of 1000 steps."""
+    rng = np.random.default_rng(0)
+    raw = RawData(
+        observations=rng.standard_normal((transitions, STATE), np.float32),
+        actions=rng.uniform(-1, 1, (transitions, ACTION)).astype(np.float32),
+        rewards=rng.standard_normal(transitions, np.float32),
+        terminals=np.zeros(transitions, bool),
+        timeouts=np.arange(1, transitions + 1) % EPISODE == 0,
+    )
+    return Sampler(
+        Trajectories.from_raw(raw, source="random"),
+        batch_size=config.batch_size,
+        seq_len=config.seq_len,
+        reward_scale=config.reward_scale,
+        seed=config.train_seed,
+        **_units(),
+    )
+
+
+def training(config: ConfigDict) -> tuple[Update, TrainState]:
+    """Return the training step and the state before the first one."""
+    ours = agent(config)
+    schedule = make_schedule(
+        config.lr_schedule,
+        config.learning_rate,
+        config.warmup_steps,
+        config.update_steps,
+    )
+    optimizer = make_optimizer(
+        schedule, config.betas, config.weight_decay, config.clip_grad
+    )
+    state = jax.jit(lambda: init_train_state(ours, optimizer, config.train_seed))()
+    return make_update(ours, optimizer, schedule), state
+
+
+def seconds_of(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, seconds: float
+) -> dict[str, float]:
+    """Return the median time of a call in each way, taken in turn.
+
+    Args:
+      ways: a name -> what is to be called; it returns when all is done.
+      rounds: in each of which every way has its turn.
+      seconds: of a turn at least.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for call in ways.values():
+        call()  # what has to be compiled is
+    for _ in range(rounds):
+        for name, call in ways.items():
+            start, calls = time.perf_counter(), 0
+            while time.perf_counter() - start < seconds:
+                call()
+                calls += 1
+            times[name].append((time.perf_counter() - start) / calls)
+    return {name: float(np.median(turns)) for name, turns in times.items()}
+
+
+def _units() -> dict[str, np.ndarray]:
+    return {
+        "state_mean": np.zeros(STATE, np.float32),
+        "state_std": np.ones(STATE, np.float32),
+        "action_center": np.zeros(ACTION, np.float32),
+        "action_scale": np.ones(ACTION, np.float32),
+    }

@@ -1,0 +1,99 @@
+"""How the windows of a batch come together: on the device, or before it on the host."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dt_jax.data.limits import memory
+from dt_jax.data.sampler import Data, Sampler, Windows
+from dt_jax.types import Array, Batch
+
+
+class Feed(Protocol):
+    """What a compiled program gets for each update, and how a batch is made of it.
+
+    Attributes:
+      data: what the program gets each time, a pytree of arrays.
+    """
+
+    data: Any
+
+    def inputs(self, step: int) -> Any:
+        """Return what the update after `step` others gets: a pytree of NumPy arrays."""
+
+    def batch(self, data: Any, inputs: Any) -> Batch:
+        """Return its batch; may be traced by JAX."""
+
+
+class OnHost:
+    """Batches are gathered by NumPy, and sent."""
+
+    data = ()
+
+    def __init__(self, sampler: Sampler):
+        self.inputs = sampler.batch
+
+    def batch(self, data: Any, inputs: Batch) -> Batch:
+        """Return the batch as it came."""
+        return inputs
+
+
+class OnDevice:
+    """The dataset lies on the device, which is told where the windows lie.
+
+    On the CPU the arrays are not copied: the dataset's own are used (see data.aligned).
+    """
+
+    def __init__(self, sampler: Sampler):
+        self._sampler = sampler
+        self.data = jax.device_put(sampler.data)
+
+    def inputs(self, step: int) -> Windows:
+        """Return where the windows of `step` lie, int32 [B]."""
+        windows = self._sampler.windows(self._sampler.indices(step))
+        return Windows(*(numbers.astype(np.int32) for numbers in windows))
+
+    def batch(self, data: Data, inputs: Windows) -> Batch:
+        """Return what `Sampler.gather` returns, to the same bits."""
+        slots = jnp.arange(self._sampler.seq_len, dtype=jnp.int32)[None]  # [1, T]
+        valid = slots < inputs.left[:, None]  # [B, T]
+        rows = inputs.rows[:, None] + slots
+
+        def window(values: Array, offset: Array, scale: Array) -> Array:
+            # Rows past the last transition are clipped: they are padding anyway.
+            taken = jnp.take(values, rows, axis=0, mode="clip")
+            offset, scale = (
+                jnp.broadcast_to(x.reshape(1, 1, -1), taken.shape)
+                for x in (offset, scale)
+            )
+            # XLA would multiply by 1/scale, and sometimes round otherwise.
+            scale = jax.lax.optimization_barrier(scale)
+            return jnp.where(valid[..., None], (taken - offset) / scale, 0)
+
+        returns = jnp.take(data.returns_to_go, rows, mode="clip") * data.reward_scale
+        return Batch(
+            states=window(data.observations, data.state_mean, data.state_std),
+            actions=window(data.actions, data.action_center, data.action_scale),
+            returns_to_go=jnp.where(valid, returns, 0),
+            timesteps=inputs.timesteps[:, None] + slots,
+            mask=valid.astype(returns.dtype),
+        )
+
+
+def make_feed(sampler: Sampler, share: float) -> Feed:
+    """Return what feeds the batches of `sampler` to the first device.
+
+    Args:
+      sampler: of the batches.
+      share: of the device's memory that the data may take; more stays on the host, and
+        so does what is mapped from the disk.
+    """
+    arrays = sampler.data[:3]
+    stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
+    there = stats.get("bytes_limit", memory())
+    mapped = any(isinstance(array, np.memmap) for array in arrays)
+    if mapped or sum(array.nbytes for array in arrays) > share * there:
+        return OnHost(sampler)
+    return OnDevice(sampler)

@@ -1,6 +1,7 @@
 """A trained Decision Transformer, ready to act in any loop."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class Policy:
 
     def __init__(self, agent: DecisionTransformerAgent, params: Params):
         self.agent = agent
-        self._params = params
-        self._act = jax.jit(agent.act)
+        self._start = jax.jit(agent.start)
+        # As constants of the program, the parameters are prepared once for all steps.
+        self._act = jax.jit(partial(agent.act, params), donate_argnums=0)
         self._context: Context | None = None
         self._single = False  # reset with one number: no leading axis
         self._lengths = np.zeros(0, int)  # timesteps seen in each running episode
@@ -82,7 +84,7 @@ class Policy:
                 f"got {target_returns!r}"
             )
         self._single = targets.ndim == 0
-        self._context = self.agent.start(np.atleast_1d(targets))
+        self._context = self._start(np.atleast_1d(targets))
         self._lengths = np.zeros(targets.size, int)
 
     def act(
@@ -121,9 +123,7 @@ class Policy:
                 f"an episode is longer than the {limit} steps (episode_len) of "
                 "training: pass done where one has ended, or reset()"
             )
-        self._context, actions = self._act(
-            self._params, self._context, observations, rewards, ended
-        )
+        self._context, actions = self._act(self._context, observations, rewards, ended)
         self._lengths = seen + 1
         actions = np.array(actions)
         return actions[0] if self._single else actions

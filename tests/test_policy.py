@@ -115,8 +115,9 @@ def test_wrong_input_is_refused(policy, arguments, message):
 
 
 def test_wrong_order_is_refused(policy):
+    params = jax.jit(policy.agent.init_params)(jax.random.key(0))
     with pytest.raises(ValueError, match="reset"):
-        Policy(policy.agent, policy._params).act(np.zeros((1, S)))
+        Policy(policy.agent, params).act(np.zeros((1, S)))
     policy.reset([1.0, 2.0])
     policy.act(np.zeros((2, S)))
     with pytest.raises(ValueError, match="rewards"):

@@ -4,7 +4,7 @@ It computes in the parameters' precision, but for normalisation and softmax, whi
 float32 at least.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -29,15 +29,14 @@ class Linear(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
-    def __call__(self, x: Array, outputs: slice = slice(None)) -> Array:
-        """Map [..., D] to the features, or to some of them, [..., E]."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        # One matrix, for XLA's CPU back end is slow in the backward pass of
-        # [B, L, D] @ [D, E].
-        flat = x.reshape(-1, x.shape[-1])
-        y = flat @ kernel[:, outputs] + bias[None, outputs]
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+    def weights(self, inputs: int) -> tuple[Array, Array]:
+        """Return the kernel [D, E] and the bias [E]."""
+        kernel = self.param("kernel", self.kernel_init, (inputs, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+    def __call__(self, x: Array) -> Array:
+        """Map [..., D] to [..., E]."""
+        return _linear(x, *self.weights(x.shape[-1]))
 
 
 class LayerNorm(nn.Module):
@@ -52,11 +51,21 @@ class LayerNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, its two halves apart."""
+    """Multi-head attention, its two halves apart: projections, and what they find.
+
+    A single head needs fewer products: x_i·W_q·W_kᵀ·x_jᵀ takes one matrix and the
+    tokens themselves for keys, and W_v·W_o is one matrix as well. (The bias of the keys
+    adds the same to all scores of a query, and cancels.)
+
+    Attributes:
+      few: whether there are fewer queries than tokens. Then a single head mixes the
+        tokens first, and projects what comes of it.
+    """
 
     embedding_dim: int
     num_heads: int
     dropout: float
+    few: bool
 
     def setup(self) -> None:
         """Name the parameters."""
@@ -68,10 +77,12 @@ class Attention(nn.Module):
 
     def project(self, x: Array, read: Read) -> Projections:
         """Return the queries of what is read, [B, R, D], and all keys and values."""
-        d = self.embedding_dim
-        q = self.in_proj(read(x), slice(d))
-        k, v = (self.in_proj(x, slice(i * d, (i + 1) * d)) for i in (1, 2))
-        return q, k, v
+        (to_q, to_k, to_v), (of_q, of_k, of_v) = self._in()
+        if self.num_heads > 1:
+            q = _linear(read(x), to_q, of_q)
+            return q, _linear(x, to_k, of_k), _linear(x, to_v, of_v)
+        q = _linear(read(x), to_q @ to_k.T, to_k @ of_q)
+        return q, x, x if self.few else self._out(x)
 
     def __call__(
         self, projections: Projections, visible: Array, deterministic: bool
@@ -90,8 +101,26 @@ class Attention(nn.Module):
         scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
         weights = jax.nn.softmax(scores).astype(v.dtype)
         kept = self.drop(weights, deterministic).reshape(b * h, r, -1)
-        mixed = jnp.einsum("brl,ble->bre", kept, v).reshape(b, h, r, -1)
-        return self.out_proj(mixed.swapaxes(1, 2).reshape(b, r, d))
+        heads = jnp.einsum("brl,ble->bre", kept, v).reshape(b, h, r, -1)
+        mixed: Array = heads.swapaxes(1, 2).reshape(b, r, d)
+        if self.num_heads > 1:
+            return self.out_proj(mixed)
+        if self.few:
+            mixed = self._out(mixed, kept.sum(axis=-1, keepdims=True))
+        return mixed + self.out_proj.weights(d)[1][None, None]
+
+    def _in(self) -> tuple[Sequence[Array], Sequence[Array]]:
+        """Return the matrices and biases of queries, keys and values."""
+        kernel, bias = self.in_proj.weights(self.embedding_dim)
+        return jnp.split(kernel, 3, axis=1), jnp.split(bias, 3)
+
+    def _out(self, x: Array, total: Array | None = None) -> Array:
+        """Project tokens, or mixtures whose weights add up to `total`, in one head."""
+        (_, _, to_v), (_, _, of_v) = self._in()
+        out, _ = self.out_proj.weights(self.embedding_dim)
+        if total is None:
+            return _linear(x, to_v @ out, of_v @ out)
+        return _linear(x, to_v @ out) + total * (of_v @ out)[None, None]
 
 
 class Block(nn.Module):
@@ -101,12 +130,15 @@ class Block(nn.Module):
     num_heads: int
     attention_dropout: float
     residual_dropout: float
+    last: bool
 
     def setup(self) -> None:
         """Name the parameters."""
         d = self.embedding_dim
         self.norm1, self.norm2 = LayerNorm(), LayerNorm()
-        self.attention = Attention(d, self.num_heads, self.attention_dropout)
+        self.attention = Attention(
+            d, self.num_heads, self.attention_dropout, few=self.last
+        )
         self.mlp_in, self.mlp_out = Linear(4 * d), Linear(d)
         # minGPT drops out after the projection, torch's attention does not by itself.
         self.drop_mixed = Dropout(self.residual_dropout)
@@ -151,8 +183,9 @@ class Transformer(nn.Module):
                 self.num_heads,
                 self.attention_dropout,
                 self.residual_dropout,
+                last=i == self.num_layers - 1,
             )
-            for _ in range(self.num_layers)
+            for i in range(self.num_layers)
         ]
 
     def begin(self, x: Array, deterministic: bool) -> tuple[Array, Projections]:
@@ -187,6 +220,16 @@ class Transformer(nn.Module):
                 projections = block.project(x, take)
             x = block(take(x), projections, take(visible), deterministic)
         return self.out_norm(x)
+
+
+def _linear(x: Array, kernel: Array, bias: Array | None = None) -> Array:
+    """Map [..., D] to [..., E]."""
+    # One matrix, for XLA's CPU back end is slow in the backward pass of
+    # [B, L, D] @ [D, E].
+    y = x.reshape(-1, x.shape[-1]) @ kernel
+    if bias is not None:
+        y += bias[None]
+    return y.reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp

@@ -35,9 +35,12 @@ def config(**changes: Any) -> ConfigDict:
     return config.lock()
 
 
-def agent(config: ConfigDict) -> DecisionTransformerAgent:
-    """Return an agent for HalfCheetah that leaves its numbers as they are."""
-    return DecisionTransformerAgent.from_config(config, **_units())
+def agent(
+    config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
+) -> DecisionTransformerAgent:
+    """Return an agent that leaves its numbers as they are."""
+    units = _units(observation_size, action_size)
+    return DecisionTransformerAgent.from_config(config, **units)
 
 
 def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
@@ -56,13 +59,15 @@ def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
         seq_len=config.seq_len,
         reward_scale=config.reward_scale,
         seed=config.train_seed,
-        **_units(),
+        **_units(STATE, ACTION),
     )
 
 
-def training(config: ConfigDict) -> tuple[Update, TrainState]:
+def training(
+    config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
+) -> tuple[Update, TrainState]:
     """Return the training step and the state before the first one."""
-    ours = agent(config)
+    ours = agent(config, observation_size, action_size)
     schedule = make_schedule(
         config.lr_schedule,
         config.learning_rate,
@@ -99,10 +104,10 @@ def seconds_of(
     return {name: float(np.median(turns)) for name, turns in times.items()}
 
 
-def _units() -> dict[str, np.ndarray]:
+def _units(observation_size: int, action_size: int) -> dict[str, np.ndarray]:
     return {
-        "state_mean": np.zeros(STATE, np.float32),
-        "state_std": np.ones(STATE, np.float32),
-        "action_center": np.zeros(ACTION, np.float32),
-        "action_scale": np.ones(ACTION, np.float32),
+        "state_mean": np.zeros(observation_size, np.float32),
+        "state_std": np.ones(observation_size, np.float32),
+        "action_center": np.zeros(action_size, np.float32),
+        "action_scale": np.ones(action_size, np.float32),
     }

@@ -97,6 +97,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Background threads that gather batches ahead of the updates; 0: the main thread
     # does. The batches are the same whatever the number.
     config.num_workers = 4
+    # Ours: "bfloat16" computes the updates' matrix products in it; parameters,
+    # normalisation, softmax and loss stay in float32, and so does all acting.
+    config.compute_dtype = "float32"
     # Ours: updates in one call of the compiled program, which then ends early where
     # something is due. The same bits whatever the number.
     config.steps_per_dispatch = 10

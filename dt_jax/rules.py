@@ -151,6 +151,7 @@ RULES = {
     "warmup_steps": _INTEGER,
     "reward_scale": _or_none(_NOT_NEGATIVE),
     "num_workers": _integer(0, _MOST_PARTS),
+    "compute_dtype": _one_of("float32", "bfloat16"),
     "steps_per_dispatch": _integer(1, _MOST_STEPS),
     "device_memory_share": _number("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "target_returns": _or_none(

@@ -43,6 +43,8 @@ class DecisionTransformerAgent:
       reward_scale: factor from environment rewards to the network's returns-to-go.
       action_center: [A], the environment's action for the network's 0.
       action_scale: [A], positive; the network's 1 in the environment's units.
+      compute_dtype: what the training loss is computed in, the parameters' type where
+        None; normalisation, softmax, the loss itself and all acting keep to that.
     """
 
     model: DecisionTransformer
@@ -51,6 +53,7 @@ class DecisionTransformerAgent:
     reward_scale: float
     action_center: np.ndarray | float = 0.0
     action_scale: np.ndarray | float = 1.0
+    compute_dtype: str | None = None
 
     @classmethod
     def from_config(
@@ -81,6 +84,7 @@ class DecisionTransformerAgent:
             config.reward_scale,
             action_center,
             action_scale,
+            None if config.compute_dtype == "float32" else config.compute_dtype,
         )
 
     def check_sizes(self, observation_size: int, action_size: int) -> None:
@@ -111,11 +115,14 @@ class DecisionTransformerAgent:
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> Array:
         """Return that of each predicted action, [B, T, A]; 0 in the padding."""
+        inputs = batch.states, batch.actions, batch.returns_to_go
+        if self.compute_dtype:
+            params, inputs = jax.tree.map(
+                lambda x: x.astype(self.compute_dtype), (params, inputs)
+            )
         predicted = self._apply(
             params,
-            batch.states,
-            batch.actions,
-            batch.returns_to_go,
+            *inputs,
             batch.timesteps,
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dt_jax.models.precision import at_least_float32
 from dt_jax.models.transformer import Linear, Transformer
 from dt_jax.types import Array
 
@@ -164,5 +165,5 @@ class DecisionTransformer(nn.Module):
         return self._action(features)[:, 0]
 
     def _action(self, features: Array) -> Array:
-        """Map [..., D] to actions [..., A]."""
-        return jnp.tanh(self.action_head(features)) * self.max_action
+        """Map [..., D] to actions [..., A], in float32 at least."""
+        return jnp.tanh(at_least_float32(self.action_head(features))) * self.max_action

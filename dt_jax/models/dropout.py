@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dt_jax.models.precision import at_least_float32
 from dt_jax.types import Array
 
 
@@ -26,7 +27,8 @@ class Dropout(nn.Module):
             return x
         bits = random_bits(self.make_rng("dropout"), x.shape)
         keep = bits >= jnp.uint32(round(self.rate * 2**32))
-        return jnp.where(keep, x / jnp.asarray(1 - self.rate, x.dtype), 0)
+        larger = at_least_float32(x) / (1 - self.rate)
+        return jnp.where(keep, larger.astype(x.dtype), 0)
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dt_jax.models.dropout import Dropout
+from dt_jax.models.precision import at_least_float32
 from dt_jax.types import Array
 
 # torch's; Linen's own default is 1e-6.
@@ -96,7 +97,7 @@ class Attention(nn.Module):
             return x.reshape(b, -1, h, d // h).swapaxes(1, 2).reshape(b * h, -1, d // h)
 
         q, k, v = map(apart, projections)
-        products = _at_least_float32(jnp.einsum("bre,ble->brl", q, k))
+        products = at_least_float32(jnp.einsum("bre,ble->brl", q, k))
         scores = (products * (d // h) ** -0.5).reshape(b, h, r, -1)
         scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
         weights = jax.nn.softmax(scores).astype(v.dtype)
@@ -238,7 +239,7 @@ def _layer_norm(x: Array, scale: Array, bias: Array) -> Array:
 
 
 def _layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, Any]:
-    wide = _at_least_float32(x)
+    wide = at_least_float32(x)
     mean = wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(wide - mean).mean(axis=-1, keepdims=True)
     rate = jax.lax.rsqrt(variance + LAYER_NORM_EPS)
@@ -249,9 +250,9 @@ def _layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, Any
 
 def _layer_norm_backward(saved: Any, grads: Array) -> tuple[Array, Array, Array]:
     x, mean, rate, scale = saved
-    normal = (_at_least_float32(x) - mean) * rate
-    grads = _at_least_float32(grads)
-    through = grads * _at_least_float32(_as_row(scale, x))
+    normal = (at_least_float32(x) - mean) * rate
+    grads = at_least_float32(grads)
+    through = grads * at_least_float32(_as_row(scale, x))
     leading = tuple(range(x.ndim - 1))
     dx = rate * (
         through
@@ -296,7 +297,3 @@ def _normal_cdf(x: Array) -> Array:
 
 def _everything(x: Array) -> Array:
     return x
-
-
-def _at_least_float32(x: Array) -> Array:
-    return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)

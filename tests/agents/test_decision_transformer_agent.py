@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import jax
@@ -200,3 +201,37 @@ def test_update_can_be_vmapped_over_seeds():
             together.params,
             alone.params,
         )
+
+
+def test_bfloat16_is_for_products_alone():
+    """Of float32 stay the parameters, normalisation, softmax, loss and gradients."""
+    plain, batch = make_agent(dropout=0.1), make_batch()
+    agent = replace(plain, compute_dtype="bfloat16")
+    key = jax.random.key(0)
+    params = jax.jit(agent.init_params)(key)
+    text = str(jax.make_jaxpr(agent.loss)(params, batch, key))
+    made = set(re.findall(r":(\w+)\[[^\]]*\] = (\w+)", text))
+    types = {name: {t for t, n in made if n == name} for _, name in made}
+    assert types["dot_general"] == {"bf16"}
+    for name in ("exp", "rsqrt", "tanh", "reduce_max"):
+        assert types[name] == {"f32"}, name
+    loss, grads = jax.jit(jax.value_and_grad(agent.loss))(params, batch, key)
+    expected, theirs = jax.jit(jax.value_and_grad(plain.loss))(params, batch, key)
+    assert loss.dtype == np.float32
+    assert loss == pytest.approx(float(expected), rel=0.05)
+    assert loss != expected
+    norm = np.sqrt(sum(np.square(g).sum() for g in jax.tree.leaves(theirs)))
+    for ours, other in zip(*map(jax.tree.leaves, (grads, theirs)), strict=True):
+        assert ours.dtype == np.float32
+        assert np.abs(ours - other).max() < 0.1 * norm
+
+
+def test_bfloat16_does_not_act():
+    plain = make_agent()
+    params, targets = large_params(plain), np.ones(2, np.float32)
+    inputs = np.ones((2, S), np.float32), np.zeros(2, np.float32), np.zeros(2, bool)
+    actions = [
+        jax.jit(agent.act)(params, agent.start(targets), *inputs)[1]
+        for agent in (plain, replace(plain, compute_dtype="bfloat16"))
+    ]
+    np.testing.assert_array_equal(*actions)

@@ -86,8 +86,8 @@ def main() -> None:
     if torch_episode:
         ways["PyTorch, forward"] = torch_episode.forward
     latency = Table("one episode", "ms")
-    for way, seconds in workload.seconds_of(ways, args.rounds, 2.0).items():
-        latency.add_row(way, f"{1e3 * seconds:.2f}")
+    for way, times in workload.seconds_of(ways, args.rounds, 2.0).items():
+        latency.add_row(way, f"{1e3 * np.median(times):.2f}")
     Console().print(latency)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import workload
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -40,9 +41,11 @@ def main() -> None:
             ways |= torch_ways(config)
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
         seconds["dt_jax"] /= config.steps_per_dispatch
-        for way, time in seconds.items():
-            ratio = f"{time / seconds['PyTorch']:.2f}" if "PyTorch" in seconds else ""
-            table.add_row(str(size), way, f"{1e3 * time:.2f}", ratio)
+        for way, times in seconds.items():
+            row = [str(size), way, f"{1e3 * np.median(times):.2f}"]
+            if args.baseline:
+                row.append(f"{workload.ratio(times, seconds['PyTorch']):.2f}")
+            table.add_row(*row)
     Console().print(table)
 
 

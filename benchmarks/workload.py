@@ -83,8 +83,10 @@ def training(
 
 def seconds_of(
     ways: Mapping[str, Callable[[], Any]], rounds: int, seconds: float
-) -> dict[str, float]:
-    """Return the median time of a call in each way, taken in turn.
+) -> dict[str, np.ndarray]:
+    """Return the times of a call [rounds] in each way, taken in turn.
+
+    Compare them by `ratio`, for the machine may be slower in one round than in another.
 
     Args:
       ways: a name -> what is to be called; it returns when all is done.
@@ -101,7 +103,12 @@ def seconds_of(
                 call()
                 calls += 1
             times[name].append((time.perf_counter() - start) / calls)
-    return {name: float(np.median(turns)) for name, turns in times.items()}
+    return {name: np.array(turns) for name, turns in times.items()}
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the median over rounds of the ratio of two ways' times."""
+    return float(np.median(ours / theirs))
 
 
 def _units(observation_size: int, action_size: int) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from dt_jax.compilation import keep_compiled
 from dt_jax.data.minari import PREFIX
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
@@ -157,6 +158,7 @@ def prepare_backend(config: ConfigDict, *, trains: bool = True) -> None:
     Raises:
       UserError: there is no such device, or what is asked for is too large.
     """
+    keep_compiled()
     if config.deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()

@@ -1,5 +1,7 @@
 """JAX's strict modes, and a small run that several tests share."""
 
+import os
+
 import h5py
 import jax
 import numpy as np
@@ -19,7 +21,9 @@ def _strict_jax():
 @pytest.fixture(scope="session", autouse=True)
 def _compile_each_program_once(tmp_path_factory):
     """Share what is compiled between tests: most of their time would go there."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    folder = str(tmp_path_factory.mktemp("xla"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for the programs they start
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -18,7 +18,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 # may have a row of its own.
 LAYERS = [
     ["stopping"],
-    ["errors", "files", "types"],
+    ["compilation", "errors", "files", "types"],
     ["data", "lock", "manifest", "registry"],
     ["rules", "sizes"],
     [

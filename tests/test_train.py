@@ -441,3 +441,24 @@ def test_data_that_stays_on_the_disk_trains_the_same(
     train_and_evaluate(config, tmp_path / "run")
     assert "they stay on the disk" in capsys.readouterr().err
     assert arrays(tmp_path / "run") == arrays(finished)
+
+
+def test_a_longer_run_compiles_no_more(small_config, tmp_path):
+    """Each program is compiled once, whatever is due when."""
+    traces = []
+
+    def listen(event, seconds, **about):
+        if event.endswith("jaxpr_trace_duration"):
+            traces.append(about)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    counts = []
+    try:
+        for updates in (3, 3, 11):  # the first run warms what the process keeps
+            traces.clear()
+            config = changed(small_config, update_steps=updates, eval_every=3)
+            train_and_evaluate(config, tmp_path / f"{len(counts)}")
+            counts.append(len(traces))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert counts[2] == counts[1] > 0

@@ -64,8 +64,8 @@ def main() -> None:
         sampler = workload.sampler(config)
         feeds: dict[str, Feed] = {
             "one constant batch": Constant(sampler),
-            "on the device": OnDevice(sampler),
-            "on the host": OnHost(sampler),
+            "on the device": OnDevice([sampler]),
+            "on the host": OnHost([sampler]),
         }
         ways = {name: updates(config, feed) for name, feed in feeds.items()}
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
@@ -158,7 +158,7 @@ def measure(path: str) -> dict[str, int]:
         state_mean=trajectories.state_mean,
         state_std=trajectories.state_std,
     )
-    feed = make_feed(sampler, config.device_memory_share)
+    feed = make_feed([sampler], config.device_memory_share)
     assert isinstance(feed, OnDevice)
     update, state = workload.training(config)
     dispatch = Dispatch(update, feed, config.steps_per_dispatch)

@@ -67,7 +67,7 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
     )
     sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
     update, state = workload.training(config, *sizes)
-    dispatch = Dispatch(update, OnDevice(sampler), config.steps_per_dispatch)
+    dispatch = Dispatch(update, OnDevice([sampler]), config.steps_per_dispatch)
     losses = []
     for steps in share_out(0, updates, config.steps_per_dispatch, between=[updates]):
         state, metrics = dispatch(state, dispatch.inputs(steps), len(steps))

@@ -53,7 +53,7 @@ def ours(config: ConfigDict) -> Callable[[], Any]:
     """Return what makes steps_per_dispatch updates."""
     update, state = workload.training(config)
     dispatch = Dispatch(
-        update, OnDevice(workload.sampler(config)), config.steps_per_dispatch
+        update, OnDevice([workload.sampler(config)]), config.steps_per_dispatch
     )
     inputs = jax.device_put(dispatch.inputs(range(config.steps_per_dispatch)))
 

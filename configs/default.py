@@ -128,6 +128,9 @@ def get_config() -> ml_collections.ConfigDict:
     # always so.
     config.deterministic = False
     config.train_seed = 10  # initialisation, batches and dropout
+    # Ours: so many runs side by side in one program, with the seeds train_seed,
+    # train_seed + 1, ...; metrics are each one's and what they come to together.
+    config.num_seeds = 1
     config.eval_seed = 42  # episode i has its own seed from it, the same at each target
     # "auto" takes the best that JAX finds; or "cpu", "gpu" (also "cuda"), "tpu".
     config.device = "auto"

@@ -40,6 +40,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
         small.init_from = None  # what the run began with is not read again
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
+    small.num_seeds = 1
     spec = envs.of_config(config)
     if config.holdout_fraction is None and spec is not None and config.eval_episodes:
         small.holdout_fraction = 0.0

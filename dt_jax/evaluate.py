@@ -56,7 +56,12 @@ def main() -> None:
     spec = envs.lookup(env_name, config.env_backend, config.reference_scores)
     agent.check_sizes(spec.observation_size, spec.action_size)
     evaluator = Evaluator(
-        agent, spec, config.target_returns, config.eval_episodes, config.eval_seed
+        agent,
+        spec,
+        config.target_returns,
+        config.eval_episodes,
+        config.eval_seed,
+        config.num_seeds,
     )
     before = record["config"]
     scored_as = env_name if env_name == before["env_name"] else spec.label

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.agents.many_seeds import ManySeeds
 from dt_jax.data.npz import npz_columns
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
@@ -23,6 +24,8 @@ from dt_jax.types import Params
 @dataclass(frozen=True)
 class Evaluation:
     """The episodes of one evaluation, K targets with E episodes each.
+
+    Of a run with S seeds, returns, lengths and scores are [S, K, E].
 
     Attributes:
       target_returns: [K] float64, what was asked for.
@@ -47,8 +50,21 @@ class Evaluation:
         """
         return float(self.returns.mean(dtype=np.float64))
 
-    def metrics(self) -> dict[str, float]:
-        """Return means and standard deviations over episodes under CORL's names."""
+    def of_seed(self, i: int) -> "Evaluation":
+        """Return the episodes of the i-th seed, of several."""
+        scores = self.normalized_scores
+        return replace(
+            self,
+            returns=self.returns[i],
+            lengths=self.lengths[i],
+            normalized_scores=None if scores is None else scores[i],
+        )
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return means and standard deviations over episodes under CORL's names.
+
+        They are numbers, or [S].
+        """
         arrays = {
             "return": self.returns,
             "normalized_score": self.normalized_scores,
@@ -59,8 +75,8 @@ class Evaluation:
             for name, values in arrays.items():
                 if values is not None:
                     name = f"eval/{float(target)}_{name}"
-                    metrics[f"{name}_mean"] = float(values[k].mean())
-                    metrics[f"{name}_std"] = float(values[k].std())
+                    metrics[f"{name}_mean"] = values[..., k, :].mean(axis=-1)
+                    metrics[f"{name}_std"] = values[..., k, :].std(axis=-1)
         return metrics
 
     def save(self, path: Path) -> None:
@@ -116,8 +132,9 @@ class Evaluator:
         target_returns: Sequence[float],
         episodes: int,
         seed: int,
+        num_seeds: int = 1,
     ):
-        """Set up K·E environments and the program that plays in them.
+        """Set up S·K·E environments and the program that plays in them.
 
         Args:
           agent: whose parameters are to be evaluated.
@@ -125,6 +142,7 @@ class Evaluator:
           target_returns: K of them, in the environment's units.
           episodes: E, for each target.
           seed: from which each of the E episodes gets its own.
+          num_seeds: S; with more than one, parameters have a leading axis for them.
 
         Raises:
           UserError: the environment cannot be built.
@@ -132,8 +150,11 @@ class Evaluator:
         self._spec = spec
         self._targets = np.asarray(target_returns, np.float64)
         self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
-        # One flat axis of episodes: target 0 with every seed, then target 1, ...
-        self._env = envs.make(spec, np.tile(self._seeds, len(self._targets)).tolist())
+        self._shape = (num_seeds, len(self._targets), len(self._seeds))
+        # One flat axis of episodes: target 0 with each episode's seed, then target 1,
+        # ..., and all that for each seed of training.
+        copies = num_seeds * len(self._targets)
+        self._env = envs.make(spec, np.tile(self._seeds, copies).tolist())
         episode_len = agent.model.episode_len
         if episode_len < spec.max_episode_steps < NO_LIMIT:
             warnings.warn(
@@ -142,7 +163,8 @@ class Evaluator:
                 "the part that is played",
                 stacklevel=1,
             )
-        self._rollout = make_rollout(agent, self._env, episode_len)
+        actor = agent if num_seeds == 1 else ManySeeds(agent, num_seeds)
+        self._rollout = make_rollout(actor, self._env, episode_len)
 
     def __call__(
         self, params: Params, between_chunks: Callable[[], None] = lambda: None
@@ -157,12 +179,14 @@ class Evaluator:
           UserError: the policy or the environment gave something that is no number.
         """
         state, observations = self._env.reset()
-        targets = np.repeat(self._targets.astype(np.float32), len(self._seeds))
+        num_seeds, _, count = self._shape
+        targets = np.repeat(self._targets.astype(np.float32), count)
+        targets = np.tile(targets, num_seeds)
         episodes = jax.device_get(
             self._rollout(params, state, observations, targets, between_chunks)
         )
         self._env.check()
-        shape = len(self._targets), len(self._seeds)
+        shape = self._shape[num_seeds == 1 :]
         returns = np.reshape(episodes.returns, shape)
         if not np.isfinite(returns).all():
             raise UserError(
@@ -189,4 +213,5 @@ def make_evaluator(
         config.target_returns,
         config.eval_episodes,
         config.eval_seed,
+        config.num_seeds,
     )

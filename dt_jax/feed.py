@@ -1,5 +1,6 @@
 """How the windows of a batch come together: on the device, or before it on the host."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -13,6 +14,8 @@ from dt_jax.types import Array, Batch
 
 class Feed(Protocol):
     """What a compiled program gets for each update, and how a batch is made of it.
+
+    With more than one seed everything has a leading axis for them.
 
     Attributes:
       data: what the program gets each time, a pytree of arrays.
@@ -32,8 +35,12 @@ class OnHost:
 
     data = ()
 
-    def __init__(self, sampler: Sampler):
-        self.inputs = sampler.batch
+    def __init__(self, samplers: Sequence[Sampler]):
+        self._samplers = samplers
+
+    def inputs(self, step: int) -> Batch:
+        """Return the batch of `step`."""
+        return _together([sampler.batch(step) for sampler in self._samplers])
 
     def batch(self, data: Any, inputs: Batch) -> Batch:
         """Return the batch as it came."""
@@ -46,26 +53,27 @@ class OnDevice:
     On the CPU the arrays are not copied: the dataset's own are used (see data.aligned).
     """
 
-    def __init__(self, sampler: Sampler):
-        self._sampler = sampler
-        self.data = jax.device_put(sampler.data)
+    def __init__(self, samplers: Sequence[Sampler]):
+        self._samplers = samplers
+        self.data = jax.device_put(samplers[0].data)
 
     def inputs(self, step: int) -> Windows:
         """Return where the windows of `step` lie, int32 [B]."""
-        windows = self._sampler.windows(self._sampler.indices(step))
+        windows = _together([s.windows(s.indices(step)) for s in self._samplers])
         return Windows(*(numbers.astype(np.int32) for numbers in windows))
 
     def batch(self, data: Data, inputs: Windows) -> Batch:
         """Return what `Sampler.gather` returns, to the same bits."""
-        slots = jnp.arange(self._sampler.seq_len, dtype=jnp.int32)[None]  # [1, T]
-        valid = slots < inputs.left[:, None]  # [B, T]
-        rows = inputs.rows[:, None] + slots
+        slots = jnp.arange(self._samplers[0].seq_len, dtype=jnp.int32)
+        slots = jnp.expand_dims(slots, range(inputs.left.ndim))  # [1, T]
+        valid = slots < inputs.left[..., None]  # [B, T]
+        rows = inputs.rows[..., None] + slots
 
         def window(values: Array, offset: Array, scale: Array) -> Array:
             # Rows past the last transition are clipped: they are padding anyway.
             taken = jnp.take(values, rows, axis=0, mode="clip")
             offset, scale = (
-                jnp.broadcast_to(x.reshape(1, 1, -1), taken.shape)
+                jnp.broadcast_to(x.reshape((1,) * rows.ndim + (-1,)), taken.shape)
                 for x in (offset, scale)
             )
             # XLA would multiply by 1/scale, and sometimes round otherwise.
@@ -77,23 +85,30 @@ class OnDevice:
             states=window(data.observations, data.state_mean, data.state_std),
             actions=window(data.actions, data.action_center, data.action_scale),
             returns_to_go=jnp.where(valid, returns, 0),
-            timesteps=inputs.timesteps[:, None] + slots,
+            timesteps=inputs.timesteps[..., None] + slots,
             mask=valid.astype(returns.dtype),
         )
 
 
-def make_feed(sampler: Sampler, share: float) -> Feed:
-    """Return what feeds the batches of `sampler` to the first device.
+def _together(each: Sequence[Any]) -> Any:
+    """Stack the pytrees of several seeds; one alone gets no axis for it."""
+    if len(each) == 1:
+        return each[0]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
+
+
+def make_feed(samplers: Sequence[Sampler], share: float) -> Feed:
+    """Return what feeds the batches of `samplers` to the first device.
 
     Args:
-      sampler: of the batches.
+      samplers: of one dataset, one for each seed.
       share: of the device's memory that the data may take; more stays on the host, and
         so does what is mapped from the disk.
     """
-    arrays = sampler.data[:3]
+    arrays = samplers[0].data[:3]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
     there = stats.get("bytes_limit", memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)
     if mapped or sum(array.nbytes for array in arrays) > share * there:
-        return OnHost(sampler)
-    return OnDevice(sampler)
+        return OnHost(samplers)
+    return OnDevice(samplers)

@@ -1,7 +1,7 @@
 """Numbers that are not finite: noticed, and told with the step and its batch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -19,29 +19,30 @@ class FiniteCheck:
 
     Args:
       workdir: the run's folder.
-      sampler: of the batches that the updates are made on.
+      samplers: of the batches that the updates are made on, one for each seed.
     """
 
-    def __init__(self, workdir: Path, sampler: Sampler):
-        self._workdir, self._sampler = workdir, sampler
+    def __init__(self, workdir: Path, samplers: Sequence[Sampler]):
+        self._workdir, self._samplers = workdir, samplers
         self._norm = jax.jit(optax.tree.norm)
 
     def metrics(self, read: Mapping[str, np.ndarray], step: int) -> None:
-        """Look at the metrics of updates, [...], of which the last one's step is given.
+        """Look at the metrics of updates, [n] or of S seeds [n, S], the last of `step`.
 
         Raises:
           UserError: a loss or a gradient is not finite. The batch of that update is
-            written to the run's folder: its transitions [B], as `Sampler.gather` takes
-            them, and their rows [B] in the dataset.
+            written to the run's folder: its transitions [S, B], as `Sampler.gather`
+            takes them, and their rows [S, B] in the dataset.
         """
         loss, grad_norm = read["train_loss"], read["grad_norm"]
         bad = ~(np.isfinite(loss) & np.isfinite(grad_norm))
         if bad.any():
-            i = int(bad.argmax())
-            first_bad = step - len(bad) + 1 + i
+            where = np.unravel_index(bad.argmax(), bad.shape)
+            first_bad = step - len(bad) + 1 + int(where[0])
             raise self._error(
-                f"step {first_bad}: the loss is {loss[i]}, the gradient's norm "
-                f"{grad_norm[i]} (the rows of its batch are in {self._note(first_bad)})"
+                f"step {first_bad}: the loss is {loss[where]}, the gradient's norm "
+                f"{grad_norm[where]} (the rows of its batch are in "
+                f"{self._note(first_bad)})"
             )
 
     def params(self, params: Params, step: int) -> None:
@@ -51,10 +52,10 @@ class FiniteCheck:
 
     def _note(self, step: int) -> Path:
         """Write what the update of `step` was made on, to be looked at."""
-        indices = self._sampler.indices(step - 1)
+        indices = np.stack([s.indices(step - 1) for s in self._samplers])
         path = self._workdir / f"not_finite_{step}.npz"
         with replacing(path) as temporary:
-            rows = self._sampler.windows(indices).rows
+            rows = self._samplers[0].windows(indices).rows
             np.savez(temporary, step=step, indices=indices, rows=rows)
         return path
 

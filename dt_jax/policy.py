@@ -15,6 +15,7 @@ from dt_jax.agents.decision_transformer import (
 )
 from dt_jax.checkpoint import choose
 from dt_jax.config import from_dict
+from dt_jax.errors import UserError
 from dt_jax.files import user_path
 from dt_jax.types import Array, Params
 
@@ -23,6 +24,8 @@ def restore(
     workdir: Path, which: str | int
 ) -> tuple[DecisionTransformerAgent, Params, dict[str, Any]]:
     """Return the agent, the parameters and the record of a run's checkpoint.
+
+    Of a run with several seeds, parameters have a leading axis for them.
 
     Raises:
       UserError: there is no such run or no such valid checkpoint.
@@ -34,6 +37,11 @@ def restore(
         **{key: np.asarray(record[key], np.float32) for key in SCALING},
     )
     like = jax.eval_shape(lambda: agent.init_params(jax.random.key(0)))
+    num_seeds = record["config"]["num_seeds"]
+    if num_seeds > 1:
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like
+        )
     return agent, checkpoint.params(like), record
 
 
@@ -56,17 +64,31 @@ class Policy:
         self._lengths = np.zeros(0, int)  # timesteps seen in each running episode
 
     @classmethod
-    def load(cls, workdir: str | Path, checkpoint: str | int = "last") -> "Policy":
+    def load(
+        cls,
+        workdir: str | Path,
+        checkpoint: str | int = "last",
+        seed: int | None = None,
+    ) -> "Policy":
         """Return the policy that a run has trained.
 
         Args:
           workdir: the run's folder.
           checkpoint: "last", "best" (by evaluation) or the number of a step.
+          seed: which one's, in a run with several; None: the first one's.
 
         Raises:
-          UserError: there is no such run or no such valid checkpoint.
+          UserError: there is no such run, no such valid checkpoint or no such seed.
         """
-        agent, params, _ = restore(Path(workdir), checkpoint)
+        agent, params, record = restore(Path(workdir), checkpoint)
+        first, count = (record["config"][key] for key in ("train_seed", "num_seeds"))
+        index = 0 if seed is None else seed - first
+        if not 0 <= index < count:
+            raise UserError(
+                f"{workdir} has no seed {seed}, but {count} from {first} on"
+            )
+        if count > 1:
+            params = jax.tree.map(lambda x: x[index], params)
         return cls(agent, params)
 
     def reset(self, target_returns: float | Sequence[float] | np.ndarray) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
+from dt_jax.agents.many_seeds import ManySeeds
 from dt_jax.envs.base import BatchedEnv, EnvState
 from dt_jax.types import Array, Params, Step
 
@@ -57,7 +58,7 @@ class Rollout(Protocol):
 
 
 def make_rollout(
-    agent: DecisionTransformerAgent, env: BatchedEnv, episode_len: int
+    agent: DecisionTransformerAgent | ManySeeds, env: BatchedEnv, episode_len: int
 ) -> Rollout:
     """Return what plays all episodes of `env` at once, in compiled chunks of timesteps.
 
@@ -99,7 +100,7 @@ def make_rollout(
 
 
 def _begin(
-    agent: DecisionTransformerAgent,
+    agent: DecisionTransformerAgent | ManySeeds,
     env_state: EnvState,
     observations: Array,
     target_returns: Array,
@@ -117,7 +118,10 @@ def _begin(
 
 
 def _play(
-    agent: DecisionTransformerAgent, env: BatchedEnv, params: Params, carry: _Carry
+    agent: DecisionTransformerAgent | ManySeeds,
+    env: BatchedEnv,
+    params: Params,
+    carry: _Carry,
 ) -> _Carry:
     """Advance all episodes by one timestep; those that have ended don't count."""
     context, actions = agent.act(

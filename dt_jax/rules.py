@@ -168,6 +168,7 @@ RULES = {
     "checkpoints_path": _or_none(_text("the path of a folder")),
     "deterministic": Rule("true or false", lambda v: type(v) is bool, _parse_bool),
     "train_seed": _INTEGER,
+    "num_seeds": _integer(1, _MOST_PARTS),
     "eval_seed": _INTEGER,
     "device": _one_of("auto", "cpu", "gpu", "cuda", "tpu"),
 }

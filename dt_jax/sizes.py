@@ -43,16 +43,18 @@ def _needed(config: ConfigDict, trains: bool) -> list[tuple[str, tuple[str, ...]
     attended = config.num_heads * tokens  # attention weights of a token, in a layer
     network = 12 * layers * width**2
     network += (config.seq_len + (config.episode_len or 1)) * width
-    shape = "embedding_dim", "num_layers", "seq_len", "episode_len"
+    seeds = config.num_seeds
+    shape = "embedding_dim", "num_layers", "seq_len", "episode_len", "num_seeds"
     # The parameters; in training their gradients and Adam's two moments as well.
     needed: list[tuple[str, tuple[str, ...], int]]
-    needed = [("a network", shape, (4 if trains else 1) * network)]
+    needed = [("a network", shape, (4 if trains else 1) * seeds * network)]
     if trains:  # what the backward pass needs of each token, in each layer
         numbers = config.batch_size * tokens * layers * (10 * width + attended)
-        needed.append(("a batch", ("batch_size", *shape[:3]), numbers))
+        keys = "batch_size", *shape[:3], "num_seeds"
+        needed.append(("a batch", keys, seeds * numbers))
     # One layer after the other; as wide as q, k, v and what goes in and comes out.
-    episodes = config.eval_episodes * len(config.target_returns or (0,))
+    episodes = seeds * config.eval_episodes * len(config.target_returns or (0,))
     numbers = episodes * tokens * max(5 * width, attended)
-    played = "eval_episodes", "target_returns", "seq_len", "embedding_dim"
+    played = "eval_episodes", "target_returns", "seq_len", "embedding_dim", "num_seeds"
     needed.append(("an evaluation", played, numbers))
     return needed

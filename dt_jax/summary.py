@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dt_jax.across_seeds import interquartile_mean
 from dt_jax.data import minari
 from dt_jax.errors import printable
 from dt_jax.evaluation import Evaluation, last_evaluation
@@ -40,29 +41,49 @@ def data_label(
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
-    """Return a row for each target return; ± is the standard error over episodes."""
+    """Return a row for each target return; ± is the standard error over episodes.
+
+    Of several seeds it is that over the seeds' means, and a column more has their
+    interquartile mean with its 95% bootstrap interval.
+    """
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     scores = evaluation.normalized_scores
-    for heading in ("target", "return", "normalised score", "length", "episodes"):
-        if scores is not None or heading != "normalised score":
-            table.add_column(heading, justify="right")
-    count = evaluation.returns.shape[1]
-
-    def with_error(values: np.ndarray, digits: int) -> str:
-        if count == 1:
-            return f"{values.mean():.{digits}f}"
-        error = values.std(ddof=1) / np.sqrt(count)
-        return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
-
+    *seeds, _, episodes = evaluation.returns.shape
+    table.add_column("target", justify="right")
+    table.add_column("return", justify="right")
+    if scores is not None:
+        table.add_column("normalised score", justify="right")
+    if seeds:
+        of = "return" if scores is None else "score"
+        table.add_column(f"IQM of the {of} over seeds", justify="right")
+    table.add_column("length", justify="right")
+    table.add_column("seeds x episodes" if seeds else "episodes", justify="right")
     for k, target in enumerate(evaluation.target_returns):
-        table.add_row(
-            f"{target:g}",
-            with_error(evaluation.returns[k], 1 if abs(target) >= 10 else 3),
-            *([] if scores is None else [with_error(scores[k], 1)]),
-            f"{evaluation.lengths[k].mean():.0f}",
-            str(count),
+        returns, lengths = (
+            values[..., k, :] for values in (evaluation.returns, evaluation.lengths)
         )
+        digits = 1 if abs(target) >= 10 else 3
+        row = [f"{target:g}", _with_error(returns, digits)]
+        compared = returns
+        if scores is not None:
+            compared, digits = scores[..., k, :], 1
+            row.append(_with_error(compared, digits))
+        if seeds:
+            iqm, low, high = interquartile_mean(compared.mean(axis=-1))
+            row.append(f"{iqm:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        row.append(f"{lengths.mean():.0f}")
+        row.append(" x ".join(map(str, [*seeds, episodes])))
+        table.add_row(*row)
     return table
+
+
+def _with_error(values: np.ndarray, digits: int) -> str:
+    """Return the mean of episodes [E], or of seeds' means [S, E], with its error."""
+    values = values.mean(axis=-1) if values.ndim == 2 else values
+    if len(values) == 1:
+        return f"{values.mean():.{digits}f}"
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
 def show(workdir: Path, label: str) -> None:
@@ -125,7 +146,9 @@ def _draw_loss(axes: Axes, rows: list[dict[str, Any]]) -> None:
 def _draw_returns(
     axes: Axes, step: int, evaluation: Evaluation, dataset: dict[str, Any]
 ) -> None:
-    targets, returns = evaluation.target_returns, evaluation.returns
+    targets = evaluation.target_returns
+    # Of several seeds all together, [K, S·E].
+    returns = np.moveaxis(evaluation.returns, -2, 0).reshape(len(targets), -1)
     every = np.repeat(targets, returns.shape[1])
     axes.scatter(
         every,

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import holdout
+from dt_jax.across_seeds import across_seeds, check_rliable
 from dt_jax.agents.decision_transformer import (
     DecisionTransformerAgent,
     Metrics,
@@ -71,6 +73,8 @@ class Trainer:
         spec: DatasetSpec | None,
         scaling: Mapping[str, np.ndarray],
     ):
+        if config.num_seeds > 1:
+            check_rliable()  # now, rather than after the first evaluation
         self.config = config
         self._workdir = workdir
         # What the parameters mean nothing without.
@@ -85,19 +89,23 @@ class Trainer:
         if config.holdout_fraction:
             trained_on, held_out = trained_on.hold_out(config.holdout_fraction)
 
-        def sampler(trajectories: Trajectories) -> Sampler:
+        def sampler(trajectories: Trajectories, seed: int) -> Sampler:
             return Sampler(
                 trajectories,
                 batch_size=config.batch_size,
                 seq_len=config.seq_len,
                 reward_scale=config.reward_scale,
-                seed=config.train_seed,
+                seed=seed,
                 **scaling,
             )
 
-        self._sampler = sampler(trained_on)
+        first, count = config.train_seed, config.num_seeds
+        self._seeds = range(first, first + count)
+        samplers = [sampler(trained_on, seed) for seed in self._seeds]
         self._holdout = (
-            holdout.HoldoutError(agent, sampler(held_out)) if held_out else None
+            holdout.HoldoutError(agent, sampler(held_out, first), count)
+            if held_out
+            else None
         )
         self._evaluator = make_evaluator(config, agent, spec)
         schedule = make_schedule(
@@ -109,18 +117,22 @@ class Trainer:
         optimizer = make_optimizer(
             schedule, config.betas, config.weight_decay, config.clip_grad
         )
+        update = make_update(agent, optimizer, schedule)
         self._dispatch = Dispatch(
-            make_update(agent, optimizer, schedule),
-            make_feed(self._sampler, config.device_memory_share),
+            update if count == 1 else jax.vmap(update),
+            make_feed(samplers, config.device_memory_share),
             config.steps_per_dispatch,
         )
-        self._finite = FiniteCheck(workdir, self._sampler)
+        self._finite = FiniteCheck(workdir, samplers)
         self._saved = 0  # the step of the newest checkpoint
         # See `_save`; at first, an evaluation of the untouched initialisation.
         self._owed: dict[str, float] | None = {}
-        self._state: TrainState = jax.jit(
-            lambda: init_train_state(agent, optimizer, config.train_seed)
-        )()
+        init = partial(init_train_state, agent, optimizer)
+        self._state: TrainState = (
+            jax.jit(init)(first)
+            if count == 1
+            else jax.jit(jax.vmap(init))(np.array(self._seeds))
+        )
 
     @property
     def params(self) -> Params:
@@ -131,12 +143,17 @@ class Trainer:
         """Make the first update, without all that goes with a run; return its loss."""
         inputs = self._dispatch.inputs(range(1))
         self._state, metrics = self._dispatch(self._state, inputs, 1)
-        return float(metrics["train_loss"][0])
+        return float(jnp.mean(metrics["train_loss"][0]))
 
     def begin_with(self, params: Params) -> None:
-        """Take other parameters than freshly drawn ones, of the same shapes."""
+        """Take other parameters than freshly drawn ones, the same for all seeds."""
         # Copies, for the first update gives the state's memory away.
-        self._state = self._state.replace(params=jax.tree.map(jnp.array, params))
+        params = jax.tree.map(
+            lambda new, old: jnp.array(jnp.broadcast_to(new, old.shape)),
+            params,
+            self.params,
+        )
+        self._state = self._state.replace(params=params)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the training state of a checkpoint.
@@ -160,7 +177,7 @@ class Trainer:
 
     def run(self) -> None:
         """Make the updates that are left, and all that is due between them."""
-        config, start = self.config, int(self._state.step)
+        config, start = self.config, int(np.max(self._state.step))
         if self._evaluator is None and self._holdout is None:
             print("nothing is evaluated: no episode is played, no trajectory held out")
         self._describe()
@@ -294,25 +311,40 @@ class Trainer:
         ]
         read = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
         self._finite.metrics(read, step)
-        row = {name: float(values[-1]) for name, values in read.items()}
+        row = self._row({name: values[-1] for name, values in read.items()})
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
+
+    def _row(
+        self, metrics: Mapping[str, np.ndarray], compared: Container[str] = ()
+    ) -> dict[str, float]:
+        """Return a row of metrics.jsonl, of one seed or of all together."""
+        if len(self._seeds) == 1:
+            return {name: float(value) for name, value in metrics.items()}
+        return across_seeds(self._seeds, metrics, compared)
 
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step
 
     def _evaluate(self, step: int) -> tuple[dict[str, float], float]:
         """Return the metrics of what is evaluated, and by what checkpoints compare."""
-        metrics, score = {}, 0.0
+        metrics: dict[str, float] = {}
+        score = 0.0
         with self._report.doing("evaluating"):
             if self._holdout:
-                error = self._holdout(self.params)
-                metrics[holdout.METRIC] = error
-                self._report.say(f"step {step}  held-out action error {error:.5g}")
-                score = -error
+                errors = self._holdout(self.params)
+                metrics |= self._row({holdout.METRIC: errors}, [holdout.METRIC])
+                score = -float(errors.mean())
+                self._report.say(f"step {step}  held-out action error {-score:.5g}")
             if self._evaluator:
                 evaluation = self._play(self._evaluator, step)
-                metrics |= evaluation.metrics()
+                measured = evaluation.metrics()
+                compared = [
+                    name
+                    for name in measured
+                    if name.endswith(("return_mean", "normalized_score_mean"))
+                ]
+                metrics |= self._row(measured, compared)
                 score = evaluation.score
         return metrics, score
 
@@ -321,9 +353,9 @@ class Trainer:
         evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
             line = f"step {step}  target {target:g}: "
-            line += f"return {evaluation.returns[k].mean():.1f}"
+            line += f"return {evaluation.returns[..., k, :].mean():.1f}"
             if (scores := evaluation.normalized_scores) is not None:
-                line += f", normalised score {scores[k].mean():.1f}"
+                line += f", normalised score {scores[..., k, :].mean():.1f}"
             self._report.say(line)
         return evaluation
 

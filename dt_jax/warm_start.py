@@ -127,6 +127,10 @@ def _chosen(path: Path) -> Checkpoint | None:
 
 def _from_run(source: str, chosen: Checkpoint, config: ConfigDict) -> WarmStart:
     record = chosen.record()
+    if (seeds := record["config"].get("num_seeds", 1)) > 1:
+        raise UserError(
+            f"{source} is a run of {seeds} seeds: a run can begin with one network only"
+        )
     # Not by config.from_dict: the run may be older than some of today's keys.
     _agree(source, record["config"], config)
     scaling = {key: np.asarray(record[key], np.float32) for key in SCALING}

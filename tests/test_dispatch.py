@@ -78,13 +78,13 @@ def test_updates_have_the_same_bits_however_they_are_shared_out(
     sampler,  # noqa: F811
 ):
     update, start = training
-    dispatch = Dispatch(update, feed.OnDevice(sampler), most=4)
+    dispatch = Dispatch(update, feed.OnDevice([sampler]), most=4)
     whole = run(dispatch, start(), [range(0, 4), range(4, 8)])
     apart = run(dispatch, start(), [range(0, 1), range(1, 4), range(4, 6), range(6, 8)])
     assert same(whole, apart)
     assert dispatch._program._cache_size() == 1  # compiled once
     host = run(
-        Dispatch(update, feed.OnHost(sampler), most=3),
+        Dispatch(update, feed.OnHost([sampler]), most=3),
         start(),
         [range(0, 3), range(3, 6), range(6, 8)],
     )
@@ -93,7 +93,7 @@ def test_updates_have_the_same_bits_however_they_are_shared_out(
 
 def test_updates_are_those_of_the_plain_loop(training, sampler):  # noqa: F811
     update, start = training
-    dispatch = Dispatch(update, feed.OnDevice(sampler), most=4)
+    dispatch = Dispatch(update, feed.OnDevice([sampler]), most=4)
     leaves, losses = run(dispatch, start(), [range(0, 4), range(4, 5)])
     plain, state, expected = jax.jit(update), start(), []
     for step in range(5):

@@ -43,7 +43,7 @@ def sampler():
 
 def test_both_ways_give_the_same_bits(sampler):
     """Windows from every trajectory's start to past the end of the last one."""
-    on_host, on_device = feed.OnHost(sampler), feed.OnDevice(sampler)
+    on_host, on_device = feed.OnHost([sampler]), feed.OnDevice([sampler])
     gather = jax.jit(on_device.batch)
     for step in range(8):
         expected = on_host.inputs(step)
@@ -58,15 +58,15 @@ def test_both_ways_give_the_same_bits(sampler):
 def test_on_the_cpu_the_data_are_not_copied(sampler):
     if jax.default_backend() != "cpu":
         pytest.skip("a device with a memory of its own")
-    data = feed.OnDevice(sampler).data
+    data = feed.OnDevice([sampler]).data
     for ours, theirs in zip(data[:3], sampler.data[:3], strict=True):
         assert ours.unsafe_buffer_pointer() == theirs.ctypes.data
 
 
 def test_large_and_mapped_data_stay_on_the_host(sampler, tmp_path):
-    assert isinstance(feed.make_feed(sampler, 0.5), feed.OnDevice)
-    assert isinstance(feed.make_feed(sampler, 0.0), feed.OnHost)
+    assert isinstance(feed.make_feed([sampler], 0.5), feed.OnDevice)
+    assert isinstance(feed.make_feed([sampler], 0.0), feed.OnHost)
     np.save(tmp_path / "rows.npy", sampler.data.observations)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     sampler.data = sampler.data._replace(observations=mapped)
-    assert isinstance(feed.make_feed(sampler, 0.5), feed.OnHost)
+    assert isinstance(feed.make_feed([sampler], 0.5), feed.OnHost)

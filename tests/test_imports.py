@@ -22,6 +22,7 @@ LAYERS = [
     ["data", "lock", "manifest", "registry"],
     ["rules", "sizes"],
     [
+        "across_seeds",
         "checkpoint",
         "config",
         "data_defaults",

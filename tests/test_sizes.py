@@ -35,7 +35,10 @@ def refusal(monkeypatch, there, trains=True, **changes):
     ("changes", "words"),
     [
         ({"embedding_dim": 2**31 - 1}, "a network of embedding_dim=2147483647, "),
-        ({"episode_len": 2**31 - 1}, "episode_len=2147483647 takes at least"),
+        (
+            {"episode_len": 2**31 - 1},
+            "episode_len=2147483647, num_seeds=1 takes at least",
+        ),
         ({"seq_len": 10**9}, "seq_len=1000000000"),
         ({"batch_size": 2**31 - 1}, "a batch of batch_size=2147483647, "),
         ({"eval_episodes": 10**9}, "an evaluation of eval_episodes=1000000000"),

@@ -1,0 +1,66 @@
+"""What do several seeds in one program cost, in the time of one?
+
+    python benchmarks/seeds.py [--seeds=1,4,16] [--batch_size=64] [--rounds=5]
+
+Prints milliseconds an update of all seeds, the ratio to one seed's, and that ratio a
+seed: below 1, seeds in one program are faster than one after the other.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import workload
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from dt_jax.dispatch import Dispatch
+from dt_jax.errors import OneLineParser, exit_with_one_line
+from dt_jax.feed import OnDevice
+
+
+def main() -> None:
+    """Measure each number of seeds and print the table."""
+    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", default="1,4,16")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4, help="of a turn")
+    args = parser.parse_args()
+    print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+    config = workload.config(batch_size=args.batch_size)
+    numbers = [1, *(n for n in map(int, args.seeds.split(",")) if n > 1)]
+    ways = {str(n): updates(config, n) for n in numbers}
+    seconds = workload.seconds_of(ways, args.rounds, args.seconds)
+    table = Table("seeds", "ms an update", "times one seed", "a seed")
+    for n in numbers:
+        times = seconds[str(n)] / config.steps_per_dispatch
+        ratio = workload.ratio(seconds[str(n)], seconds["1"])
+        row = f"{1e3 * np.median(times):.1f}", f"{ratio:.2f}", f"{ratio / n:.2f}"
+        table.add_row(str(n), *row)
+    Console().print(table)
+
+
+def updates(config: ConfigDict, num_seeds: int) -> Callable[[], Any]:
+    """Return what makes steps_per_dispatch updates of all seeds."""
+    k = config.steps_per_dispatch
+    update, state = workload.training(config)
+    if num_seeds > 1:
+        update = jax.vmap(update)
+        state = jax.tree.map(lambda x: jax.numpy.stack([x] * num_seeds), state)
+    feed = OnDevice([workload.sampler(config)] * num_seeds)
+    dispatch = Dispatch(update, feed, k)
+    inputs = jax.device_put(dispatch.inputs(range(k)))
+
+    def call() -> None:
+        nonlocal state
+        state, _ = dispatch(state, inputs, k)
+        jax.block_until_ready(state)
+
+    return call
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -1,0 +1,73 @@
+"""What runs that differ in their seed alone come to together."""
+
+import warnings
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dt_jax.errors import UserError
+
+_REPETITIONS = 2000  # of the bootstrap
+
+
+def across_seeds(
+    seeds: Sequence[int],
+    metrics: Mapping[str, np.ndarray],
+    compared: Container[str] = (),
+) -> dict[str, float]:
+    """Return metrics [S] of S seeds as a row of numbers.
+
+    A seed's own are called seed_<seed>/<name>. Under the plain name stands their mean,
+    under <name>/std their standard deviation (dividing by S).
+
+    Args:
+      seeds: the S seeds.
+      metrics: the values of each metric.
+      compared: the metrics that also get <name>/iqm, the mean of the middle half, with
+        its 95% bootstrap interval over seeds, <name>/iqm_low and <name>/iqm_high
+        (Agarwal et al., 2021, https://arxiv.org/abs/2108.13264).
+    """
+    row: dict[str, float] = {}
+    for name, values in metrics.items():
+        row[name] = float(np.mean(values))
+        row[f"{name}/std"] = float(np.std(values))
+        if name in compared:
+            iqm, low, high = interquartile_mean(values)
+            row |= {f"{name}/iqm": iqm, f"{name}/iqm_low": low}
+            row[f"{name}/iqm_high"] = high
+    for i, seed in enumerate(seeds):
+        row |= {f"seed_{seed}/{name}": float(v[i]) for name, v in metrics.items()}
+    return row
+
+
+def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of the middle half of values [S], and its 95% interval."""
+    library, aggregate = _rliable()
+    with warnings.catch_warnings():  # arch renames an argument that rliable gives
+        warnings.simplefilter("ignore", FutureWarning)
+        points, intervals = library.get_interval_estimates(
+            {"": np.asarray(values, np.float64)[:, None]},  # [runs, tasks]
+            lambda scores: np.array([aggregate.aggregate_iqm(scores)]),
+            reps=_REPETITIONS,
+            random_state=np.random.RandomState(0),
+        )
+    low, high = intervals[""][:, 0]
+    return float(points[""][0]), float(low), float(high)
+
+
+def check_rliable() -> None:
+    """Raise a UserError if intervals can't be computed here."""
+    _rliable()
+
+
+def _rliable() -> tuple[Any, Any]:
+    """Import what takes two seconds, and only runs with several seeds need."""
+    try:
+        from rliable import library, metrics
+    except (ImportError, TypeError) as error:  # TypeError: with pandas 3
+        raise UserError(
+            "num_seeds above 1 needs rliable, for the intervals over seeds: "
+            f"pip install 'dt_jax[seeds]' ({error})"
+        ) from None
+    return library, metrics

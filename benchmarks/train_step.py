@@ -1,7 +1,7 @@
 """How long does an update take, and how long in PyTorch?
 
     python benchmarks/train_step.py [--baseline=torch] [--batch_sizes=64,4096] \
-        [--dtypes=float32] [--rounds=5] [--seconds=4]
+        [--steps_per_dispatch=10] [--rounds=5] [--seconds=4]
 
 Prints milliseconds an update, the median of rounds in which every way has its turn, and
 the ratio to PyTorch: of the same network, loss, optimiser and dropout, eager (and on a
@@ -29,18 +29,22 @@ def main() -> None:
     parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("--baseline", choices=["torch"])
     parser.add_argument("--batch_sizes", default="64")
+    parser.add_argument("--steps_per_dispatch", default="10", help="such as 1,10")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="of a turn")
     args = parser.parse_args()
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     table = Table("B", "way", "ms an update", "ratio to PyTorch")
     for size in map(int, args.batch_sizes.split(",")):
-        config = workload.config(batch_size=size)
-        ways = {"dt_jax": ours(config)}
+        ways = {}
+        for k in map(int, args.steps_per_dispatch.split(",")):
+            config = workload.config(batch_size=size, steps_per_dispatch=k)
+            ways[f"dt_jax, {k} in a call"] = ours(config)
         if args.baseline:
             ways |= torch_ways(config)
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
-        seconds["dt_jax"] /= config.steps_per_dispatch
+        for k in map(int, args.steps_per_dispatch.split(",")):
+            seconds[f"dt_jax, {k} in a call"] /= k
         for way, times in seconds.items():
             row = [str(size), way, f"{1e3 * np.median(times):.2f}"]
             if args.baseline:

@@ -3,8 +3,8 @@
   python launch.py
 
 Asked for returns from 400 to 4000, halfcheetah reaches about as much as it is asked
-for; the top target's normalised score is 33 to 34 (3 seeds, the README's table). On 2
-cores of an AMD EPYC it takes 2 minutes, the collecting of the data included.
+for; the top target's normalised score is 32 to 34 (3 seeds, the README's table). On 2
+cores of an AMD EPYC it takes a minute, the collecting of the data included.
 """
 
 from configs import default

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Container, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def check_rliable() -> None:
 def _rliable() -> tuple[Any, Any]:
     """Import what takes two seconds, and only runs with several seeds need."""
     try:
-        from rliable import library, metrics
+        library, metrics = map(import_module, ("rliable.library", "rliable.metrics"))
     except (ImportError, TypeError) as error:  # TypeError: with pandas 3
         raise UserError(
             "num_seeds above 1 needs rliable, for the intervals over seeds: "

@@ -31,8 +31,8 @@ class FiniteCheck:
 
         Raises:
           UserError: a loss or a gradient is not finite. The batch of that update is
-            written to the run's folder: its transitions [S, B], as `Sampler.gather`
-            takes them, and their rows [S, B] in the dataset.
+            written to the run's folder: its transitions [B], as `Sampler.gather` takes
+            them, and their rows in the dataset; of S seeds [S, B].
         """
         loss, grad_norm = read["train_loss"], read["grad_norm"]
         bad = ~(np.isfinite(loss) & np.isfinite(grad_norm))
@@ -53,6 +53,7 @@ class FiniteCheck:
     def _note(self, step: int) -> Path:
         """Write what the update of `step` was made on, to be looked at."""
         indices = np.stack([s.indices(step - 1) for s in self._samplers])
+        indices = indices.squeeze(0) if len(indices) == 1 else indices
         path = self._workdir / f"not_finite_{step}.npz"
         with replacing(path) as temporary:
             rows = self._samplers[0].windows(indices).rows

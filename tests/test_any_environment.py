@@ -85,6 +85,7 @@ def config_for(env_name, data_path, **changes):
     return config.lock()
 
 
+@pytest.mark.slow
 def test_pendulum(tmp_path, capsys, monkeypatch):
     """The data goes to ±2, and so does the policy; nothing is scored."""
     path = record(
@@ -114,6 +115,7 @@ def test_pendulum(tmp_path, capsys, monkeypatch):
     assert "normalised score" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_action_has_bounds_of_its_own(tmp_path, capsys, monkeypatch):
     """References of the user's own are used, but not for another environment."""
     path = record(

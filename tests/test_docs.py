@@ -99,6 +99,7 @@ def test_launch_takes_every_command(monkeypatch):
         parse(words, ROOT / "configs/quickstart.py")
 
 
+@pytest.mark.slow
 def test_the_example_of_own_data_is_made_and_trained_on(folder):
     """As it stands on the page, in a folder of one's own."""
     page = ROOT / "docs/data.md"

@@ -107,6 +107,7 @@ def same_policies(together, alone):
         Policy.load(together, seed=12)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_several_seeds(
     together, small_config, tmp_path, monkeypatch
 ):

@@ -36,6 +36,7 @@ def config_for(dataset_id, **changes):
     return config.lock()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_minari_dataset(tmp_path, capsys):
     dataset_id = "mujoco/hopper/test-v0"
     record("Hopper-v5", dataset_id, (20, 20, 20))

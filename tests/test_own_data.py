@@ -112,6 +112,7 @@ def test_the_best_checkpoint_is_that_with_the_least_error(npz, tmp_path):
     assert record["step"] == min(errors, key=errors.get)
 
 
+@pytest.mark.slow
 def test_any_run_can_have_the_error(small_config, tmp_path):
     config = small_config.copy_and_resolve_references().unlock()
     config.update(holdout_fraction=0.3, update_steps=4)
@@ -156,6 +157,7 @@ def test_a_warm_start_begins_where_the_source_ended(npz, source, tmp_path, capsy
     assert first[HOLDOUT] == last[HOLDOUT]
 
 
+@pytest.mark.slow
 def test_a_warm_start_keeps_the_sources_normalisation_for_ever(
     source, other_data, tmp_path
 ):

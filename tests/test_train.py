@@ -272,7 +272,10 @@ def test_the_handlers_are_as_before_when_a_run_has_ended(finished, small_config)
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-@pytest.mark.parametrize("schedule", ["warmup_cosine", "warmup_constant"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["warmup_constant", pytest.param("warmup_cosine", marks=pytest.mark.slow)],
+)
 def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
     config = changed(small_config, lr_schedule=schedule, eval_episodes=0)
     train_and_evaluate(config, tmp_path / "run")
@@ -456,7 +459,13 @@ def test_a_longer_run_compiles_no_more(small_config, tmp_path):
     try:
         for updates in (3, 3, 11):  # the first run warms what the process keeps
             traces.clear()
-            config = changed(small_config, update_steps=updates, eval_every=3)
+            config = changed(
+                small_config,
+                update_steps=updates,
+                eval_every=3,
+                attention_dropout=0.0,  # each takes long to compile
+                residual_dropout=0.0,
+            )
             train_and_evaluate(config, tmp_path / f"{len(counts)}")
             counts.append(len(traces))
     finally:

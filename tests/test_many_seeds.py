@@ -48,6 +48,7 @@ def test_each_seed_is_its_run_alone(together, small_config, tmp_path):
     same_metrics(together, alone)
     same_episodes(together, alone)
     same_policies(together, alone)
+    refusals(together, small_config, tmp_path)
 
 
 def same_parameters(together, alone):
@@ -131,9 +132,7 @@ def test_an_interrupted_run_of_several_seeds(
     assert untimed(tmp_path / "run") == untimed(together)
 
 
-def test_what_does_not_go_with_several_seeds_is_refused(
-    together, small_config, tmp_path
-):
+def refusals(together, small_config, tmp_path):
     config = small(small_config, init_from=str(together))
     with pytest.raises(UserError, match="is a run of 2 seeds"):
         train_and_evaluate(config, tmp_path / "run")

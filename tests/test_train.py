@@ -171,7 +171,7 @@ def test_a_signal_between_updates_saves_and_stops(
     assert untimed(tmp_path / "run") == untimed(finished)
 
 
-@pytest.mark.parametrize("evaluation", [0, 8])
+@pytest.mark.parametrize("evaluation", [8, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_signal_in_an_evaluation_stops_it_there(
     finished, small_config, tmp_path, monkeypatch, capsys, evaluation
 ):

@@ -4,7 +4,7 @@
 
 Asked for returns from 400 to 4000, halfcheetah reaches about as much as it is asked
 for; the top target's normalised score is 32 to 34 (3 seeds, the README's table). On 2
-cores of an AMD EPYC it takes a minute, the collecting of the data included.
+cores of an AMD EPYC it takes 42 to 51 s once the data are collected.
 """
 
 from configs import default

@@ -37,6 +37,7 @@ from dt_jax.data.sampler import Sampler
 from dt_jax.dispatch import Dispatch
 from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.feed import Feed, OnDevice, OnHost, make_feed
+from dt_jax.placement import Placement, place
 from dt_jax.types import Batch
 
 NUMBERS = workload.STATE + workload.ACTION + 1  # float32, of a transition
@@ -61,11 +62,11 @@ def main() -> None:
     table = Table("B", "data", "updates/s", "ratio")
     for size in map(int, args.batch_sizes.split(",")):
         config = workload.config(batch_size=size)
-        sampler = workload.sampler(config)
+        sampler, placement = workload.sampler(config), place(config)
         feeds: dict[str, Feed] = {
-            "one constant batch": Constant(sampler),
-            "on the device": OnDevice([sampler]),
-            "on the host": OnHost([sampler]),
+            "one constant batch": Constant(sampler, placement),
+            "on the device": OnDevice([sampler], placement),
+            "on the host": OnHost([sampler], placement),
         }
         ways = {name: updates(config, feed) for name, feed in feeds.items()}
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
@@ -80,12 +81,14 @@ def main() -> None:
 class Constant:
     """The same batch again and again."""
 
-    def __init__(self, sampler: Sampler):
-        self.data = jax.device_put(sampler.batch(0))
+    def __init__(self, sampler: Sampler, placement: Placement):
+        self.placement = placement
+        self.data = placement.copy_to_all(sampler.batch(0))
+        self._nothing = np.zeros(sampler.batch_size, np.int32)
 
     def inputs(self, step: int) -> np.ndarray:
         """Return nothing of interest."""
-        return np.zeros((), np.int32)
+        return self._nothing
 
     def batch(self, data: Batch, inputs: Any) -> Batch:
         """Return the batch."""
@@ -158,7 +161,7 @@ def measure(path: str) -> dict[str, int]:
         state_mean=trajectories.state_mean,
         state_std=trajectories.state_std,
     )
-    feed = make_feed([sampler], config.device_memory_share)
+    feed = make_feed([sampler], place(config), config.device_memory_share)
     assert isinstance(feed, OnDevice)
     update, state = workload.training(config)
     dispatch = Dispatch(update, feed, config.steps_per_dispatch)

@@ -21,6 +21,7 @@ from dt_jax.data.sampler import Sampler
 from dt_jax.dispatch import Dispatch, share_out
 from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.feed import OnDevice
+from dt_jax.placement import place
 
 
 def main() -> None:
@@ -67,7 +68,8 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
     )
     sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
     update, state = workload.training(config, *sizes)
-    dispatch = Dispatch(update, OnDevice([sampler]), config.steps_per_dispatch)
+    feed = OnDevice([sampler], place(config))
+    dispatch = Dispatch(update, feed, config.steps_per_dispatch)
     losses = []
     for steps in share_out(0, updates, config.steps_per_dispatch, between=[updates]):
         state, metrics = dispatch(state, dispatch.inputs(steps), len(steps))

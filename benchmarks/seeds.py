@@ -19,6 +19,7 @@ from rich.table import Table
 from dt_jax.dispatch import Dispatch
 from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.feed import OnDevice
+from dt_jax.placement import place
 
 
 def main() -> None:
@@ -30,29 +31,32 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of a turn")
     args = parser.parse_args()
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
-    config = workload.config(batch_size=args.batch_size)
     numbers = [1, *(n for n in map(int, args.seeds.split(",")) if n > 1)]
-    ways = {str(n): updates(config, n) for n in numbers}
+    configs = {
+        str(n): workload.config(batch_size=args.batch_size, num_seeds=n)
+        for n in numbers
+    }
+    ways = {n: updates(config) for n, config in configs.items()}
     seconds = workload.seconds_of(ways, args.rounds, args.seconds)
     table = Table("seeds", "ms an update", "times one seed", "a seed")
     for n in numbers:
-        times = seconds[str(n)] / config.steps_per_dispatch
+        times = seconds[str(n)] / configs[str(n)].steps_per_dispatch
         ratio = workload.ratio(seconds[str(n)], seconds["1"])
         row = f"{1e3 * np.median(times):.1f}", f"{ratio:.2f}", f"{ratio / n:.2f}"
         table.add_row(str(n), *row)
     Console().print(table)
 
 
-def updates(config: ConfigDict, num_seeds: int) -> Callable[[], Any]:
+def updates(config: ConfigDict) -> Callable[[], Any]:
     """Return what makes steps_per_dispatch updates of all seeds."""
-    k = config.steps_per_dispatch
+    k, num_seeds = config.steps_per_dispatch, config.num_seeds
     update, state = workload.training(config)
     if num_seeds > 1:
         update = jax.vmap(update)
         state = jax.tree.map(lambda x: jax.numpy.stack([x] * num_seeds), state)
-    feed = OnDevice([workload.sampler(config)] * num_seeds)
+    feed = OnDevice([workload.sampler(config)] * num_seeds, place(config))
     dispatch = Dispatch(update, feed, k)
-    inputs = jax.device_put(dispatch.inputs(range(k)))
+    inputs = dispatch.inputs(range(k))
 
     def call() -> None:
         nonlocal state

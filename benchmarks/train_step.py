@@ -22,6 +22,7 @@ from rich.table import Table
 from dt_jax.dispatch import Dispatch
 from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.feed import OnDevice
+from dt_jax.placement import place
 
 
 def main() -> None:
@@ -53,13 +54,12 @@ def main() -> None:
     Console().print(table)
 
 
-def ours(config: ConfigDict) -> Callable[[], Any]:
-    """Return what makes steps_per_dispatch updates."""
+def ours(config: ConfigDict, transitions: int = 100_000) -> Callable[[], Any]:
+    """Return what makes steps_per_dispatch updates on data of so many transitions."""
     update, state = workload.training(config)
-    dispatch = Dispatch(
-        update, OnDevice([workload.sampler(config)]), config.steps_per_dispatch
-    )
-    inputs = jax.device_put(dispatch.inputs(range(config.steps_per_dispatch)))
+    feed = OnDevice([workload.sampler(config, transitions)], place(config))
+    dispatch = Dispatch(update, feed, config.steps_per_dispatch)
+    inputs = dispatch.inputs(range(config.steps_per_dispatch))
 
     def call() -> None:
         nonlocal state

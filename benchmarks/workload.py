@@ -22,7 +22,7 @@ from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.dispatch import Update
-from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.optim import optimizer_of
 from dt_jax.train_state import TrainState
 
 STATE, ACTION, EPISODE = 17, 6, 1000
@@ -68,15 +68,7 @@ def training(
 ) -> tuple[Update, TrainState]:
     """Return the training step and the state before the first one."""
     ours = agent(config, observation_size, action_size)
-    schedule = make_schedule(
-        config.lr_schedule,
-        config.learning_rate,
-        config.warmup_steps,
-        config.update_steps,
-    )
-    optimizer = make_optimizer(
-        schedule, config.betas, config.weight_decay, config.clip_grad
-    )
+    optimizer, schedule = optimizer_of(config)
     state = jax.jit(lambda: init_train_state(ours, optimizer, config.train_seed))()
     return make_update(ours, optimizer, schedule), state
 

@@ -132,6 +132,9 @@ def get_config() -> ml_collections.ConfigDict:
     # train_seed + 1, ...; metrics are each one's and what they come to together.
     config.num_seeds = 1
     config.eval_seed = 42  # episode i has its own seed from it, the same at each target
+    # Ours: devices that the run is shared out over: seeds first, then each batch in
+    # equal parts. None: one; of several processes (--distributed) all.
+    config.num_devices = None
     # "auto" takes the best that JAX finds; or "cpu", "gpu" (also "cuda"), "tpu".
     config.device = "auto"
 

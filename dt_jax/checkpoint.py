@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from dt_jax import manifest
+from dt_jax import manifest, processes
 from dt_jax.errors import UserError
 
 
@@ -47,12 +47,15 @@ class Checkpoint:
         return record
 
     def params(self, like: Any) -> Any:
-        """Return the parameters, shaped as `like` (jax.eval_shape's)."""
-        return self._restore(params=_on_first_device(like))["params"]
+        """Return the parameters, shaped as `like` (jax.eval_shape's).
+
+        They are where the shardings of `like` say, or on this process's first device.
+        """
+        return self._restore(params=_placed(like))["params"]
 
     def train(self, like: Any) -> Any:
-        """Return the rest of the training state, shaped as `like`."""
-        return self._restore(train=_on_first_device(like))["train"]
+        """Return the rest of the training state, shaped and placed as `like`."""
+        return self._restore(train=_placed(like))["train"]
 
     def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -63,6 +66,8 @@ class Checkpoint:
 
 class CheckpointWriter:
     """Saves in the background; keeps the last few checkpoints and the best one.
+
+    Of several processes each writes its part, and the first all the rest.
 
     A context manager: leaving it waits for the save under way.
     """
@@ -78,9 +83,18 @@ class CheckpointWriter:
         # Orbax tells of every save; of one that fails, `confirm` does.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder, self._keep = folder.resolve(), keep
+        self._scores: dict[int, float | None] = {}
+        with processes.all_or_none():
+            if processes.leads():
+                self._tidy()
+        self._manager = ocp.CheckpointManager(self._folder)  # keeps all
+        self._unconfirmed: tuple[int, float | None] | None = None
+
+    def _tidy(self) -> None:
+        """Remove what no manifest vouches for."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._scores = {
-            checkpoint.step: checkpoint.score for checkpoint in find(folder)
+            checkpoint.step: checkpoint.score for checkpoint in find(self._folder)
         }
         # Marks last: while one is there, what lies beside it counts as absent.
         for path in sorted(
@@ -88,8 +102,6 @@ class CheckpointWriter:
         ):
             if manifest.is_left_over(path, self._scores):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._manager = ocp.CheckpointManager(self._folder)  # keeps all
-        self._unconfirmed: tuple[int, float | None] | None = None
 
     def save(
         self, step: int, params: Any, train: Any, record: dict, score: float | None
@@ -104,7 +116,8 @@ class CheckpointWriter:
           score: by which the best checkpoint is chosen, if there was an evaluation.
         """
         self.confirm()
-        manifest.unfinished(self._folder, step).touch()
+        if processes.leads():
+            manifest.unfinished(self._folder, step).touch()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -137,15 +150,17 @@ class CheckpointWriter:
             self._manager.wait_until_finished()
         except Exception as error:  # TensorStore's are ValueErrors, of many lines
             raise UserError(_failed(self._folder, step, error)) from error
-        self._vouch_for(step, score)
-        manifest.unfinished(self._folder, step).unlink()
-        for old in self._superfluous():
-            self._delete(old)
+        if processes.leads():
+            self._vouch_for(step, score)
+            manifest.unfinished(self._folder, step).unlink()
+            for old in self._superfluous():
+                self._delete(old)
 
     def rate(self, step: int, score: float | None) -> None:
         """Add the score to a checkpoint that was saved before its evaluation."""
         self.confirm()
-        self._vouch_for(step, score)
+        if processes.leads():
+            self._vouch_for(step, score)
 
     def _vouch_for(self, step: int, score: float | None) -> None:
         manifest.write(self._folder, step, score)
@@ -161,7 +176,8 @@ class CheckpointWriter:
     def _delete(self, step: int) -> None:
         manifest.unfinished(self._folder, step).touch()
         (self._folder / f"{step}.json").unlink(missing_ok=True)
-        self._manager.delete(step)
+        # Orbax's own would wait for the other processes.
+        shutil.rmtree(self._folder / str(step), ignore_errors=True)
         manifest.unfinished(self._folder, step).unlink()
         del self._scores[step]
 
@@ -251,11 +267,14 @@ def _is_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < 1 << 20
 
 
-def _on_first_device(like: Any) -> ocp.args.StandardRestore:
-    """Ask for arrays on this process's first device, wherever they were saved."""
+def _placed(like: Any) -> ocp.args.StandardRestore:
+    """Ask for arrays placed as `like`, wherever they were when they were saved."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return ocp.args.StandardRestore(
         jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=x.sharding or here
+            ),
+            like,
         )
     )

@@ -42,7 +42,12 @@ class Dispatch:
             )
             return jax.lax.fori_loop(0, count, one, (state, metrics))
 
-        self._program: Any = jax.jit(program, donate_argnums=0)
+        placement = feed.placement
+        self._program: Any = jax.jit(
+            program,
+            donate_argnums=0,
+            out_shardings=(placement.state, placement.everywhere),
+        )
 
     def compile(self, state: TrainState) -> None:
         """Compile the program now rather than at the first call."""
@@ -51,10 +56,14 @@ class Dispatch:
         self._program = lowered.compile()
 
     def inputs(self, steps: range) -> Any:
-        """Return what the program needs for the updates after `steps` others."""
+        """Return what the program needs for the updates after `steps` others.
+
+        It is on the devices already; other processes send their part of it themselves.
+        """
         each = [self._feed.inputs(step) for step in steps]
         each += each[:1] * (self._most - len(each))  # not looked at
-        return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
+        mine = jax.tree.map(lambda *arrays: np.stack(arrays), *each)
+        return self._feed.placement.send(mine)
 
     def __call__(
         self, state: TrainState, inputs: Any, count: int

@@ -9,6 +9,7 @@ from dt_jax import data_defaults, datasets, envs
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
+from dt_jax.placement import place
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, last_checkpoint
@@ -41,6 +42,8 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     small.batch_size = min(config.batch_size, _BATCH)
     small.eval_episodes = 0  # the environment is stepped below
     small.num_seeds = 1
+    place(config)  # can it be?
+    small.num_devices = 1
     spec = envs.of_config(config)
     if config.holdout_fraction is None and spec is not None and config.eval_episodes:
         small.holdout_fraction = 0.0

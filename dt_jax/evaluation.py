@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import envs
+from dt_jax import envs, processes
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.agents.many_seeds import ManySeeds
 from dt_jax.data.npz import npz_columns
@@ -136,6 +136,8 @@ class Evaluator:
     ):
         """Set up S·K·E environments and the program that plays in them.
 
+        Of several processes each has its share of the E episodes.
+
         Args:
           agent: whose parameters are to be evaluated.
           spec: the environment and the constants of its score.
@@ -150,11 +152,16 @@ class Evaluator:
         self._spec = spec
         self._targets = np.asarray(target_returns, np.float64)
         self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
-        self._shape = (num_seeds, len(self._targets), len(self._seeds))
+        # The same number in each process, and so some episodes twice where E is no
+        # multiple of theirs: `__call__` leaves them out.
+        share = -(-episodes // jax.process_count())
+        first = jax.process_index() * share
+        mine = np.resize(self._seeds, jax.process_count() * share)[first:][:share]
+        self._shape = (num_seeds, len(self._targets), share)
         # One flat axis of episodes: target 0 with each episode's seed, then target 1,
         # ..., and all that for each seed of training.
         copies = num_seeds * len(self._targets)
-        self._env = envs.make(spec, np.tile(self._seeds, copies).tolist())
+        self._env = envs.make(spec, np.tile(mine, copies).tolist())
         episode_len = agent.model.episode_len
         if episode_len < spec.max_episode_steps < NO_LIMIT:
             warnings.warn(
@@ -178,25 +185,29 @@ class Evaluator:
         Raises:
           UserError: the policy or the environment gave something that is no number.
         """
-        state, observations = self._env.reset()
         num_seeds, _, count = self._shape
         targets = np.repeat(self._targets.astype(np.float32), count)
         targets = np.tile(targets, num_seeds)
-        episodes = jax.device_get(
-            self._rollout(params, state, observations, targets, between_chunks)
-        )
-        self._env.check()
-        shape = self._shape[num_seeds == 1 :]
-        returns = np.reshape(episodes.returns, shape)
-        if not np.isfinite(returns).all():
-            raise UserError(
-                f"an episode of {self._spec.name} returned no finite number"
+        with processes.all_or_none():
+            state, observations = self._env.reset()
+            mine = jax.device_get(
+                self._rollout(params, state, observations, targets, between_chunks)
             )
+            self._env.check()
+            if not np.isfinite(mine.returns).all():
+                raise UserError(
+                    f"an episode of {self._spec.name} returned no finite number"
+                )
+        shape = self._shape[num_seeds == 1 :]
+        returns, lengths = (
+            processes.gather(np.reshape(array, shape))[..., : len(self._seeds)]
+            for array in mine
+        )
         return Evaluation(
             target_returns=self._targets,
             seeds=self._seeds,
             returns=returns,
-            lengths=np.reshape(episodes.lengths, shape),
+            lengths=lengths,
             normalized_scores=normalized_score(self._spec, returns),
         )
 

@@ -1,6 +1,6 @@
 """How the windows of a batch come together: on the device, or before it on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 
 from dt_jax.data.limits import memory
 from dt_jax.data.sampler import Data, Sampler, Windows
+from dt_jax.placement import Placement
 from dt_jax.types import Array, Batch
 
 
@@ -18,13 +19,18 @@ class Feed(Protocol):
     With more than one seed everything has a leading axis for them.
 
     Attributes:
+      placement: which devices get what.
       data: what the program gets each time, a pytree of arrays.
     """
 
+    placement: Placement
     data: Any
 
     def inputs(self, step: int) -> Any:
-        """Return what the update after `step` others gets: a pytree of NumPy arrays."""
+        """Return this process's part of what the update after `step` others gets.
+
+        It is a pytree of NumPy arrays [B, ...], with its share of B and of the seeds.
+        """
 
     def batch(self, data: Any, inputs: Any) -> Batch:
         """Return its batch; may be traced by JAX."""
@@ -35,12 +41,12 @@ class OnHost:
 
     data = ()
 
-    def __init__(self, samplers: Sequence[Sampler]):
-        self._samplers = samplers
+    def __init__(self, samplers: Sequence[Sampler], placement: Placement):
+        self._samplers, self.placement = samplers, placement
 
     def inputs(self, step: int) -> Batch:
-        """Return the batch of `step`."""
-        return _together([sampler.batch(step) for sampler in self._samplers])
+        """Return the part of the batch of `step`."""
+        return _inputs(self._samplers, self.placement, step, Sampler.gather)
 
     def batch(self, data: Any, inputs: Batch) -> Batch:
         """Return the batch as it came."""
@@ -53,13 +59,13 @@ class OnDevice:
     On the CPU the arrays are not copied: the dataset's own are used (see data.aligned).
     """
 
-    def __init__(self, samplers: Sequence[Sampler]):
-        self._samplers = samplers
-        self.data = jax.device_put(samplers[0].data)
+    def __init__(self, samplers: Sequence[Sampler], placement: Placement):
+        self._samplers, self.placement = samplers, placement
+        self.data = placement.copy_to_all(samplers[0].data)
 
     def inputs(self, step: int) -> Windows:
-        """Return where the windows of `step` lie, int32 [B]."""
-        windows = _together([s.windows(s.indices(step)) for s in self._samplers])
+        """Return where the windows of the part of `step` lie, int32."""
+        windows = _inputs(self._samplers, self.placement, step, Sampler.windows)
         return Windows(*(numbers.astype(np.int32) for numbers in windows))
 
     def batch(self, data: Data, inputs: Windows) -> Batch:
@@ -90,19 +96,29 @@ class OnDevice:
         )
 
 
-def _together(each: Sequence[Any]) -> Any:
-    """Stack the pytrees of several seeds; one alone gets no axis for it."""
-    if len(each) == 1:
+def _inputs(
+    samplers: Sequence[Sampler],
+    placement: Placement,
+    step: int,
+    make: Callable[[Sampler, np.ndarray], Any],
+) -> Any:
+    """Make something of this process's indices of `step`; one seed gets no axis."""
+    each = [
+        make(sampler, sampler.indices(step)[placement.windows])
+        for sampler in samplers[placement.seeds]
+    ]
+    if len(samplers) == 1:
         return each[0]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 
 
-def make_feed(samplers: Sequence[Sampler], share: float) -> Feed:
-    """Return what feeds the batches of `samplers` to the first device.
+def make_feed(samplers: Sequence[Sampler], placement: Placement, share: float) -> Feed:
+    """Return what feeds the batches of `samplers` to a run's devices.
 
     Args:
       samplers: of one dataset, one for each seed.
-      share: of the device's memory that the data may take; more stays on the host, and
+      placement: of the run.
+      share: of each device's memory that the data may take; more stays on the host, and
         so does what is mapped from the disk.
     """
     arrays = samplers[0].data[:3]
@@ -110,5 +126,5 @@ def make_feed(samplers: Sequence[Sampler], share: float) -> Feed:
     there = stats.get("bytes_limit", memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)
     if mapped or sum(array.nbytes for array in arrays) > share * there:
-        return OnHost(samplers)
-    return OnDevice(samplers)
+        return OnHost(samplers, placement)
+    return OnDevice(samplers, placement)

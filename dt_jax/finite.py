@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from dt_jax import processes
 from dt_jax.data.sampler import Sampler
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
@@ -55,9 +56,10 @@ class FiniteCheck:
         indices = np.stack([s.indices(step - 1) for s in self._samplers])
         indices = indices.squeeze(0) if len(indices) == 1 else indices
         path = self._workdir / f"not_finite_{step}.npz"
-        with replacing(path) as temporary:
-            rows = self._samplers[0].windows(indices).rows
-            np.savez(temporary, step=step, indices=indices, rows=rows)
+        rows = self._samplers[0].windows(indices).rows
+        if processes.leads():
+            with replacing(path) as temporary:
+                np.savez(temporary, step=step, indices=indices, rows=rows)
         return path
 
     def _error(self, what: str) -> UserError:

@@ -25,7 +25,7 @@ HELP = """\
 Train a Decision Transformer, evaluate it and keep its checkpoints.
 
 usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
-                        [--workdir=FOLDER] [--dry_run]
+                        [--workdir=FOLDER] [--dry_run] [--distributed]
 
   --config=FILE.py:DATASET  the configuration, and which of its datasets
                             (default: {default_config})
@@ -34,6 +34,8 @@ usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
                             <checkpoints_path>/<name> where that key is set)
   --dry_run                 only step the environment and make one update, on the data
                             if it is at hand, else on made-up data; begin no run
+  --distributed             this is one of several processes, on one machine or many,
+                            that train one run: see docs/scaling.md
   --help                    print this
 
 A second start with the same folder goes on from the last checkpoint.
@@ -51,6 +53,7 @@ class Request(NamedTuple):
     config: ConfigDict  # validated and locked
     workdir: Path  # the run's folder, which may not exist yet
     dry_run: bool
+    distributed: bool  # there are other processes of the same run
 
 
 def parse(argv: Sequence[str], default_config: Path) -> Request:
@@ -74,12 +77,19 @@ def parse(argv: Sequence[str], default_config: Path) -> Request:
             raise UserError(f"--{flag} has a null byte in it: leave that out")
     if values.workdir is not None and values.workdir[:1] in ("", "-"):
         raise UserError("--workdir lacks its value: --workdir=FOLDER")
+    if values.dry_run and values.distributed:
+        raise UserError("--dry_run looks in one process: leave out --distributed")
     config = _load(values.config, default_config.parent)
     for key in RULES:
         if values[f"config.{key}"].present:
             override(config, key, str(values[f"config.{key}"].value))
     validate(config)
-    return Request(config, workdir_for(config, values.workdir), values.dry_run)
+    return Request(
+        config,
+        workdir_for(config, values.workdir),
+        values.dry_run,
+        values.distributed,
+    )
 
 
 def _load(reference: str, shipped: Path) -> ConfigDict:
@@ -124,6 +134,7 @@ def _define(default_config: Path) -> flags.FlagValues:
     flags.DEFINE_string("config", str(default_config), "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
+    flags.DEFINE_boolean("distributed", False, "", flag_values=values)
     for key in RULES:
         if key == "deterministic":  # may stand alone
             flags.DEFINE_boolean(f"config.{key}", None, "", flag_values=values)
@@ -156,5 +167,5 @@ def _unknown(flag: str) -> str:
         return f"unknown key --{flag}; {did_you_mean(key, RULES)}"
     if flag in RULES:
         return f"unknown flag --{flag}; a key of the config is set by --config.{flag}="
-    known = "config", "workdir", "dry_run", "help"
+    known = "config", "workdir", "dry_run", "distributed", "help"
     return f"unknown flag --{flag}; {did_you_mean(flag, known)}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
@@ -27,8 +28,14 @@ _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 class MetricsLog:
     """The metrics.jsonl of a run, each line on disk as soon as it is written."""
 
-    def __init__(self, path: Path, up_to_step: int):
-        """Open the log; what an interrupted run wrote after `up_to_step` is dropped."""
+    def __init__(self, path: Path | None, up_to_step: int):
+        """Open the log; what an interrupted run wrote after `up_to_step` is dropped.
+
+        Without a path nothing is kept: another process does that.
+        """
+        if path is None:
+            self._file = TemporaryFile("w")  # noqa: SIM115 - closed by __exit__
+            return
         kept = [row for row in read_metrics(path) if row["step"] <= up_to_step]
         write_text(path, "".join(map(_line, kept)))
         self._file = path.open("a")
@@ -69,11 +76,14 @@ def _line(row: dict[str, Any]) -> str:
 
 
 class ProgressReport:
-    """A bar with loss, rate and time left; plain lines where there is no terminal."""
+    """A bar with loss, rate and time left; plain lines where there is no terminal.
 
-    def __init__(self, total: int, done: int):
+    Neither where it is not to be shown, for another process shows it.
+    """
+
+    def __init__(self, total: int, done: int, shown: bool):
         console = Console(stderr=True)
-        self._total = total
+        self._total, self._shown = total, shown
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -81,7 +91,7 @@ class ProgressReport:
             TextColumn("loss {task.fields[loss]}  {task.fields[rate]} updates/s"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (shown and console.is_terminal),
         )
         self._task = self._bar.add_task(
             "training", total=total, completed=done, loss="-", rate="-"
@@ -120,6 +130,8 @@ class ProgressReport:
 
     def say(self, message: str) -> None:
         """Print a line, above the bar if there is one."""
+        if not self._shown:
+            return
         if self._bar.disable:
             with suppress(OSError):  # nobody reads any more: no reason to end a run
                 print(message, file=sys.stderr, flush=True)

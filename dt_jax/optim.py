@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 # The cosine ends at this share of the peak learning rate.
 FINAL_SHARE = 0.1
@@ -43,3 +44,18 @@ def make_optimizer(
     if clip_grad is None:
         return adamw
     return optax.chain(optax.clip_by_global_norm(clip_grad), adamw)
+
+
+def optimizer_of(
+    config: ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Return the optimiser of a configuration, and the learning rate that it uses."""
+    schedule = make_schedule(
+        config.lr_schedule,
+        config.learning_rate,
+        config.warmup_steps,
+        config.update_steps,
+    )
+    return make_optimizer(
+        schedule, config.betas, config.weight_decay, config.clip_grad
+    ), schedule

@@ -32,6 +32,7 @@ MAY_CHANGE = {
     "keep_checkpoints",
     "checkpoints_path",
     "deterministic",
+    "num_devices",
     "device",
 }
 

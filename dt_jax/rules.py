@@ -170,5 +170,6 @@ RULES = {
     "train_seed": _INTEGER,
     "num_seeds": _integer(1, _MOST_PARTS),
     "eval_seed": _INTEGER,
+    "num_devices": _or_none(_POSITIVE_INTEGER),
     "device": _one_of("auto", "cpu", "gpu", "cuda", "tpu"),
 }

@@ -1,14 +1,24 @@
 """Training: from a configuration to a run's folder."""
 
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import data_defaults, datasets, description, envs, summary, warm_start
+from dt_jax import (
+    data_defaults,
+    datasets,
+    description,
+    envs,
+    processes,
+    summary,
+    warm_start,
+)
 from dt_jax.agents.decision_transformer import SCALING
+from dt_jax.config import to_json
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
@@ -37,13 +47,27 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         configuration, the loss is no longer finite, or another process is at it.
       Stopped: a signal has come; what was trained is saved.
     """
-    with alone_in(workdir):
-        for folder in (workdir, workdir / "eval", workdir / "checkpoints"):
-            remove_leftovers(folder)
-        _train_and_evaluate(config, workdir)
+    with ExitStack() as stack:
+        with processes.all_or_none():
+            if processes.leads():
+                stack.enter_context(alone_in(workdir))
+                for folder in (workdir, workdir / "eval", workdir / "checkpoints"):
+                    remove_leftovers(folder)
+        with processes.all_or_none():
+            trainer, config, dataset = _prepare(config, workdir)
+        if trainer is not None:
+            trainer.run()
+        if processes.leads():
+            _summarise(workdir, config, dataset)
 
 
-def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
+def _prepare(
+    config: ConfigDict, workdir: Path
+) -> tuple[Trainer | None, ConfigDict, dict[str, Any]]:
+    """Return what goes on with the run in `workdir`, None if the run is complete.
+
+    And its configuration with nothing left open, and the identity of its data.
+    """
     last = last_checkpoint(workdir, config)
     if last is None:
         _say_that_it_begins_anew(workdir, config)
@@ -59,8 +83,7 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir}: this run is complete, with {checkpoint.step} updates "
                 "(python -m dt_jax.evaluate plays other episodes)"
             )
-            _summarise(workdir, config, record["dataset"])
-            return
+            return None, config, record["dataset"]
         spec = envs.of_config(config)
         dataset = load_data(config, spec)
         check_same_data(workdir, record["dataset"], dataset.identity())
@@ -70,8 +93,13 @@ def _train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         trainer = Trainer(config, workdir, dataset, spec, scaling)
         trainer.restore(checkpoint)
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
-    trainer.run()
-    _summarise(workdir, trainer.config, dataset.identity())
+    identity = dataset.identity()
+    processes.check_same(
+        configuration=to_json(trainer.config),
+        data=identity["sha256"],
+        step=str(trainer.step),
+    )
+    return trainer, trainer.config, identity
 
 
 def _say_that_it_begins_anew(workdir: Path, config: ConfigDict) -> None:
@@ -101,13 +129,14 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
 
 def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
     """Return the data of a run, and say how long its trajectories are."""
-    dataset = datasets.load(
-        spec,
-        config.data_path,
-        episode_len=config.episode_len,
-        split=config.split,
-        memory_limit_gb=config.memory_limit_gb,
-    )
+    with processes.all_or_none():
+        dataset = datasets.load(
+            spec,
+            config.data_path,
+            episode_len=config.episode_len,
+            split=config.split,
+            memory_limit_gb=config.memory_limit_gb,
+        )
     print(f"{dataset.source}: {description.lengths_line(dataset.trajectories)}")
     return dataset
 

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import holdout
+from dt_jax import holdout, processes
 from dt_jax.across_seeds import across_seeds, check_rliable
 from dt_jax.agents.decision_transformer import (
     DecisionTransformerAgent,
@@ -39,7 +40,8 @@ from dt_jax.feed import make_feed
 from dt_jax.files import write_text
 from dt_jax.finite import FiniteCheck
 from dt_jax.metrics import MetricsLog, ProgressReport
-from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.optim import optimizer_of
+from dt_jax.placement import place
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import owed
 from dt_jax.stopping import Stopped, StopRequest
@@ -99,6 +101,7 @@ class Trainer:
                 **scaling,
             )
 
+        self._placement = placement = place(config)
         first, count = config.train_seed, config.num_seeds
         self._seeds = range(first, first + count)
         samplers = [sampler(trained_on, seed) for seed in self._seeds]
@@ -108,19 +111,11 @@ class Trainer:
             else None
         )
         self._evaluator = make_evaluator(config, agent, spec)
-        schedule = make_schedule(
-            config.lr_schedule,
-            config.learning_rate,
-            config.warmup_steps,
-            config.update_steps,
-        )
-        optimizer = make_optimizer(
-            schedule, config.betas, config.weight_decay, config.clip_grad
-        )
+        optimizer, schedule = optimizer_of(config)
         update = make_update(agent, optimizer, schedule)
         self._dispatch = Dispatch(
             update if count == 1 else jax.vmap(update),
-            make_feed(samplers, config.device_memory_share),
+            make_feed(samplers, placement, config.device_memory_share),
             config.steps_per_dispatch,
         )
         self._finite = FiniteCheck(workdir, samplers)
@@ -128,16 +123,20 @@ class Trainer:
         # See `_save`; at first, an evaluation of the untouched initialisation.
         self._owed: dict[str, float] | None = {}
         init = partial(init_train_state, agent, optimizer)
-        self._state: TrainState = (
-            jax.jit(init)(first)
-            if count == 1
-            else jax.jit(jax.vmap(init))(np.array(self._seeds))
+        begin = jax.jit(
+            init if count == 1 else jax.vmap(init), out_shardings=placement.state
         )
+        self._state: TrainState = begin(first if count == 1 else np.array(self._seeds))
 
     @property
     def params(self) -> Params:
-        """The network's parameters, as far as they are trained."""
-        return self._state.params
+        """The network's parameters, as far as they are trained, on one device."""
+        return self._placement.copy_here(self._state.params)
+
+    @property
+    def step(self) -> int:
+        """Updates completed."""
+        return int(np.max(jax.device_get(self._placement.copy_here(self._state.step))))
 
     def update_once(self) -> float:
         """Make the first update, without all that goes with a run; return its loss."""
@@ -147,13 +146,13 @@ class Trainer:
 
     def begin_with(self, params: Params) -> None:
         """Take other parameters than freshly drawn ones, the same for all seeds."""
-        # Copies, for the first update gives the state's memory away.
-        params = jax.tree.map(
-            lambda new, old: jnp.array(jnp.broadcast_to(new, old.shape)),
-            params,
-            self.params,
-        )
-        self._state = self._state.replace(params=params)
+        shapes = jax.tree.map(jnp.shape, self._state.params)
+
+        def of_each_seed(params: Params) -> Params:
+            return jax.tree.map(jnp.broadcast_to, params, shapes)
+
+        place = jax.jit(of_each_seed, out_shardings=self._placement.state)
+        self._state = self._state.replace(params=place(params))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the training state of a checkpoint.
@@ -168,7 +167,10 @@ class Trainer:
                     f"{self._workdir}: {self.config.env_name} has other bounds on "
                     "actions than when the run began; choose another --workdir"
                 )
-        like = jax.eval_shape(lambda: self._state)
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            self._state,
+        )
         self._state = TrainState(
             params=checkpoint.params(like.params),
             **checkpoint.train(_train_items(like)),
@@ -177,11 +179,12 @@ class Trainer:
 
     def run(self) -> None:
         """Make the updates that are left, and all that is due between them."""
-        config, start = self.config, int(np.max(self._state.step))
+        config, start = self.config, self.step
         if self._evaluator is None and self._holdout is None:
             print("nothing is evaluated: no episode is played, no trajectory held out")
-        self._describe()
-        forget_evaluations_after(start, self._workdir)
+        if processes.leads():
+            self._describe()
+            forget_evaluations_after(start, self._workdir)
         inputs = prefetch(self._dispatch.inputs, self._calls(start), config.num_workers)
         with (
             StopRequest() as self._stop,
@@ -189,11 +192,13 @@ class Trainer:
                 self._workdir / "checkpoints", config.keep_checkpoints
             ) as self._writer,
             MetricsLog(
-                self._workdir / "metrics.jsonl",
+                self._workdir / "metrics.jsonl" if processes.leads() else None,
                 # What is owed is written anew: a killed run may have done so already.
                 up_to_step=start if self._owed is None else start - 1,
             ) as self._log,
-            ProgressReport(config.update_steps, start) as self._report,
+            ProgressReport(
+                config.update_steps, start, shown=processes.leads()
+            ) as self._report,
             closing(inputs),
         ):
             if self._owed is not None:
@@ -201,6 +206,7 @@ class Trainer:
             # Compiled before the clock starts, which is to measure updates.
             self._dispatch.compile(self._state)
             self._start_clock(start)
+            agreed = processes.Agreement()
             unread = []  # metrics of updates, which may still be under way
             last_read = start
             for steps, mine in zip(self._calls(start), inputs, strict=True):
@@ -208,14 +214,15 @@ class Trainer:
                 unread.append((metrics, len(steps)))
                 step = steps.stop
                 due = self._logs(step) or self._evaluates(step) or self._saves(step)
-                if due or self._stop.asked or step - last_read >= _MOST_UNREAD:
+                asked = agreed(self._stop.asked)
+                if due or asked or step - last_read >= _MOST_UNREAD:
                     row, unread = self._read(unread, step), []
                     last_read = step
                     if due:
                         self._after(step, row)
                 self._writer.poll()
-                if self._stop.asked:
-                    raise self._stopped(step)
+                if asked:
+                    raise self._stopped(asked, step)
 
     def _calls(self, start: int) -> Iterator[range]:
         """Yield the steps of each call, which ends where something is due."""
@@ -256,8 +263,8 @@ class Trainer:
         if self._evaluates(step):
             try:
                 metrics, score = self._evaluate(step)
-            except Stopped:
-                raise self._stopped(step, owed=row) from None
+            except Stopped as stopped:
+                raise self._stopped(stopped.asked, step, owed=row) from None
         if metrics or (row and self._logs(step)):
             self._log.write(step, row | metrics)
             self._start_clock(step)
@@ -279,17 +286,17 @@ class Trainer:
         if step == self._saved:
             self._writer.rate(step, score)
             return
-        self._finite.params(self.params, step)
+        self._finite.params(self._state.params, step)
         record = self._record | {"step": step, "owed": owed}
         self._writer.save(
-            step, self.params, _train_items(self._state), record, score=score
+            step, self._state.params, _train_items(self._state), record, score=score
         )
         self._saved = step
 
-    def _stopped(self, step: int, owed: dict[str, float] | None = None) -> Stopped:
+    def _stopped(
+        self, asked: Signals, step: int, owed: dict[str, float] | None = None
+    ) -> Stopped:
         """Save where the run stands, and return what to leave it with."""
-        asked = self._stop.asked
-        assert asked is not None
         if step == 0:
             return Stopped(asked, " before the first update; nothing is lost")
         if step != self._saved:
@@ -350,7 +357,8 @@ class Trainer:
 
     def _play(self, evaluator: Evaluator, step: int) -> Evaluation:
         evaluation = evaluator(self.params, between_chunks=self._stop.check)
-        evaluation.save(self._workdir / "eval" / f"{step}.npz")
+        if processes.leads():
+            evaluation.save(self._workdir / "eval" / f"{step}.npz")
         for k, target in enumerate(evaluation.target_returns):
             line = f"step {step}  target {target:g}: "
             line += f"return {evaluation.returns[..., k, :].mean():.1f}"

@@ -10,6 +10,9 @@ import pytest
 from configs import default
 from dt_jax.registry import lookup
 
+# For the tests of several devices; all others use the first alone.
+jax.config.update("jax_num_cpu_devices", 8)
+
 
 @pytest.fixture(autouse=True)
 def _strict_jax():

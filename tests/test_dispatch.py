@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_feed import sampler  # noqa: F401
+from test_feed import alone, sampler  # noqa: F401
 
 from dt_jax import feed
 from dt_jax.agents.decision_transformer import (
@@ -36,8 +36,8 @@ def test_calls_cover_the_steps_and_end_where_something_is_due(
     assert shortest <= len(dues) + 1  # none is cut short without need
 
 
-@pytest.fixture
-def training(sampler):  # noqa: F811
+def network(sampler):  # noqa: F811
+    """Return an agent for the sampler's windows, an optimiser and its schedule."""
     data = sampler.data
     model = DecisionTransformer(
         action_size=2,
@@ -53,10 +53,18 @@ def training(sampler):  # noqa: F811
     )
     agent = DecisionTransformerAgent(model, data.state_mean, data.state_std, 0.1)
     schedule = make_schedule("warmup_cosine", 1e-2, 3, 10)
-    optimizer = make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25)
+    return agent, make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25), schedule
+
+
+@pytest.fixture
+def training(sampler, alone):  # noqa: F811
+    agent, optimizer, schedule = network(sampler)
 
     def start():
-        return jax.jit(lambda: init_train_state(agent, optimizer, 0))()
+        init = jax.jit(
+            lambda: init_train_state(agent, optimizer, 0), out_shardings=alone.state
+        )
+        return init()
 
     return make_update(agent, optimizer, schedule), start
 
@@ -76,24 +84,29 @@ def same(ours, theirs):
 def test_updates_have_the_same_bits_however_they_are_shared_out(
     training,
     sampler,  # noqa: F811
+    alone,  # noqa: F811
 ):
     update, start = training
-    dispatch = Dispatch(update, feed.OnDevice([sampler]), most=4)
+    dispatch = Dispatch(update, feed.OnDevice([sampler], alone), most=4)
     whole = run(dispatch, start(), [range(0, 4), range(4, 8)])
     apart = run(dispatch, start(), [range(0, 1), range(1, 4), range(4, 6), range(6, 8)])
     assert same(whole, apart)
     assert dispatch._program._cache_size() == 1  # compiled once
     host = run(
-        Dispatch(update, feed.OnHost([sampler]), most=3),
+        Dispatch(update, feed.OnHost([sampler], alone), most=3),
         start(),
         [range(0, 3), range(3, 6), range(6, 8)],
     )
     assert same(whole, host)
 
 
-def test_updates_are_those_of_the_plain_loop(training, sampler):  # noqa: F811
+def test_updates_are_those_of_the_plain_loop(
+    training,
+    sampler,  # noqa: F811
+    alone,  # noqa: F811
+):
     update, start = training
-    dispatch = Dispatch(update, feed.OnDevice([sampler]), most=4)
+    dispatch = Dispatch(update, feed.OnDevice([sampler], alone), most=4)
     leaves, losses = run(dispatch, start(), [range(0, 4), range(4, 5)])
     plain, state, expected = jax.jit(update), start(), []
     for step in range(5):

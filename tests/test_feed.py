@@ -7,6 +7,7 @@ from dt_jax.data.aligned import aligned_empty
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
+from dt_jax.placement import Placement
 
 S, A, T = 5, 2, 7
 LENGTHS = [1, 30, 4, T, T + 1, 60, 3]
@@ -41,9 +42,15 @@ def sampler():
     )
 
 
-def test_both_ways_give_the_same_bits(sampler):
+@pytest.fixture
+def alone():
+    """A placement on one device."""
+    return Placement(jax.devices()[:1], num_seeds=1, batch_size=64)
+
+
+def test_both_ways_give_the_same_bits(sampler, alone):
     """Windows from every trajectory's start to past the end of the last one."""
-    on_host, on_device = feed.OnHost([sampler]), feed.OnDevice([sampler])
+    on_host, on_device = feed.OnHost([sampler], alone), feed.OnDevice([sampler], alone)
     gather = jax.jit(on_device.batch)
     for step in range(8):
         expected = on_host.inputs(step)
@@ -55,18 +62,18 @@ def test_both_ways_give_the_same_bits(sampler):
     assert gather._cache_size() == 1
 
 
-def test_on_the_cpu_the_data_are_not_copied(sampler):
+def test_on_the_cpu_the_data_are_not_copied(sampler, alone):
     if jax.default_backend() != "cpu":
         pytest.skip("a device with a memory of its own")
-    data = feed.OnDevice([sampler]).data
+    data = feed.OnDevice([sampler], alone).data
     for ours, theirs in zip(data[:3], sampler.data[:3], strict=True):
         assert ours.unsafe_buffer_pointer() == theirs.ctypes.data
 
 
-def test_large_and_mapped_data_stay_on_the_host(sampler, tmp_path):
-    assert isinstance(feed.make_feed([sampler], 0.5), feed.OnDevice)
-    assert isinstance(feed.make_feed([sampler], 0.0), feed.OnHost)
+def test_large_and_mapped_data_stay_on_the_host(sampler, alone, tmp_path):
+    assert isinstance(feed.make_feed([sampler], alone, 0.5), feed.OnDevice)
+    assert isinstance(feed.make_feed([sampler], alone, 0.0), feed.OnHost)
     np.save(tmp_path / "rows.npy", sampler.data.observations)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     sampler.data = sampler.data._replace(observations=mapped)
-    assert isinstance(feed.make_feed([sampler], 0.5), feed.OnHost)
+    assert isinstance(feed.make_feed([sampler], alone, 0.5), feed.OnHost)

@@ -19,7 +19,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 LAYERS = [
     ["stopping"],
     ["compilation", "errors", "files", "types"],
-    ["data", "lock", "manifest", "registry"],
+    ["data", "lock", "manifest", "placement", "processes", "registry"],
     ["rules", "sizes"],
     [
         "across_seeds",

@@ -72,7 +72,12 @@ def restored(workdir, item):
     """Return the bytes of every array of the last checkpoint, read in a fresh way."""
     code = (
         "import sys, jax, numpy as np, orbax.checkpoint as ocp\n"
-        "tree = ocp.StandardCheckpointer().restore(sys.argv[1])\n"
+        "here = jax.sharding.SingleDeviceSharding(jax.devices()[0])\n"
+        "def placed(x):\n"
+        "    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)\n"
+        "reader = ocp.StandardCheckpointer()\n"
+        "saved = reader.metadata(sys.argv[1]).item_metadata.tree\n"
+        "tree = reader.restore(sys.argv[1], jax.tree.map(placed, saved))\n"
         "for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:\n"
         "    key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)\n"
         "    x = np.asarray(jax.random.key_data(x) if key else x)\n"

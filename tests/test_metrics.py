@@ -49,7 +49,7 @@ def test_a_line_that_is_no_row_is_told(tmp_path, line):
 
 def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(metrics, "_SECONDS_BETWEEN_LINES", 0.0)
-    with ProgressReport(total=200, done=0) as report:
+    with ProgressReport(total=200, done=0, shown=True) as report:
         report.update(0, {"eval/5.0_return_mean": 1.5})  # nothing of training yet
         report.update(100, {"train_loss": 0.5, "steps_per_second": 50.0})
         report.say("step 100  target 5: return 2.0")
@@ -68,7 +68,7 @@ def terminal(monkeypatch):
 
 
 def test_a_bar_on_a_terminal(terminal):
-    with ProgressReport(total=200, done=50) as report:
+    with ProgressReport(total=200, done=50, shown=True) as report:
         report.update(100, {"train_loss": 0.5, "steps_per_second": 50.0})
         report.say("step 100  target 5: return 2.0")
     shown = terminal.getvalue()

@@ -18,6 +18,7 @@ from dt_jax.checkpoint import choose, find
 from dt_jax.config import RULES
 from dt_jax.data.sampler import Sampler
 from dt_jax.errors import UserError
+from dt_jax.feed import OnHost
 from dt_jax.lock import alone_in
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import lookup
@@ -387,13 +388,13 @@ def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeypatch):
     """With the step's number, and without a bad checkpoint."""
-    batch = trainer.Sampler.batch
+    inputs = OnHost.inputs
 
     def poisoned(self, step):
-        good = batch(self, step)
+        good = inputs(self, step)
         return good._replace(states=good.states * np.nan) if step == 4 else good
 
-    monkeypatch.setattr(trainer.Sampler, "batch", poisoned)
+    monkeypatch.setattr(OnHost, "inputs", poisoned)
     config = changed(small_config, eval_episodes=0, device_memory_share=0.0)
     with pytest.raises(UserError, match=r"^step 5: the loss is nan.*not_finite_5.npz"):
         train_and_evaluate(config, tmp_path / "run")

@@ -1,7 +1,6 @@
 import threading
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -20,7 +19,7 @@ def workers() -> list[threading.Thread]:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_batches_come_in_order_on_the_device(num_workers):
+def test_batches_come_in_order(num_workers):
     def uneven(step: int) -> Batch:
         time.sleep(0.002 * (step % 3 == 0))  # later steps are ready first
         return make_batch(step)
@@ -29,7 +28,6 @@ def test_batches_come_in_order_on_the_device(num_workers):
     assert len(batches) == 16
     for step, batch in zip(range(4, 20), batches, strict=True):
         for ours, theirs in zip(batch, make_batch(step), strict=True):
-            assert isinstance(ours, jax.Array)
             np.testing.assert_array_equal(ours, theirs)
     assert not workers()
 

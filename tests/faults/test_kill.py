@@ -235,6 +235,14 @@ def test_a_run_that_collects_its_data(new_folder, record_property):
     survive(new_run(), new_run, aims, 0, record_property)
 
 
+def test_a_run_of_several_seeds(new_folder, record_property):
+    def new_run():
+        return Run(new_folder(), [*COLLECTED, "--config.num_seeds=2"])
+
+    aims = ["evaluation", "save", "save", "metrics write", ANY]
+    survive(new_run(), new_run, aims, 2, record_property)
+
+
 def test_a_run_that_downloads_its_data(new_folder, record_property):
     def new_run():
         return Run(

@@ -32,9 +32,9 @@ def quickstart(tmp_path_factory):
         "-m", "dt_jax.collect", "halfcheetah-demo", f"--out={out}", "--steps=20000"
     )
     assert status == 0, err
-    return lambda workdir: start(
-        "-c", COMMAND, f"--workdir={workdir}", DT_JAX_DATA=cache
-    )
+    # More updates than can be made between all the signals.
+    arguments = "-c", COMMAND, "--config.update_steps=20000"
+    return lambda workdir: start(*arguments, f"--workdir={workdir}", DT_JAX_DATA=cache)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

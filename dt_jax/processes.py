@@ -1,0 +1,195 @@
+"""Several processes that train one run together, on one machine or on many.
+
+With one process, as nearly always, nothing here does anything.
+"""
+
+import hashlib
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from signal import Signals
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dt_jax.errors import UserError, exit_with_one_line
+from dt_jax.stopping import Stopped
+
+_FAILED = 255  # above every signal
+_GRACE_SECONDS = 1.0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the other processes of this run; at the end, wait for them.
+
+    An error ends this process then and there, in one line: the others may be lost, or
+    wait for what does not come.
+
+    Who they are is what JAX finds out from SLURM, GKE, Open MPI or a TPU pod; or what
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say. Call it before
+    JAX's back end starts. Only the first process prints anything but its errors.
+
+    Raises:
+      UserError: nothing says who they are, or they don't come.
+    """
+    # It would take SIGTERM away from `dt_jax.stopping`.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"),
+            process_id=_number("JAX_PROCESS_ID"),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--distributed: JAX can't join the other processes ({error}); start all "
+            "of them by srun, or set JAX_COORDINATOR_ADDRESS=host:port, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0) for each"
+        ) from None
+    if not leads():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        warnings.simplefilter("ignore")
+    try:
+        yield
+        largest(0).block_until_ready()
+    except BaseException as error:
+        _end(error)
+    jax.distributed.shutdown()
+
+
+def _end(error: BaseException) -> NoReturn:
+    """End this process as the program would end over `error` if it were alone."""
+    if leads():  # JAX aborts the others once it is gone: let them go first
+        time.sleep(_GRACE_SECONDS)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        why = str(error).partition("\n")[0][:200]
+        if "RESOURCE_EXHAUSTED" not in why:
+            error = UserError(
+                "another process of this run is gone, or can't be reached any more: "
+                f"start all of them again ({why})"
+            )
+
+    def fail() -> NoReturn:
+        raise error
+
+    status: Any = 1
+    try:
+        exit_with_one_line(fail)
+    except SystemExit as leaving:
+        status = leaving.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise UserError(f"{variable}={text}: expected a number")
+    return int(text)
+
+
+def leads() -> bool:
+    """Tell whether this process is the one that writes what needs writing once."""
+    return jax.process_index() == 0
+
+
+def largest(number: int) -> jax.Array:
+    """Return the largest of the numbers [] int32 that all processes call this with.
+
+    It comes when they all have; until it is looked at, this one need not wait.
+    """
+    each, largest = _one_device_of_each_process()
+    mine = np.array([number], np.int32)
+    return largest(
+        jax.make_array_from_callback((jax.process_count(),), each, lambda _: mine)
+    )
+
+
+class Agreement:
+    """Signals that any of the processes has got, told to all at the same call."""
+
+    def __init__(self) -> None:
+        self._before: jax.Array | None = None
+
+    def __call__(self, asked: Signals | None) -> Signals | None:
+        """Return a signal that some process called this with, or called it with before.
+
+        That is one call late, so that nobody waits for the slowest.
+        """
+        if jax.process_count() == 1:
+            return asked
+        before, self._before = self._before, largest(asked or 0)
+        number = 0 if before is None else int(before)
+        return Signals(number) if number else None
+
+
+@cache
+def _one_device_of_each_process():
+    first: dict[int, jax.Device] = {}
+    for device in jax.devices():
+        first.setdefault(device.process_index, device)
+    mesh = Mesh([first[process] for process in sorted(first)], "process")
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return (
+        NamedSharding(mesh, PartitionSpec("process")),
+        jax.jit(jnp.max, out_shardings=everywhere),
+    )
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Do something in all processes; where one fails or is stopped, all are.
+
+    Raises:
+      UserError: it failed in this process, or in another, which tells why.
+      Stopped: a signal has come to one of them.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    mine, error = 0, None
+    try:
+        yield
+    except UserError as failure:
+        mine, error = _FAILED, failure
+    except Stopped as stopped:
+        mine = stopped.asked
+    worst = int(largest(mine))
+    if error:
+        raise error
+    if worst == _FAILED:
+        raise UserError("another process of this run has failed, and tells why")
+    if worst:
+        raise Stopped(Signals(worst))
+
+
+def check_same(**what: str) -> None:
+    """Raise a UserError unless all processes call this with the same texts."""
+    for name, text in what.items():
+        digest = hashlib.sha256(text.encode()).digest()[:4]
+        number = int.from_bytes(digest) >> 1
+        if int(largest(number)) != -int(largest(-number)):
+            raise UserError(
+                f"the processes of this run differ in their {name} (this one's: "
+                f"{text}): start them all with the same command, data and folder"
+            )
+
+
+def gather(array: np.ndarray) -> np.ndarray:
+    """Put the arrays [..., n] of all processes together: [..., processes·n]."""
+    if jax.process_count() == 1:
+        return array
+    return np.concatenate(multihost_utils.process_allgather(array), axis=-1)

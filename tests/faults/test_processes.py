@@ -1,0 +1,215 @@
+"""Two processes that train one run: killed, asked to stop, unlike each other."""
+
+import random
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from command import run, start
+from smallest import launch
+from test_launch import restored, untimed
+
+from dt_jax.checkpoint import find
+from dt_jax.evaluation import last_evaluation
+
+LONGER = [
+    "--config.update_steps=120",
+    "--config.log_every=2",
+    "--config.eval_every=12",
+    "--config.eval_episodes=3",  # no multiple of 2
+    "--config.checkpoint_every=4",
+    "--config.holdout_fraction=0.2",
+    "--config.num_workers=1",
+]
+SECONDS = 10  # in which a run answers a signal
+
+
+def start_two(data, workdir, *more, second=()):
+    """Start two processes of one run; `second` are flags of the second alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        start(
+            *launch(data, workdir, "--distributed", *more, *(second if i else ())),
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(i),
+            XLA_FLAGS="",
+        )
+        for i in range(2)
+    ]
+
+
+def end(processes):
+    """Wait for them; return their statuses and what they said on stderr."""
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    said = [
+        "".join(
+            line
+            for line in err.splitlines(keepends=True)
+            if not line.startswith("[Gloo]")
+        )
+        for err in said
+    ]
+    return [process.returncode for process in processes], said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, hopper_file):
+    workdir = runs / "two"
+    statuses, said = end(start_two(hopper_file, workdir, *LONGER))
+    assert statuses == [0, 0], said
+    assert said[1] == ""  # one of them tells
+    return workdir
+
+
+def test_two_processes_train_what_one_does(undisturbed, runs, hopper_file):
+    """But for rounding: each has half of a batch, and half of the episodes."""
+    status, _, err = run(*launch(hopper_file, runs / "one", *LONGER))
+    assert status == 0, err
+    ours, theirs = untimed(undisturbed), untimed(runs / "one")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        for name in {"train_loss", "grad_norm", "eval/holdout_action_mse"} & set(mine):
+            assert mine[name] == pytest.approx(other[name], rel=1e-3)
+    ours, theirs = (
+        last_evaluation(workdir)[1] for workdir in (undisturbed, runs / "one")
+    )
+    assert ours.returns.shape == (1, 3)
+    np.testing.assert_array_equal(ours.seeds, theirs.seeds)
+    np.testing.assert_allclose(ours.returns, theirs.returns, rtol=0.05)
+    status, out, err = run("-m", "dt_jax.evaluate", undisturbed, "--episodes=1")
+    assert status == 0, err
+    assert "after 120 updates" in " ".join(out.split())
+
+
+def test_killed_again_and_again(undisturbed, runs, hopper_file, record_property):
+    """Both at once, after a random number of saves; at the end nobody can tell."""
+    workdir, draw, steps = runs / "killed", random.Random(0), [0]
+    for _ in range(4):
+        processes = start_two(hopper_file, workdir, *LONGER)
+        until = steps[-1] + 4 * draw.randint(1, 6)
+        while newest(workdir) < until:
+            assert processes[0].poll() is None, end(processes)
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.3))
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        statuses, _ = end(processes)
+        assert statuses == [-signal.SIGKILL] * 2
+        steps.append(newest(workdir))
+    assert steps[-1] < 120
+    statuses, said = end(start_two(hopper_file, workdir, *LONGER))
+    assert statuses == [0, 0], said
+    assert steps == sorted(steps)
+    assert_same_end(workdir, undisturbed)
+    record_property("kills of both survived", f"4 of 4, after updates {steps[1:]}")
+
+
+def test_both_stop_when_one_is_asked_to(
+    undisturbed, runs, hopper_file, record_property
+):
+    """At the same step, with all saved; then they go on as if undisturbed."""
+    workdir, slowest, said_step = runs / "stopped", 0.0, 0
+    for asked, signum in enumerate((signal.SIGTERM, signal.SIGUSR1)):
+        seen = newest(workdir)
+        processes = start_two(hopper_file, workdir, *LONGER)
+        while newest(workdir) == seen:
+            assert processes[0].poll() is None, end(processes)
+            time.sleep(0.05)
+        processes[asked].send_signal(signum)
+        sent = time.monotonic()
+        statuses, said = end(processes)
+        slowest = max(slowest, time.monotonic() - sent)
+        assert statuses == [128 + signum] * 2, said
+        step = newest(workdir)
+        assert said_step < step < 120
+        said_step = step
+        for err in said:
+            assert f"stopped by {signum.name} after {step} updates, all saved" in err
+    statuses, said = end(start_two(hopper_file, workdir, *LONGER))
+    assert statuses == [0, 0], said
+    assert_same_end(workdir, undisturbed)
+    assert slowest < SECONDS
+    record_property("both answered a signal to one within", f"{slowest:.1f} s")
+
+
+def newest(workdir):
+    """Return the step of the newest whole checkpoint, 0 without one."""
+    return max((c.step for c in find(workdir / "checkpoints")), default=0)
+
+
+def assert_same_end(ours, theirs):
+    """To the same bits."""
+    for item in ("params", "train"):
+        assert restored(ours, item) == restored(theirs, item)
+    assert untimed(ours) == untimed(theirs)
+    a, b = (last_evaluation(workdir)[1] for workdir in (ours, theirs))
+    assert a.returns.tobytes() == b.returns.tobytes()
+
+
+def test_one_alone_is_not_left_waiting(runs, hopper_file, record_property):
+    """One is killed: the other ends in one line, and the run goes on afterwards."""
+    workdir = runs / "alone"
+    processes = start_two(hopper_file, workdir, *LONGER)
+    while not newest(workdir):
+        assert processes[0].poll() is None, end(processes)
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGKILL)
+    sent = time.monotonic()
+    (status, _), (said, _) = end(processes)
+    record_property("the other one ended after", f"{time.monotonic() - sent:.1f} s")
+    assert status == 2, said
+    assert "Traceback" not in said
+    assert "another process" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (
+            ["--config.data_path=/nowhere.hdf5"],
+            ["another process of this run has failed", "/nowhere.hdf5"],
+        ),
+        (
+            ["--config.train_seed=11"],
+            ["differ in their configuration"] * 2,
+        ),
+    ],
+)
+def test_unlike_each_other(second, told, tmp_path, hopper_file):
+    statuses, said = end(start_two(hopper_file, tmp_path / "run", second=second))
+    assert statuses == [2, 2], said
+    for err, expected in zip(said, told, strict=True):
+        line = err.splitlines()[-1]
+        assert line.startswith("launch.py: error: ")
+        assert expected in line
+        assert "Traceback" not in err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_all_their_devices_are_used(tmp_path, hopper_file):
+    flag = "--config.num_devices=1"
+    statuses, said = end(start_two(hopper_file, tmp_path / "run", flag))
+    assert statuses == [2, 2], said
+    assert "the 2 processes have 2 devices, and all are used" in said[0]
+
+
+def test_alone_and_told_to_join(tmp_path, hopper_file):
+    command = launch(hopper_file, tmp_path / "run", "--distributed")
+    status, _, err = run(*command)
+    assert status == 2, err
+    assert "JAX can't join the other processes" in err
+    status, _, err = run(*command, "--dry_run")
+    assert "leave out --distributed" in err
+    status, _, err = run(*command, JAX_NUM_PROCESSES="two")
+    assert "JAX_NUM_PROCESSES=two: expected a number" in err

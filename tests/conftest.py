@@ -21,6 +21,37 @@ def _strict_jax():
         yield
 
 
+def _optimise(yes):
+    """Have XLA optimise or not, here and in the programs that tests start.
+
+    To compile takes longer than it saves in a test of seconds. The arithmetic is the
+    same but for its last bits.
+    """
+    jax.config.update("jax_disable_most_optimizations", not yes)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not yes))
+
+
+def pytest_configure(config):
+    """Set what holds for all tests."""
+    _optimise("not slow" not in config.option.markexpr)  # the others, as users run it
+
+
+@pytest.fixture(autouse=True)
+def _optimise_what_is_about_last_bits(request):
+    """Have the program as users run it where another would be no proof."""
+    if request.module.__name__ not in (
+        "test_corl_parity",
+        "test_dispatch",
+        "test_feed",
+    ):
+        yield
+        return
+    before = jax.config.read("jax_disable_most_optimizations")
+    _optimise(True)
+    yield
+    _optimise(not before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compile_each_program_once(tmp_path_factory):
     """Share what is compiled between tests: most of their time would go there."""

@@ -63,7 +63,7 @@ def run_launcher(folder, *arguments):
     """Run a program like launch.py from `folder`; return its process."""
     program = (
         "import sys; from pathlib import Path; from dt_jax import flags, config, errors"
-        f"\ndef main(): c, w, _ = flags.parse(sys.argv, Path({str(QUICKSTART)!r}));"
+        f"\ndef main(): c, w, *_ = flags.parse(sys.argv, Path({str(QUICKSTART)!r}));"
         " config.prepare_backend(c); print(w)"
         "\nerrors.exit_with_one_line(main)"
     )
@@ -93,6 +93,8 @@ def test_a_dataset_has_the_hyper_parameters_of_corl(env_name):
 def test_a_dry_run_is_asked_for():
     assert flags.parse(["launch.py", "--dry_run"], QUICKSTART).dry_run
     assert not flags.parse(["launch.py"], QUICKSTART).dry_run
+    assert flags.parse(["launch.py", "--distributed"], QUICKSTART).distributed
+    assert not flags.parse(["launch.py"], QUICKSTART).distributed
 
 
 def test_every_known_dataset_has_its_configuration():

@@ -6,12 +6,15 @@ import pytest
 from ml_collections import ConfigDict
 from test_dispatch import network, run
 from test_feed import sampler  # noqa: F401
+from test_train import changed
 
 from dt_jax import feed
 from dt_jax.agents.decision_transformer import init_train_state, make_update
 from dt_jax.dispatch import Dispatch
 from dt_jax.errors import UserError
+from dt_jax.metrics import read_metrics
 from dt_jax.placement import Placement, place
+from dt_jax.train import train_and_evaluate
 
 B = 64
 eight_devices = pytest.mark.skipif(
@@ -40,7 +43,12 @@ def trained(sampler, devices, num_seeds, kind):  # noqa: F811
 
 @eight_devices
 @pytest.mark.parametrize(
-    ("num_seeds", "kind"), [(1, feed.OnDevice), (2, feed.OnHost), (8, feed.OnDevice)]
+    ("num_seeds", "kind"),
+    [
+        (2, feed.OnHost),  # both axes
+        pytest.param(1, feed.OnDevice, marks=pytest.mark.slow),
+        pytest.param(8, feed.OnDevice, marks=pytest.mark.slow),
+    ],
 )
 def test_updates_are_those_of_one_device(num_seeds, kind, sampler):  # noqa: F811
     """Dropout included; sums over parts of a batch round otherwise."""
@@ -88,3 +96,27 @@ def test_refusals():
         UserError, match=r"batch_size=64: expected a multiple of 3.*such as 66"
     ):
         place(config)
+
+
+@pytest.mark.slow
+@eight_devices
+def test_a_run_goes_on_with_other_devices(small_config, tmp_path):
+    """From four to one, and to eight; each row is that of one device all along."""
+    config = changed(
+        small_config,
+        batch_size=8,
+        lr_schedule="warmup_constant",
+        holdout_fraction=0.2,
+        update_steps=12,
+    )
+    train_and_evaluate(config, tmp_path / "alone")
+    for devices, updates in [(4, 4), (None, 8), (8, 12)]:
+        part = changed(config, num_devices=devices, update_steps=updates)
+        train_and_evaluate(part, tmp_path / "run")
+    ours, theirs = (
+        read_metrics(tmp_path / name / "metrics.jsonl") for name in ("run", "alone")
+    )
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in other.keys() - {"steps_per_second"}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-3), name

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from dt_jax import envs, processes
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.agents.many_seeds import ManySeeds
 from dt_jax.data.npz import npz_columns
+from dt_jax.envs.base import EnvState
+from dt_jax.envs.in_parts import InParts
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
 from dt_jax.registry import NO_LIMIT, DatasetSpec
-from dt_jax.rollout import make_rollout
+from dt_jax.rollout import Episodes, make_rollout
 from dt_jax.scores import normalized_score
-from dt_jax.types import Params
+from dt_jax.types import Array, Params
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,9 @@ def _files(workdir: Path) -> list[Path]:
     return [path for path in (workdir / "eval").glob("*.npz") if path.stem.isdecimal()]
 
 
+_FROM_EPISODES = 8  # in halves they are faster: benchmarks/rollout.py
+
+
 class Evaluator:
     """Plays all episodes of all targets at once, on one device."""
 
@@ -136,7 +142,9 @@ class Evaluator:
     ):
         """Set up S·K·E environments and the program that plays in them.
 
-        Of several processes each has its share of the E episodes.
+        Of several processes each has its share of the E episodes. That is played in two
+        halves, if there are many: in one the environments step while the network acts
+        for the other.
 
         Args:
           agent: whose parameters are to be evaluated.
@@ -152,16 +160,22 @@ class Evaluator:
         self._spec = spec
         self._targets = np.asarray(target_returns, np.float64)
         self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
-        # The same number in each process, and so some episodes twice where E is no
+        copies = num_seeds * len(self._targets)
+        here = copies * episodes // jax.process_count()
+        halves = here >= _FROM_EPISODES and envs.may_run_side_by_side(spec)
+        parts = 2 if halves else 1  # in each process
+        # The same number in each part, and so some episodes twice where E is no
         # multiple of theirs: `__call__` leaves them out.
-        share = -(-episodes // jax.process_count())
-        first = jax.process_index() * share
-        mine = np.resize(self._seeds, jax.process_count() * share)[first:][:share]
+        players = jax.process_count() * parts
+        share = -(-episodes // players)
+        seeds = np.resize(self._seeds, players * share).reshape(players, share)
+        mine = seeds[jax.process_index() * parts :][:parts]
         self._shape = (num_seeds, len(self._targets), share)
         # One flat axis of episodes: target 0 with each episode's seed, then target 1,
         # ..., and all that for each seed of training.
-        copies = num_seeds * len(self._targets)
-        self._env = envs.make(spec, np.tile(mine, copies).tolist())
+        self._env = InParts(
+            [envs.make(spec, np.tile(part, copies).tolist()) for part in mine]
+        )
         episode_len = agent.model.episode_len
         if episode_len < spec.max_episode_steps < NO_LIMIT:
             warnings.warn(
@@ -189,19 +203,26 @@ class Evaluator:
         targets = np.repeat(self._targets.astype(np.float32), count)
         targets = np.tile(targets, num_seeds)
         with processes.all_or_none():
-            state, observations = self._env.reset()
-            mine = jax.device_get(
-                self._rollout(params, state, observations, targets, between_chunks)
-            )
+            begun = [self._env.reset(i) for i in range(len(self._env.parts))]
+
+            def play(start: tuple[EnvState, Array]) -> Episodes:
+                return jax.device_get(
+                    self._rollout(params, *start, targets, between_chunks)
+                )
+
+            with ThreadPoolExecutor(len(begun), "rollout") as threads:
+                played = list(threads.map(play, begun))
             self._env.check()
-            if not np.isfinite(mine.returns).all():
+            if not all(np.isfinite(part.returns).all() for part in played):
                 raise UserError(
                     f"an episode of {self._spec.name} returned no finite number"
                 )
         shape = self._shape[num_seeds == 1 :]
         returns, lengths = (
-            processes.gather(np.reshape(array, shape))[..., : len(self._seeds)]
-            for array in mine
+            processes.gather(
+                np.concatenate([np.reshape(part, shape) for part in parts], axis=-1)
+            )[..., : len(self._seeds)]
+            for parts in zip(*played, strict=True)
         )
         return Evaluation(
             target_returns=self._targets,

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from threading import Lock
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from dt_jax.agents.decision_transformer import Context, DecisionTransformerAgent
 from dt_jax.agents.many_seeds import ManySeeds
-from dt_jax.envs.base import BatchedEnv, EnvState
+from dt_jax.envs.base import EnvState
 from dt_jax.types import Array, Params, Step
 
 # Timesteps in a scan. Between two chunks Python looks whether there is more to play, or
@@ -32,6 +33,13 @@ class _Carry(NamedTuple):
     context: Context
     running: Array  # [N] bool
     episodes: Episodes
+
+
+class Stepped(Protocol):
+    """What is asked of an environment: see `BatchedEnv.step`."""
+
+    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
+        """Advance each episode by one action [N, A]."""
 
 
 class Rollout(Protocol):
@@ -58,11 +66,12 @@ class Rollout(Protocol):
 
 
 def make_rollout(
-    agent: DecisionTransformerAgent | ManySeeds, env: BatchedEnv, episode_len: int
+    agent: DecisionTransformerAgent | ManySeeds, env: Stepped, episode_len: int
 ) -> Rollout:
     """Return what plays all episodes of `env` at once, in compiled chunks of timesteps.
 
-    Memory holds windows of T timesteps, never whole histories.
+    Memory holds windows of T timesteps, never whole histories. Several threads may call
+    it, each with an `env_state` of its own.
     """
     begin = jax.jit(partial(_begin, agent))
 
@@ -81,6 +90,15 @@ def make_rollout(
         carry = jax.lax.scan(play_or_rest, carry, length=CHUNK)[0]
         return carry, unfinished(carry)
 
+    compiling = Lock()
+    compiled: list[Any] = []
+
+    def program(params: Params, carry: _Carry) -> Any:
+        with compiling:  # another thread may play too
+            if not compiled:
+                compiled.append(chunk.lower(params, carry).compile())
+        return compiled[0]
+
     def rollout(
         params: Params,
         env_state: EnvState,
@@ -89,9 +107,10 @@ def make_rollout(
         between_chunks: Callable[[], None] = lambda: None,
     ) -> Episodes:
         carry = begin(env_state, observations, target_returns)
+        play_on = program(params, carry)
         more = True
         while more:
-            carry, more = chunk(params, carry)
+            carry, more = play_on(params, carry)
             jax.block_until_ready(more)  # so that what is raised leaves nothing behind
             between_chunks()
         return carry.episodes
@@ -119,7 +138,7 @@ def _begin(
 
 def _play(
     agent: DecisionTransformerAgent | ManySeeds,
-    env: BatchedEnv,
+    env: Stepped,
     params: Params,
     carry: _Carry,
 ) -> _Carry:

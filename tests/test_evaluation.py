@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from dt_jax import evaluation
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
+from dt_jax.envs import lookup as lookup_env
+from dt_jax.envs import may_run_side_by_side
 from dt_jax.errors import UserError
 from dt_jax.evaluation import (
     Evaluation,
@@ -58,6 +61,38 @@ def test_an_episode_starts_alike_at_every_target_and_in_every_number(agent, para
     np.testing.assert_allclose(few.returns[0], few.returns[1], rtol=1e-4)
     np.testing.assert_allclose(few.returns[0], more.returns[0, :2], rtol=1e-4)
     np.testing.assert_array_equal(few.seeds, more.seeds[:2])
+
+
+def test_two_halves_play_what_one_whole_plays(agent, params, monkeypatch):
+    """Five episodes at two targets: three in each half, one of them twice."""
+    targets = [50000.0, 0.06]
+    halves = Evaluator(agent, SPEC, targets, episodes=5, seed=1)
+    assert [part.num_envs for part in halves._env.parts] == [6, 6]
+    monkeypatch.setattr(evaluation, "_FROM_EPISODES", 11)
+    whole = Evaluator(agent, SPEC, targets, episodes=5, seed=1)
+    assert [part.num_envs for part in whole._env.parts] == [10]
+    ours, theirs = halves(params), whole(params)
+    np.testing.assert_array_equal(ours.seeds, theirs.seeds)
+    np.testing.assert_array_equal(ours.lengths, theirs.lengths)
+    np.testing.assert_allclose(ours.returns, theirs.returns, rtol=1e-4)
+    assert len(set(ours.returns[0].tolist())) == 5
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        halves(params, between_chunks=stop)
+    np.testing.assert_array_equal(halves(params).returns, ours.returns)
+    monkeypatch.setattr(halves._env.parts[1], "host_step", lambda actions: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        halves(params)
+
+
+def test_environments_of_others_are_played_by_one_thread():
+    assert may_run_side_by_side(SPEC)
+    for name in ("antmaze-umaze-v2", "maze2d-umaze-v1", "pen-human-v1", "Ant-v5"):
+        assert may_run_side_by_side(lookup_env(name))
+    assert not may_run_side_by_side(replace(SPEC, family="gymnasium"))
 
 
 def test_metrics_have_corls_names(evaluator, params):

@@ -92,6 +92,15 @@ def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
     return EnvPoolEnv(_LOCOMOTION[spec.family], seeds, limit)
 
 
+def may_run_side_by_side(spec: DatasetSpec) -> bool:
+    """Tell whether two threads may each step some of the environments of `spec`.
+
+    Not those of packages that nobody here has written: they might share something, a
+    random generator say, and then no evaluation would be like the one before.
+    """
+    return _ENGINES.get(spec.family, EnvPoolEnv) is EnvPoolEnv
+
+
 def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
     """Return distinct int32 seeds; that of episode i does not depend on `episodes`.
 
@@ -110,4 +119,11 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
         draws *= 2
 
 
-__all__ = ["BatchedEnv", "episode_seeds", "lookup", "make", "of_config"]
+__all__ = [
+    "BatchedEnv",
+    "episode_seeds",
+    "lookup",
+    "make",
+    "may_run_side_by_side",
+    "of_config",
+]

@@ -138,8 +138,8 @@ class HostEnv(ABC):
 
     def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
         """Advance each episode by one action [N, A], from inside a compiled program."""
-        shapes = self._all_over()
-        return state, io_callback(self._callback, shapes, actions, ordered=True)
+        shapes = self.all_over()
+        return state, io_callback(self.callback, shapes, actions, ordered=True)
 
     def check(self) -> None:
         """Raise what `host_step` raised since the reset, if it did.
@@ -149,16 +149,16 @@ class HostEnv(ABC):
         if self._error is not None:
             raise self._error
 
-    def _callback(self, actions: Array) -> Step:
+    def callback(self, actions: Array) -> Step:
         """Step the engine, or say that all is over if that fails or has failed."""
         if self._error is None:
             try:
                 return self.host_step(actions)
             except Exception as error:
                 self._error = error
-        return self._all_over()
+        return self.all_over()
 
-    def _all_over(self) -> Step:
+    def all_over(self) -> Step:
         """Return an answer that ends every episode and cannot pass for a result."""
         n = self.num_envs
         return Step(

@@ -17,7 +17,7 @@ def across_seeds(
     metrics: Mapping[str, np.ndarray],
     compared: Container[str] = (),
 ) -> dict[str, float]:
-    """Return metrics [S] of S seeds as a row of numbers.
+    """Return metrics [S] of S seeds as a row of numbers; of one seed, just them [].
 
     A seed's own are called seed_<seed>/<name>. Under the plain name stands their mean,
     under <name>/std their standard deviation (dividing by S).
@@ -29,6 +29,8 @@ def across_seeds(
         its 95% bootstrap interval over seeds, <name>/iqm_low and <name>/iqm_high
         (Agarwal et al., 2021, https://arxiv.org/abs/2108.13264).
     """
+    if len(seeds) == 1:
+        return {name: float(value) for name, value in metrics.items()}
     row: dict[str, float] = {}
     for name, values in metrics.items():
         row[name] = float(np.mean(values))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import holdout, processes
+from dt_jax import processes
 from dt_jax.across_seeds import across_seeds, check_rliable
 from dt_jax.agents.decision_transformer import (
     DecisionTransformerAgent,
@@ -30,15 +30,11 @@ from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
 from dt_jax.dispatch import Dispatch, share_out
 from dt_jax.errors import UserError
-from dt_jax.evaluation import (
-    Evaluation,
-    Evaluator,
-    forget_evaluations_after,
-    make_evaluator,
-)
+from dt_jax.evaluation import forget_evaluations_after
 from dt_jax.feed import make_feed
 from dt_jax.files import write_text
 from dt_jax.finite import FiniteCheck
+from dt_jax.measurements import Measurements
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import optimizer_of
 from dt_jax.placement import place
@@ -105,12 +101,12 @@ class Trainer:
         first, count = config.train_seed, config.num_seeds
         self._seeds = range(first, first + count)
         samplers = [sampler(trained_on, seed) for seed in self._seeds]
-        self._holdout = (
-            holdout.HoldoutError(agent, sampler(held_out, first), count)
-            if held_out
-            else None
+        self._measurements = Measurements(
+            config,
+            agent,
+            spec,
+            held_out=None if held_out is None else sampler(held_out, first),
         )
-        self._evaluator = make_evaluator(config, agent, spec)
         optimizer, schedule = optimizer_of(config)
         update = make_update(agent, optimizer, schedule)
         self._dispatch = Dispatch(
@@ -180,7 +176,7 @@ class Trainer:
     def run(self) -> None:
         """Make the updates that are left, and all that is due between them."""
         config, start = self.config, self.step
-        if self._evaluator is None and self._holdout is None:
+        if not self._measurements:
             print("nothing is evaluated: no episode is played, no trajectory held out")
         if processes.leads():
             self._describe()
@@ -246,7 +242,7 @@ class Trainer:
 
     def _evaluates(self, step: int) -> bool:
         due = step % self.config.eval_every == 0 or self._is_last(step)
-        return due and not (self._evaluator is None and self._holdout is None)
+        return due and bool(self._measurements)
 
     def _saves(self, step: int) -> bool:
         due = step % self.config.checkpoint_every == 0 or self._is_last(step)
@@ -262,7 +258,7 @@ class Trainer:
         score = None
         if self._evaluates(step):
             try:
-                metrics, score = self._evaluate(step)
+                metrics, score = self._measure(step)
             except Stopped as stopped:
                 raise self._stopped(stopped.asked, step, owed=row) from None
         if metrics or (row and self._logs(step)):
@@ -271,6 +267,18 @@ class Trainer:
         # Last, so that a run which goes on from here finds the row above.
         if self._saves(step):
             self._save(step, score)
+
+    def _measure(self, step: int) -> tuple[dict[str, float], float]:
+        """Return what an evaluation comes to, and by what checkpoints compare."""
+        with self._report.doing("evaluating"):
+            measured = self._measurements(
+                self.params,
+                say=lambda line: self._report.say(f"step {step}  {line}"),
+                between_chunks=self._stop.check,
+            )
+        if measured.evaluation and processes.leads():
+            measured.evaluation.save(self._workdir / "eval" / f"{step}.npz")
+        return measured.metrics, measured.score
 
     def _save(
         self, step: int, score: float | None, owed: dict[str, float] | None = None
@@ -318,54 +326,13 @@ class Trainer:
         ]
         read = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
         self._finite.metrics(read, step)
-        row = self._row({name: values[-1] for name, values in read.items()})
+        last = {name: values[-1] for name, values in read.items()}
+        row = across_seeds(self._seeds, last)
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
 
-    def _row(
-        self, metrics: Mapping[str, np.ndarray], compared: Container[str] = ()
-    ) -> dict[str, float]:
-        """Return a row of metrics.jsonl, of one seed or of all together."""
-        if len(self._seeds) == 1:
-            return {name: float(value) for name, value in metrics.items()}
-        return across_seeds(self._seeds, metrics, compared)
-
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step
-
-    def _evaluate(self, step: int) -> tuple[dict[str, float], float]:
-        """Return the metrics of what is evaluated, and by what checkpoints compare."""
-        metrics: dict[str, float] = {}
-        score = 0.0
-        with self._report.doing("evaluating"):
-            if self._holdout:
-                errors = self._holdout(self.params)
-                metrics |= self._row({holdout.METRIC: errors}, [holdout.METRIC])
-                score = -float(errors.mean())
-                self._report.say(f"step {step}  held-out action error {-score:.5g}")
-            if self._evaluator:
-                evaluation = self._play(self._evaluator, step)
-                measured = evaluation.metrics()
-                compared = [
-                    name
-                    for name in measured
-                    if name.endswith(("return_mean", "normalized_score_mean"))
-                ]
-                metrics |= self._row(measured, compared)
-                score = evaluation.score
-        return metrics, score
-
-    def _play(self, evaluator: Evaluator, step: int) -> Evaluation:
-        evaluation = evaluator(self.params, between_chunks=self._stop.check)
-        if processes.leads():
-            evaluation.save(self._workdir / "eval" / f"{step}.npz")
-        for k, target in enumerate(evaluation.target_returns):
-            line = f"step {step}  target {target:g}: "
-            line += f"return {evaluation.returns[..., k, :].mean():.1f}"
-            if (scores := evaluation.normalized_scores) is not None:
-                line += f", normalised score {scores[..., k, :].mean():.1f}"
-            self._report.say(line)
-        return evaluation
 
 
 def _train_items(state: TrainState) -> dict[str, Any]:

@@ -37,7 +37,7 @@ LAYERS = [
     ["feed"],
     ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],
     ["data.__main__", "evaluation"],
-    ["resume", "summary"],
+    ["measurements", "resume", "summary"],
     ["trainer"],
     ["train"],
     ["dry_run", "evaluate"],

@@ -18,6 +18,7 @@ from dt_jax.checkpoint import choose, find
 from dt_jax.config import RULES
 from dt_jax.data.sampler import Sampler
 from dt_jax.errors import UserError
+from dt_jax.evaluation import Evaluator
 from dt_jax.feed import OnHost
 from dt_jax.lock import alone_in
 from dt_jax.metrics import read_metrics
@@ -188,8 +189,8 @@ def test_a_signal_in_an_evaluation_stops_it_there(
         due = len(list((tmp_path / "run" / "eval").glob("*"))) == evaluation / 4
         return call(evaluator, params, signal_and_check if due else between_chunks)
 
-    call = trainer.Evaluator.__call__
-    monkeypatch.setattr(trainer.Evaluator, "__call__", signalling)
+    call = Evaluator.__call__
+    monkeypatch.setattr(Evaluator, "__call__", signalling)
     with pytest.raises(Stopped, match="stopped by SIGUSR1") as stopped:
         train_and_evaluate(small_config, tmp_path / "run")
     told = (

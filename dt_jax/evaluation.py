@@ -210,8 +210,10 @@ class Evaluator:
                     self._rollout(params, *start, targets, between_chunks)
                 )
 
-            with ThreadPoolExecutor(len(begun), "rollout") as threads:
-                played = list(threads.map(play, begun))
+            # One half in this thread, which has to wake up for signals.
+            with ThreadPoolExecutor(1, "rollout") as thread:
+                others = [thread.submit(play, start) for start in begun[1:]]
+                played = [play(begun[0]), *(each.result() for each in others)]
             self._env.check()
             if not all(np.isfinite(part.returns).all() for part in played):
                 raise UserError(

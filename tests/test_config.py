@@ -95,6 +95,8 @@ def test_a_dry_run_is_asked_for():
     assert not flags.parse(["launch.py"], QUICKSTART).dry_run
     assert flags.parse(["launch.py", "--distributed"], QUICKSTART).distributed
     assert not flags.parse(["launch.py"], QUICKSTART).distributed
+    with pytest.raises(UserError, match="leave out --distributed"):
+        flags.parse(["launch.py", "--distributed", "--dry_run"], QUICKSTART)
 
 
 def test_every_known_dataset_has_its_configuration():

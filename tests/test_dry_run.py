@@ -119,6 +119,13 @@ def test_data_at_hand_is_looked_at(hopper_file, tmp_path, monkeypatch, capsys):
     assert "one update on hopper-demo.hdf5" in told
 
 
+def test_devices_that_are_not_there_are_told(small_config, tmp_path):
+    config = small_config.copy_and_resolve_references().unlock()
+    config.num_devices = 99
+    with pytest.raises(UserError, match="num_devices=99: JAX finds"):
+        dry_run(config, tmp_path / "run")
+
+
 def test_another_runs_folder_is_refused(small_config, tmp_path):
     config = small_config.copy_and_resolve_references()
     with config.unlocked():

@@ -8,6 +8,7 @@ from dt_jax import evaluation
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.envs import lookup as lookup_env
 from dt_jax.envs import may_run_side_by_side
+from dt_jax.envs.in_parts import InParts
 from dt_jax.errors import UserError
 from dt_jax.evaluation import (
     Evaluation,
@@ -66,12 +67,16 @@ def test_an_episode_starts_alike_at_every_target_and_in_every_number(agent, para
 def test_two_halves_play_what_one_whole_plays(agent, params, monkeypatch):
     """Five episodes at two targets: three in each half, one of them twice."""
     targets = [50000.0, 0.06]
+    traced, step = [], InParts.step
+    monkeypatch.setattr(InParts, "step", lambda *args: traced.append(0) or step(*args))
     halves = Evaluator(agent, SPEC, targets, episodes=5, seed=1)
     assert [part.num_envs for part in halves._env.parts] == [6, 6]
     monkeypatch.setattr(evaluation, "_FROM_EPISODES", 11)
     whole = Evaluator(agent, SPEC, targets, episodes=5, seed=1)
     assert [part.num_envs for part in whole._env.parts] == [10]
-    ours, theirs = halves(params), whole(params)
+    ours = halves(params)
+    assert len(traced) == 1  # one program for both
+    theirs = whole(params)
     np.testing.assert_array_equal(ours.seeds, theirs.seeds)
     np.testing.assert_array_equal(ours.lengths, theirs.lengths)
     np.testing.assert_allclose(ours.returns, theirs.returns, rtol=1e-4)

@@ -59,6 +59,16 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     ]
 
 
+def test_nothing_where_another_process_tells(capsys, tmp_path):
+    with (
+        ProgressReport(total=200, done=0, shown=False) as report,
+        MetricsLog(None, up_to_step=0) as log,
+    ):
+        report.say("step 100  target 5: return 2.0")
+        log.write(100, {"train_loss": 0.5})
+    assert capsys.readouterr().err == ""
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     screen = io.StringIO()

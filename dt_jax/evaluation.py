@@ -14,14 +14,13 @@ from dt_jax import envs, processes
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.agents.many_seeds import ManySeeds
 from dt_jax.data.npz import npz_columns
-from dt_jax.envs.base import EnvState
 from dt_jax.envs.in_parts import InParts
 from dt_jax.errors import UserError
 from dt_jax.files import replacing
 from dt_jax.registry import NO_LIMIT, DatasetSpec
 from dt_jax.rollout import Episodes, make_rollout
 from dt_jax.scores import normalized_score
-from dt_jax.types import Array, Params
+from dt_jax.types import Params
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Evaluator:
     ):
         """Set up S·K·E environments and the program that plays in them.
 
-        Of several processes each has its share of the E episodes. That is played in two
+        Of several processes each has its share of the episodes. That is played in two
         halves, if there are many: in one the environments step while the network acts
         for the other.
 
@@ -160,21 +159,24 @@ class Evaluator:
         self._spec = spec
         self._targets = np.asarray(target_returns, np.float64)
         self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
-        copies = num_seeds * len(self._targets)
-        here = copies * episodes // jax.process_count()
+        self._num_seeds = num_seeds
+        # One flat axis: target 0 with each episode's seed, then target 1, and so on. It
+        # is cut into parts of one length, so that a few episodes may be played twice:
+        # `__call__` leaves them out. Each seed of training plays all of its part.
+        count = len(self._targets) * episodes
+        here = num_seeds * count // jax.process_count()
         halves = here >= _FROM_EPISODES and envs.may_run_side_by_side(spec)
         parts = 2 if halves else 1  # in each process
-        # The same number in each part, and so some episodes twice where E is no
-        # multiple of theirs: `__call__` leaves them out.
-        players = jax.process_count() * parts
-        share = -(-episodes // players)
-        seeds = np.resize(self._seeds, players * share).reshape(players, share)
-        mine = seeds[jax.process_index() * parts :][:parts]
-        self._shape = (num_seeds, len(self._targets), share)
-        # One flat axis of episodes: target 0 with each episode's seed, then target 1,
-        # ..., and all that for each seed of training.
+        shape = jax.process_count() * parts, -1
+        share = -(-count // shape[0])
+        flat = np.resize(np.arange(count), shape[0] * share).reshape(shape)
+        flat = flat[jax.process_index() * parts :][:parts]
+        each = [np.tile(part, num_seeds) for part in flat]
+        self._asked = [
+            self._targets.astype(np.float32)[part // episodes] for part in each
+        ]
         self._env = InParts(
-            [envs.make(spec, np.tile(part, copies).tolist()) for part in mine]
+            [envs.make(spec, self._seeds[part % episodes].tolist()) for part in each]
         )
         episode_len = agent.model.episode_len
         if episode_len < spec.max_episode_steps < NO_LIMIT:
@@ -199,33 +201,24 @@ class Evaluator:
         Raises:
           UserError: the policy or the environment gave something that is no number.
         """
-        num_seeds, _, count = self._shape
-        targets = np.repeat(self._targets.astype(np.float32), count)
-        targets = np.tile(targets, num_seeds)
         with processes.all_or_none():
             begun = [self._env.reset(i) for i in range(len(self._env.parts))]
 
-            def play(start: tuple[EnvState, Array]) -> Episodes:
+            def play(i: int) -> Episodes:
                 return jax.device_get(
-                    self._rollout(params, *start, targets, between_chunks)
+                    self._rollout(params, *begun[i], self._asked[i], between_chunks)
                 )
 
             # One half in this thread, which has to wake up for signals.
             with ThreadPoolExecutor(1, "rollout") as thread:
-                others = [thread.submit(play, start) for start in begun[1:]]
-                played = [play(begun[0]), *(each.result() for each in others)]
+                others = [thread.submit(play, i) for i in range(1, len(begun))]
+                played = [play(0), *(other.result() for other in others)]
             self._env.check()
             if not all(np.isfinite(part.returns).all() for part in played):
                 raise UserError(
                     f"an episode of {self._spec.name} returned no finite number"
                 )
-        shape = self._shape[num_seeds == 1 :]
-        returns, lengths = (
-            processes.gather(
-                np.concatenate([np.reshape(part, shape) for part in parts], axis=-1)
-            )[..., : len(self._seeds)]
-            for parts in zip(*played, strict=True)
-        )
+        returns, lengths = map(self._whole, zip(*played, strict=True))
         return Evaluation(
             target_returns=self._targets,
             seeds=self._seeds,
@@ -233,6 +226,14 @@ class Evaluator:
             lengths=lengths,
             normalized_scores=normalized_score(self._spec, returns),
         )
+
+    def _whole(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Put this process's parts and the others' together: [K, E], or [S, K, E]."""
+        apart = [part.reshape(self._num_seeds, -1) for part in parts]
+        flat = processes.gather(np.concatenate(apart, axis=-1))
+        shape = self._num_seeds, len(self._targets), len(self._seeds)
+        whole = flat[:, : shape[1] * shape[2]].reshape(shape)
+        return whole if self._num_seeds > 1 else whole[0]
 
 
 def make_evaluator(

@@ -69,6 +69,9 @@ def _prepare(
     And its configuration with nothing left open, and the identity of its data.
     """
     last = last_checkpoint(workdir, config)
+    processes.check_same(
+        configuration=to_json(config), step=str(last[0].step if last else 0)
+    )
     if last is None:
         _say_that_it_begins_anew(workdir, config)
         spec = envs.of_config(config)
@@ -94,11 +97,7 @@ def _prepare(
         trainer.restore(checkpoint)
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     identity = dataset.identity()
-    processes.check_same(
-        configuration=to_json(trainer.config),
-        data=identity["sha256"],
-        step=str(trainer.step),
-    )
+    processes.check_same(data=identity["sha256"])
     return trainer, trainer.config, identity
 
 

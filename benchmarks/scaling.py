@@ -3,10 +3,11 @@
     python benchmarks/scaling.py [--rounds=3] [--seconds=3] [--picture=scaling.png]
 
 One thing is varied at a time, from CORL's sizes: an update against the transitions of
-the dataset, against T and against B, and a timestep of a rollout against the episodes
-that are played at once. Prints a table and draws a picture of it.
+the dataset, against T and against B, and a timestep of an evaluation (of 100, with the
+start of the environments) against its episodes. Prints a table and draws a picture.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from rollout import SPEC, TARGET
 
-from dt_jax import envs
 from dt_jax.errors import OneLineParser, exit_with_one_line
-from dt_jax.rollout import make_rollout
+from dt_jax.evaluation import Evaluator
 
 TRANSITIONS = 10_000, 100_000, 1_000_000, 10_000_000
 WINDOWS = 5, 10, 20, 40, 80
 BATCHES = 16, 64, 256, 1024
-EPISODES = 1, 10, 100, 1000
-TIMESTEPS = 50  # of a rollout
+EPISODES = 1, 10, 100, 400
+TIMESTEPS = 100  # of an evaluation
 
 
 def main() -> None:
@@ -91,13 +91,13 @@ def main() -> None:
 
 
 def timesteps(episodes: int) -> Callable[[], Any]:
-    """Return what plays the first timesteps of HalfCheetah episodes."""
-    agent = workload.agent(workload.config())
+    """Return what evaluates the first timesteps of HalfCheetah episodes."""
+    agent = workload.agent(workload.config(episode_len=TIMESTEPS))
     params = jax.jit(agent.init_params)(jax.random.key(0))
-    env = envs.make(SPEC, list(range(episodes)))
-    rollout = make_rollout(agent, env, TIMESTEPS)
-    targets = np.full(episodes, TARGET, np.float32)
-    return lambda: jax.block_until_ready(rollout(params, *env.reset(), targets))
+    with warnings.catch_warnings():  # that episodes are cut off
+        warnings.simplefilter("ignore")
+        evaluator = Evaluator(agent, SPEC, [TARGET], episodes, seed=0)
+    return lambda: evaluator(params)
 
 
 def draw(axes: Axes, what: str, numbers: tuple[int, ...], ms: list[float]) -> None:

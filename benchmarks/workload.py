@@ -23,6 +23,7 @@ from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.dispatch import Update
 from dt_jax.optim import optimizer_of
+from dt_jax.placement import place
 from dt_jax.train_state import TrainState
 
 STATE, ACTION, EPISODE = 17, 6, 1000
@@ -69,8 +70,11 @@ def training(
     """Return the training step and the state before the first one."""
     ours = agent(config, observation_size, action_size)
     optimizer, schedule = optimizer_of(config)
-    state = jax.jit(lambda: init_train_state(ours, optimizer, config.train_seed))()
-    return make_update(ours, optimizer, schedule), state
+    begin = jax.jit(
+        lambda: init_train_state(ours, optimizer, config.train_seed),
+        out_shardings=place(config).state,
+    )
+    return make_update(ours, optimizer, schedule), begin()
 
 
 def seconds_of(

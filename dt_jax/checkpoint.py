@@ -178,13 +178,17 @@ class CheckpointWriter:
         (self._folder / f"{step}.json").unlink(missing_ok=True)
         # Orbax's own would wait for the other processes.
         shutil.rmtree(self._folder / str(step), ignore_errors=True)
-        manifest.unfinished(self._folder, step).unlink()
+        if not (self._folder / str(step)).exists():  # else at the next start
+            manifest.unfinished(self._folder, step).unlink()
         del self._scores[step]
 
     def __enter__(self) -> "CheckpointWriter":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        alone = jax.process_count() == 1
+        if not alone and kind and issubclass(kind, jax.errors.JaxRuntimeError):
+            return  # another process is gone, and the save would wait for it
         self.confirm()
         self._manager.close()
 

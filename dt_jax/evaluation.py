@@ -124,11 +124,11 @@ def _files(workdir: Path) -> list[Path]:
     return [path for path in (workdir / "eval").glob("*.npz") if path.stem.isdecimal()]
 
 
-_FROM_EPISODES = 8  # in halves they are faster: benchmarks/rollout.py
+_FROM_EPISODES = 8  # in halves they are faster: docs/benchmarks.md
 
 
 class Evaluator:
-    """Plays all episodes of all targets at once, on one device."""
+    """Plays all episodes of all targets at once, on one device of each process."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Evaluator:
         seed: int,
         num_seeds: int = 1,
     ):
-        """Set up S·K·E environments and the program that plays in them.
+        """Set up an environment for each episode and the program that plays in them.
 
         Of several processes each has its share of the episodes. That is played in two
         halves, if there are many: in one the environments step while the network acts
@@ -162,9 +162,9 @@ class Evaluator:
         self._num_seeds = num_seeds
         # One flat axis: target 0 with each episode's seed, then target 1, and so on. It
         # is cut into parts of one length, so that a few episodes may be played twice:
-        # `__call__` leaves them out. Each seed of training plays all of its part.
+        # `_whole` leaves them out. Each seed of training plays all of its part.
         count = len(self._targets) * episodes
-        here = num_seeds * count // jax.process_count()
+        here = count // jax.process_count()
         halves = here >= _FROM_EPISODES and envs.may_run_side_by_side(spec)
         parts = 2 if halves else 1  # in each process
         shape = jax.process_count() * parts, -1
@@ -196,7 +196,8 @@ class Evaluator:
 
         Args:
           params: the network's parameters.
-          between_chunks: called every few timesteps; what it raises ends it all.
+          between_chunks: called every few timesteps, and by two threads at once; what
+            it raises ends it all.
 
         Raises:
           UserError: the policy or the environment gave something that is no number.

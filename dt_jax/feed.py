@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dt_jax import processes
 from dt_jax.data.limits import memory
 from dt_jax.data.sampler import Data, Sampler, Windows
 from dt_jax.placement import Placement
@@ -125,6 +126,8 @@ def make_feed(samplers: Sequence[Sampler], placement: Placement, share: float) -
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
     there = stats.get("bytes_limit", memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)
-    if mapped or sum(array.nbytes for array in arrays) > share * there:
+    large = sum(array.nbytes for array in arrays) > share * there
+    # All processes do the same: what they compile has to be one program.
+    if int(processes.largest(mapped or large)):
         return OnHost(samplers, placement)
     return OnDevice(samplers, placement)

@@ -52,9 +52,9 @@ class Placement:
         whole = NamedSharding(mesh, PartitionSpec("seed", "data"))
         self._gather = jax.jit(lambda state: state, out_shardings=self.everywhere)
         shape = num_seeds, batch_size
-        mine = whole.addressable_devices_indices_map(shape).values()
+        mine: Any = whole.addressable_devices_indices_map(shape).values()
         self.seeds, self.windows = (
-            _hull([index[axis].indices(size) for index in mine if index])
+            _hull([index[axis].indices(size) for index in mine])
             for axis, size in enumerate(shape)
         )
         axis = 0 if num_seeds > 1 else 1  # the first there is

@@ -5,6 +5,7 @@ With one process, as nearly always, nothing here does anything.
 
 import hashlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -12,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from signal import Signals
 from typing import Any, NoReturn
 
 import jax
@@ -22,10 +22,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dt_jax.errors import UserError, exit_with_one_line
-from dt_jax.stopping import Stopped
+from dt_jax.stopping import SIGNALS, Stopped
 
 _FAILED = 255  # above every signal
 _GRACE_SECONDS = 1.0
+_OF_A_LOST_CONNECTION = "gloo", "nccl", "connection", "unavailable", "coordination"
 
 
 @contextmanager
@@ -68,15 +69,17 @@ def joined() -> Iterator[None]:
 
 def _end(error: BaseException) -> NoReturn:
     """End this process as the program would end over `error` if it were alone."""
+    for each in SIGNALS:  # whoever started the others may send one when they end
+        signal.signal(each, signal.SIG_IGN)
     if leads():  # JAX aborts the others once it is gone: let them go first
         time.sleep(_GRACE_SECONDS)
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        why = str(error).partition("\n")[0][:200]
-        if "RESOURCE_EXHAUSTED" not in why:
-            error = UserError(
-                "another process of this run is gone, or can't be reached any more: "
-                f"start all of them again ({why})"
-            )
+    why = str(error).partition("\n")[0][:200]
+    lost = any(word in why.lower() for word in _OF_A_LOST_CONNECTION)
+    if isinstance(error, jax.errors.JaxRuntimeError) and lost:
+        error = UserError(
+            "another process of this run is gone, or can't be reached any more: "
+            f"start all of them again ({why})"
+        )
 
     def fail() -> NoReturn:
         raise error
@@ -111,6 +114,8 @@ def largest(number: int) -> jax.Array:
 
     It comes when they all have; until it is looked at, this one need not wait.
     """
+    if jax.process_count() == 1:
+        return jnp.asarray(number, jnp.int32)
     each, largest = _one_device_of_each_process()
     mine = np.array([number], np.int32)
     return largest(
@@ -124,7 +129,7 @@ class Agreement:
     def __init__(self) -> None:
         self._before: jax.Array | None = None
 
-    def __call__(self, asked: Signals | None) -> Signals | None:
+    def __call__(self, asked: signal.Signals | None) -> signal.Signals | None:
         """Return a signal that some process called this with, or called it with before.
 
         That is one call late, so that nobody waits for the slowest.
@@ -133,7 +138,7 @@ class Agreement:
             return asked
         before, self._before = self._before, largest(asked or 0)
         number = 0 if before is None else int(before)
-        return Signals(number) if number else None
+        return signal.Signals(number) if number else None
 
 
 @cache
@@ -163,28 +168,33 @@ def all_or_none() -> Iterator[None]:
     mine, error = 0, None
     try:
         yield
-    except UserError as failure:
-        mine, error = _FAILED, failure
     except Stopped as stopped:
         mine = stopped.asked
+    except jax.errors.JaxRuntimeError:
+        raise  # another process may be gone: nobody to agree with
+    except Exception as failure:
+        mine, error = _FAILED, failure
     worst = int(largest(mine))
     if error:
         raise error
     if worst == _FAILED:
         raise UserError("another process of this run has failed, and tells why")
     if worst:
-        raise Stopped(Signals(worst))
+        raise Stopped(signal.Signals(worst))
 
 
-def check_same(**what: str) -> None:
-    """Raise a UserError unless all processes call this with the same texts."""
-    for name, text in what.items():
-        digest = hashlib.sha256(text.encode()).digest()[:4]
+def check_same(**what: Any) -> None:
+    """Raise a UserError unless all processes call this with what reads the same."""
+    if jax.process_count() == 1:
+        return
+    for name, value in what.items():
+        digest = hashlib.sha256(str(value).encode()).digest()[:4]
         number = int.from_bytes(digest) >> 1
         if int(largest(number)) != -int(largest(-number)):
+            shown = " ".join(str(value).split())
             raise UserError(
-                f"the processes of this run differ in their {name} (this one's: "
-                f"{text}): start them all with the same command, data and folder"
+                f"the processes of this run differ in {name} (here {shown}): start "
+                "all of them with one command, on the same data and one folder"
             )
 
 

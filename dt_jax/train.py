@@ -1,10 +1,12 @@
 """Training: from a configuration to a run's folder."""
 
+import hashlib
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -18,7 +20,6 @@ from dt_jax import (
     warm_start,
 )
 from dt_jax.agents.decision_transformer import SCALING
-from dt_jax.config import to_json
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
@@ -29,6 +30,7 @@ from dt_jax.metrics import read_metrics
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, check_same_data, last_checkpoint, owed
 from dt_jax.trainer import Trainer
+from dt_jax.types import Params
 from dt_jax.warm_start import WarmStart
 
 
@@ -53,6 +55,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
                 stack.enter_context(alone_in(workdir))
                 for folder in (workdir, workdir / "eval", workdir / "checkpoints"):
                     remove_leftovers(folder)
+        lock = workdir / ".lock"  # the leader's: do all see it?
+        processes.check_same(workdir=lock.read_text() if lock.exists() else "")
         with processes.all_or_none():
             trainer, config, dataset = _prepare(config, workdir)
         if trainer is not None:
@@ -68,10 +72,8 @@ def _prepare(
 
     And its configuration with nothing left open, and the identity of its data.
     """
+    processes.check_same(**{f"config.{key}": config[key] for key in config})
     last = last_checkpoint(workdir, config)
-    processes.check_same(
-        configuration=to_json(config), step=str(last[0].step if last else 0)
-    )
     if last is None:
         _say_that_it_begins_anew(workdir, config)
         spec = envs.of_config(config)
@@ -97,8 +99,21 @@ def _prepare(
         trainer.restore(checkpoint)
         _say_how_it_goes_on(config, record["config"], checkpoint.step)
     identity = dataset.identity()
-    processes.check_same(data=identity["sha256"])
+    processes.check_same(
+        data=identity["sha256"],
+        step=trainer.step,
+        parameters=_digest(trainer.params),
+        **{f"config.{key}": trainer.config[key] for key in config},
+    )
     return trainer, trainer.config, identity
+
+
+def _digest(params: Params) -> str:
+    """Return a hash of parameters."""
+    digest = hashlib.sha256()
+    for array in jax.tree.leaves(jax.device_get(params)):
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _say_that_it_begins_anew(workdir: Path, config: ConfigDict) -> None:

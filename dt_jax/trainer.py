@@ -147,8 +147,8 @@ class Trainer:
         def of_each_seed(params: Params) -> Params:
             return jax.tree.map(jnp.broadcast_to, params, shapes)
 
-        place = jax.jit(of_each_seed, out_shardings=self._placement.state)
-        self._state = self._state.replace(params=place(params))
+        spread = jax.jit(of_each_seed, out_shardings=self._placement.state)
+        self._state = self._state.replace(params=spread(params))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the training state of a checkpoint.
@@ -178,9 +178,10 @@ class Trainer:
         config, start = self.config, self.step
         if not self._measurements:
             print("nothing is evaluated: no episode is played, no trajectory held out")
-        if processes.leads():
-            self._describe()
-            forget_evaluations_after(start, self._workdir)
+        with processes.all_or_none():
+            if processes.leads():
+                self._describe()
+                forget_evaluations_after(start, self._workdir)
         inputs = prefetch(self._dispatch.inputs, self._calls(start), config.num_workers)
         with (
             StopRequest() as self._stop,

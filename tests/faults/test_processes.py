@@ -1,6 +1,8 @@
 """Two processes that train one run: killed, asked to stop, unlike each other."""
 
+import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -26,8 +28,8 @@ LONGER = [
 SECONDS = 10  # in which a run answers a signal
 
 
-def start_two(data, workdir, *more, second=()):
-    """Start two processes of one run; `second` are flags of the second alone."""
+def start_two(data, workdir, *more, second=(), **of_the_second):
+    """Start two processes of one run; some flags and variables are the second's."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -37,7 +39,7 @@ def start_two(data, workdir, *more, second=()):
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(i),
-            XLA_FLAGS="",
+            **(of_the_second if i else {}),
         )
         for i in range(2)
     ]
@@ -90,6 +92,27 @@ def test_two_processes_train_what_one_does(undisturbed, runs, hopper_file):
     status, out, err = run("-m", "dt_jax.evaluate", undisturbed, "--episodes=1")
     assert status == 0, err
     assert "after 120 updates" in " ".join(out.split())
+
+
+def test_seeds_and_halves(runs, hopper_file):
+    """Each process has one of the seeds, and plays two halves of its episodes."""
+    flags = ["--config.num_seeds=2", "--config.eval_episodes=17"]
+    flags += ["--config.update_steps=12", "--config.log_every=4"]
+    statuses, said = end(start_two(hopper_file, runs / "seeds", *flags))
+    assert statuses == [0, 0], said
+    status, _, err = run(*launch(hopper_file, runs / "seeds of one", *flags))
+    assert status == 0, err
+    ours, theirs = untimed(runs / "seeds"), untimed(runs / "seeds of one")
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        for name in {name for name in mine if name.endswith("train_loss")}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-3)
+    ours, theirs = (
+        last_evaluation(runs / name)[1] for name in ("seeds", "seeds of one")
+    )
+    assert ours.returns.shape == (2, 1, 17)
+    np.testing.assert_array_equal(ours.seeds, theirs.seeds)
+    np.testing.assert_allclose(ours.returns, theirs.returns, rtol=0.05)
 
 
 def test_killed_again_and_again(undisturbed, runs, hopper_file, record_property):
@@ -157,7 +180,7 @@ def assert_same_end(ours, theirs):
     assert a.returns.tobytes() == b.returns.tobytes()
 
 
-def test_one_alone_is_not_left_waiting(runs, hopper_file, record_property):
+def test_one_alone_is_not_left_waiting(undisturbed, runs, hopper_file, record_property):
     """One is killed: the other ends in one line, and the run goes on afterwards."""
     workdir = runs / "alone"
     processes = start_two(hopper_file, workdir, *LONGER)
@@ -167,34 +190,53 @@ def test_one_alone_is_not_left_waiting(runs, hopper_file, record_property):
     processes[1].send_signal(signal.SIGKILL)
     sent = time.monotonic()
     (status, _), (said, _) = end(processes)
-    record_property("the other one ended after", f"{time.monotonic() - sent:.1f} s")
+    seconds = time.monotonic() - sent
+    record_property("the other one ended after", f"{seconds:.1f} s")
+    assert seconds < SECONDS
     assert status == 2, said
     assert "Traceback" not in said
     assert "another process" in said.splitlines()[-1]
+    statuses, said = end(start_two(hopper_file, workdir, *LONGER))
+    assert statuses == [0, 0], said
+    assert_same_end(workdir, undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("second", "told"),
-    [
-        (
-            ["--config.data_path=/nowhere.hdf5"],
-            ["another process of this run has failed", "/nowhere.hdf5"],
-        ),
-        (
-            ["--config.train_seed=11"],
-            ["differ in their configuration"] * 2,
-        ),
-    ],
-)
-def test_unlike_each_other(second, told, tmp_path, hopper_file):
-    statuses, said = end(start_two(hopper_file, tmp_path / "run", second=second))
+def test_unlike_each_other(tmp_path, hopper_file):
+    for second, told in [
+        (["--config.train_seed=11"], "differ in config.train_seed"),
+        ([f"--workdir={tmp_path}/elsewhere"], "differ in workdir"),
+    ]:
+        statuses, said = end(start_two(hopper_file, tmp_path / "run", second=second))
+        assert_refused(statuses, said, [told, told])
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_one_fails(tmp_path, hopper_file):
+    """The second has a broken file; then the first can't write its folder."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for cache in (whole, broken):
+        cache.mkdir()
+        shutil.copy(hopper_file, cache / "hopper_medium-v2.hdf5")
+    os.truncate(broken / "hopper_medium-v2.hdf5", 100)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DT_JAX_DATA", str(whole))
+        processes = start_two(None, tmp_path / "run", DT_JAX_DATA=str(broken))
+    statuses, said = end(processes)
+    failed = "another process of this run has failed"
+    assert_refused(statuses, said, [failed, "hopper_medium-v2.hdf5"])
+    (tmp_path / "run" / "config.json").mkdir(parents=True)
+    statuses, said = end(start_two(hopper_file, tmp_path / "run"))
+    assert_refused(statuses, said, ["config.json", failed])
+
+
+def assert_refused(statuses, said, told):
+    """Each in one line."""
     assert statuses == [2, 2], said
     for err, expected in zip(said, told, strict=True):
         line = err.splitlines()[-1]
         assert line.startswith("launch.py: error: ")
         assert expected in line
         assert "Traceback" not in err
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_all_their_devices_are_used(tmp_path, hopper_file):

@@ -83,7 +83,8 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # whoever reads has had enough, as `| head` has
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written, ...
-        place = f": {error.filename}" if error.filename else ""
+        name = error.filename2 or error.filename  # of two, where it was to be moved to
+        place = f": {name}" if name else ""
         cure = _CURES.get(error.errno or 0)
         line = f"{error.strerror or error}{place}"
         fail(f"{line}; {cure}" if cure else line, status=2)

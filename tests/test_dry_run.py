@@ -37,8 +37,8 @@ def all_is_there(name, capsys, *options):
     return f"dry run: {name} reset and stepped" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("family", ["hopper", "pen", "maze2d", "antmaze"])
-def test_a_configuration_for_each_engine(family, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("family", ["pen", "antmaze"])
+def test_a_configuration_of_two_engines(family, monkeypatch, capsys, tmp_path):
     """With one layer, which compiles faster; the slow test takes all as they are."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))

@@ -15,8 +15,8 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
 
 Each has a demo dataset, `umaze-demo` and so on, that is collected on first use by
 D4RL's protocol. It is sized for a laptop; its scores are not D4RL's. `umaze-demo`
-succeeds in 79 and 87 % of 100 episodes at targets 1 and 0.5 after 3,000 updates (seed
-10; 97 % of its data's episodes do). On 2 cores of an AMD EPYC it takes 8 minutes, the
+succeeds in 89 and 81 % of 100 episodes at targets 1 and 0.5 after 3,000 updates (seed
+10; 97 % of its data's episodes do). On 2 cores of an AMD EPYC it takes 5 minutes, the
 collecting of the data included. The other demos, and D4RL's own: not measured.
 """
 

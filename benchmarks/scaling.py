@@ -18,6 +18,7 @@ import train_step
 import workload
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from rich.console import Console
 from rich.table import Table
 from rollout import SPEC, TARGET
@@ -105,7 +106,11 @@ def draw(axes: Axes, what: str, numbers: tuple[int, ...], ms: list[float]) -> No
     axes.loglog(numbers, ms, "o-", color="#2f6fb2")
     last = np.array(ms[-1]) * np.array(numbers) / numbers[-1]
     axes.loglog(numbers, last, "--", color="#8c8c8c", linewidth=1)
-    axes.set_ylim(min(ms) / 2, max(ms) * 2)
+    axes.set_ylim(min(ms) / 3, max(ms) * 3)
+    axes.minorticks_off()
+    short = EngFormatter(sep="")  # 10M
+    axes.set_xticks(numbers, [short(n) if n >= 10_000 else str(n) for n in numbers])
+    axes.yaxis.set_major_formatter("{x:g}")
     thing, _, against = what.partition(", against ")
     axes.set_xlabel(against)
     axes.set_ylabel(f"ms for {thing}")

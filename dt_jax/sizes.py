@@ -12,7 +12,7 @@ _FLOAT = 4  # bytes
 def check_sizes(config: ConfigDict, *, trains: bool) -> None:
     """Refuse a network, a batch or episodes that no memory here can hold.
 
-    Each is a lower bound, from a third to a half of what XLA takes on a CPU, so that
+    Each is a lower bound of what XLA takes on a CPU, so that
     nothing is refused which would run: a slip by some zeros is meant. What the data
     decides, and the sizes of the environment, are left out.
 
@@ -49,7 +49,7 @@ def _needed(config: ConfigDict, trains: bool) -> list[tuple[str, tuple[str, ...]
     needed: list[tuple[str, tuple[str, ...], int]]
     needed = [("a network", shape, (4 if trains else 1) * seeds * network)]
     if trains:  # what the backward pass needs of each token, in each layer
-        numbers = config.batch_size * tokens * layers * (10 * width + attended)
+        numbers = config.batch_size * tokens * layers * (5 * width + attended)
         keys = "batch_size", *shape[:3], "num_seeds"
         needed.append(("a batch", keys, seeds * numbers))
     # One layer after the other; as wide as q, k, v and what goes in and comes out.

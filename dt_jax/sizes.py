@@ -12,9 +12,9 @@ _FLOAT = 4  # bytes
 def check_sizes(config: ConfigDict, *, trains: bool) -> None:
     """Refuse a network, a batch or episodes that no memory here can hold.
 
-    Each is a lower bound of what XLA takes on a CPU, so that
-    nothing is refused which would run: a slip by some zeros is meant. What the data
-    decides, and the sizes of the environment, are left out.
+    Each is a lower bound of what XLA takes on a CPU, so that nothing is refused which
+    would run: a slip by some zeros is meant. What the data decides, and the sizes of
+    the environment, are left out.
 
     Args:
       config: validated; JAX's back end has started.

@@ -55,6 +55,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
         # Here, for what made-up data suggests is not to be told.
         small, _ = data_defaults.fill_in(small, dataset.trajectories, spec)
     trainer = new_trainer(small, Path(), dataset, spec, source)
+    trainer.begin(None)
     played = "no environment played"
     if spec is not None and config.eval_episodes:
         targets = trainer.config.target_returns

@@ -56,9 +56,11 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
                 for folder in (workdir, workdir / "eval", workdir / "checkpoints"):
                     remove_leftovers(folder)
         lock = workdir / ".lock"  # the leader's: do all see it?
-        processes.check_same(workdir=lock.read_text() if lock.exists() else "")
-        with processes.all_or_none():
-            trainer, config, dataset = _prepare(config, workdir)
+        processes.check_same(
+            workdir=lock.read_text() if lock.exists() else "",
+            **{f"config.{key}": config[key] for key in config},
+        )
+        trainer, config, dataset = _prepare(config, workdir)
         if trainer is not None:
             trainer.run()
         if processes.leads():
@@ -71,41 +73,56 @@ def _prepare(
     """Return what goes on with the run in `workdir`, None if the run is complete.
 
     And its configuration with nothing left open, and the identity of its data.
+
+    Several processes agree after each step, and inside none: who has failed in one
+    would miss what the others do together.
     """
-    processes.check_same(**{f"config.{key}": config[key] for key in config})
-    last = last_checkpoint(workdir, config)
-    if last is None:
-        _say_that_it_begins_anew(workdir, config)
-        spec = envs.of_config(config)
-        config, source = read_source(config)
-        dataset = load_data(config, spec)
-        trainer = new_trainer(config, workdir, dataset, spec, source)
-    else:
-        checkpoint, record = last
+    with processes.all_or_none():
+        last, record = last_checkpoint(workdir, config) or (None, {})
+    processes.check_same(checkpoint=last and last.step)
+    if last is not None:
         config = as_before(config, record["config"])
-        if checkpoint.step >= config.update_steps and owed(*last) is None:
+        if last.step >= config.update_steps and owed(last, record) is None:
             print(
-                f"{workdir}: this run is complete, with {checkpoint.step} updates "
+                f"{workdir}: this run is complete, with {last.step} updates "
                 "(python -m dt_jax.evaluate plays other episodes)"
             )
             return None, config, record["dataset"]
-        spec = envs.of_config(config)
-        dataset = load_data(config, spec)
-        check_same_data(workdir, record["dataset"], dataset.identity())
-        scaling = _scaling(config, dataset, spec)
-        for key in ("state_mean", "state_std"):  # another run's after a warm start
-            scaling[key] = np.asarray(record[key], np.float32)
-        trainer = Trainer(config, workdir, dataset, spec, scaling)
-        trainer.restore(checkpoint)
-        _say_how_it_goes_on(config, record["config"], checkpoint.step)
-    identity = dataset.identity()
+    with processes.all_or_none():
+        if last is None:
+            trainer = _new(config, workdir)
+        else:
+            trainer = _going_on(config, workdir, record)
+    with processes.all_or_none():
+        trainer.begin(last)
+    identity = trainer.dataset
     processes.check_same(
         data=identity["sha256"],
-        step=trainer.step,
         parameters=_digest(trainer.params),
         **{f"config.{key}": trainer.config[key] for key in config},
     )
     return trainer, trainer.config, identity
+
+
+def _new(config: ConfigDict, workdir: Path) -> Trainer:
+    """Return a run that is to be begun."""
+    _say_that_it_begins_anew(workdir, config)
+    spec = envs.of_config(config)
+    config, source = read_source(config)
+    dataset = load_data(config, spec)
+    return new_trainer(config, workdir, dataset, spec, source)
+
+
+def _going_on(config: ConfigDict, workdir: Path, record: dict[str, Any]) -> Trainer:
+    """Return a run that is to begin from the checkpoint with that record."""
+    spec = envs.of_config(config)
+    dataset = load_data(config, spec)
+    check_same_data(workdir, record["dataset"], dataset.identity())
+    _say_how_it_goes_on(config, record["config"], record["step"])
+    scaling = _scaling(config, dataset, spec)
+    for key in ("state_mean", "state_std"):  # another run's after a warm start
+        scaling[key] = np.asarray(record[key], np.float32)
+    return Trainer(config, workdir, dataset, spec, scaling)
 
 
 def _digest(params: Params) -> str:
@@ -143,14 +160,13 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
 
 def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
     """Return the data of a run, and say how long its trajectories are."""
-    with processes.all_or_none():
-        dataset = datasets.load(
-            spec,
-            config.data_path,
-            episode_len=config.episode_len,
-            split=config.split,
-            memory_limit_gb=config.memory_limit_gb,
-        )
+    dataset = datasets.load(
+        spec,
+        config.data_path,
+        episode_len=config.episode_len,
+        split=config.split,
+        memory_limit_gb=config.memory_limit_gb,
+    )
     print(f"{dataset.source}: {description.lengths_line(dataset.trajectories)}")
     return dataset
 
@@ -162,7 +178,7 @@ def new_trainer(
     spec: DatasetSpec | None,
     source: WarmStart | None,
 ) -> Trainer:
-    """Return a run at its start; what its configuration leaves open is filled and told.
+    """Return a run to begin; what its configuration leaves open is filled and told.
 
     Raises:
       UserError: data, configuration and source don't fit each other.
@@ -171,13 +187,11 @@ def new_trainer(
     for line in choices:
         print(line)
     _check_fit(config, dataset, spec, source)
-    scaling = _scaling(config, dataset, spec)
-    if source is None:
-        return Trainer(config, workdir, dataset, spec, scaling)
-    scaling = source.scaling_for(dataset.source, scaling)
-    trainer = Trainer(config, workdir, dataset, spec, scaling)
-    trainer.begin_with(source.params)
-    return trainer
+    scaling, params = _scaling(config, dataset, spec), None
+    if source is not None:
+        scaling = source.scaling_for(dataset.source, scaling)
+        params = source.params
+    return Trainer(config, workdir, dataset, spec, scaling, params)
 
 
 def _check_fit(

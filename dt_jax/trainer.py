@@ -58,6 +58,12 @@ class Trainer:
       spec: the environment, if there is one.
       scaling: state_mean and state_std [S], action_center and action_scale [A]: what
         brings the data into the network's units.
+      params: what all seeds begin with instead of freshly drawn parameters.
+
+    Attributes:
+      config: the run's.
+      dataset: the identity of its data.
+      agent: whose parameters are trained.
 
     Raises:
       UserError: the environment can't be built.
@@ -70,16 +76,18 @@ class Trainer:
         dataset: Dataset,
         spec: DatasetSpec | None,
         scaling: Mapping[str, np.ndarray],
+        params: Params | None = None,
     ):
         if config.num_seeds > 1:
             check_rliable()  # now, rather than after the first evaluation
         self.config = config
+        self.dataset = dataset.identity()
         self._workdir = workdir
         # What the parameters mean nothing without.
         self._record = {
             "config": config.to_dict(),
             **{key: array.tolist() for key, array in scaling.items()},
-            "dataset": dataset.identity(),
+            "dataset": self.dataset,
             "versions": versions(),
         }
         self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
@@ -100,7 +108,8 @@ class Trainer:
         self._placement = placement = place(config)
         first, count = config.train_seed, config.num_seeds
         self._seeds = range(first, first + count)
-        samplers = [sampler(trained_on, seed) for seed in self._seeds]
+        self._drawn_from = first if count == 1 else np.array(self._seeds)
+        self._samplers = [sampler(trained_on, seed) for seed in self._seeds]
         self._measurements = Measurements(
             config,
             agent,
@@ -108,21 +117,62 @@ class Trainer:
             held_out=None if held_out is None else sampler(held_out, first),
         )
         optimizer, schedule = optimizer_of(config)
+        init = partial(init_train_state, agent, optimizer)
         update = make_update(agent, optimizer, schedule)
-        self._dispatch = Dispatch(
-            update if count == 1 else jax.vmap(update),
-            make_feed(samplers, placement, config.device_memory_share),
-            config.steps_per_dispatch,
-        )
-        self._finite = FiniteCheck(workdir, samplers)
+        if count > 1:
+            init, update = jax.vmap(init), jax.vmap(update)
+        self._init = jax.jit(init, out_shardings=placement.state)
+        self._params, self._update = params, update
+        self._finite = FiniteCheck(workdir, self._samplers)
         self._saved = 0  # the step of the newest checkpoint
         # See `_save`; at first, an evaluation of the untouched initialisation.
         self._owed: dict[str, float] | None = {}
-        init = partial(init_train_state, agent, optimizer)
-        begin = jax.jit(
-            init if count == 1 else jax.vmap(init), out_shardings=placement.state
+
+    def begin(self, last: Checkpoint | None) -> None:
+        """Draw the state before the first update, or take over that of a checkpoint.
+
+        Of several processes all do this together.
+
+        Raises:
+          UserError: the checkpoint's actions are in other units than today's
+            environment's.
+        """
+        feed = make_feed(
+            self._samplers, self._placement, self.config.device_memory_share
         )
-        self._state: TrainState = begin(first if count == 1 else np.array(self._seeds))
+        self._dispatch = Dispatch(self._update, feed, self.config.steps_per_dispatch)
+        self._state = self._drawn() if last is None else self._restored(last)
+
+    def _drawn(self) -> TrainState:
+        state: TrainState = self._init(self._drawn_from)
+        if self._params is None:
+            return state
+        shapes = jax.tree.map(jnp.shape, state.params)
+
+        def of_each_seed(params: Params) -> Params:
+            return jax.tree.map(jnp.broadcast_to, params, shapes)
+
+        spread = jax.jit(of_each_seed, out_shardings=self._placement.state)
+        return state.replace(params=spread(self._params))
+
+    def _restored(self, checkpoint: Checkpoint) -> TrainState:
+        before = checkpoint.record()
+        for key in ("action_center", "action_scale"):
+            if before[key] != self._record[key]:
+                raise UserError(
+                    f"{self._workdir}: {self.config.env_name} has other bounds on "
+                    "actions than when the run began; choose another --workdir"
+                )
+        self._saved, self._owed = checkpoint.step, owed(checkpoint, before)
+        placed = self._placement.state
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+            jax.eval_shape(self._init, self._drawn_from),
+        )
+        return TrainState(
+            params=checkpoint.params(like.params),
+            **checkpoint.train(_train_items(like)),
+        )
 
     @property
     def params(self) -> Params:
@@ -139,39 +189,6 @@ class Trainer:
         inputs = self._dispatch.inputs(range(1))
         self._state, metrics = self._dispatch(self._state, inputs, 1)
         return float(jnp.mean(metrics["train_loss"][0]))
-
-    def begin_with(self, params: Params) -> None:
-        """Take other parameters than freshly drawn ones, the same for all seeds."""
-        shapes = jax.tree.map(jnp.shape, self._state.params)
-
-        def of_each_seed(params: Params) -> Params:
-            return jax.tree.map(jnp.broadcast_to, params, shapes)
-
-        spread = jax.jit(of_each_seed, out_shardings=self._placement.state)
-        self._state = self._state.replace(params=spread(params))
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over the training state of a checkpoint.
-
-        Raises:
-          UserError: its actions are in other units than today's environment's.
-        """
-        before = checkpoint.record()
-        for key in ("action_center", "action_scale"):
-            if before[key] != self._record[key]:
-                raise UserError(
-                    f"{self._workdir}: {self.config.env_name} has other bounds on "
-                    "actions than when the run began; choose another --workdir"
-                )
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            self._state,
-        )
-        self._state = TrainState(
-            params=checkpoint.params(like.params),
-            **checkpoint.train(_train_items(like)),
-        )
-        self._saved, self._owed = checkpoint.step, owed(checkpoint, before)
 
     def run(self) -> None:
         """Make the updates that are left, and all that is due between them."""
@@ -235,7 +252,7 @@ class Trainer:
         """Write what the run is, and with what it is made."""
         self._workdir.mkdir(parents=True, exist_ok=True)
         write_text(self._workdir / "config.json", to_json(self.config))
-        about = self._record["versions"] | {"dataset": self._record["dataset"]}
+        about = self._record["versions"] | {"dataset": self.dataset}
         write_text(self._workdir / "versions.json", json.dumps(about, indent=2) + "\n")
 
     def _logs(self, step: int) -> bool:

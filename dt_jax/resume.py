@@ -28,6 +28,7 @@ MAY_CHANGE = {
     "eval_every",
     "eval_seed",
     "log_every",
+    "loggers",
     "checkpoint_every",
     "keep_checkpoints",
     "checkpoints_path",

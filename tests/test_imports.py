@@ -27,6 +27,7 @@ LAYERS = [
         "config",
         "data_defaults",
         "envs",
+        "loggers",
         "metrics",
         "models",
         "optim",

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -205,5 +205,8 @@ def _kept_id(file: Path) -> str:
     return file.read_text()
 
 
-_LOGGERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+_LOGGERS: dict[str, Callable[[ConfigDict, Path, int], Logger]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}

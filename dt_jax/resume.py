@@ -101,6 +101,14 @@ def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
         )
 
 
+def is_complete(
+    checkpoint: Checkpoint, record: dict[str, Any], config: ConfigDict
+) -> bool:
+    """Tell whether a run whose last checkpoint this is has nothing left to do."""
+    done = checkpoint.step >= config.update_steps
+    return done and owed(checkpoint, record) is None
+
+
 def owed(checkpoint: Checkpoint, record: dict[str, Any]) -> dict[str, float] | None:
     """Return what a stop in an evaluation left to be made up for, if it still is."""
     return record.get("owed") if checkpoint.score is None else None

@@ -39,9 +39,12 @@ class Queued(NamedTuple):
 
 def main() -> None:
     """Make the runs that the command line asks for; exit with 1 if one has failed."""
-    parser = _parser()
-    args, settings = parser.parse_known_intermixed_args()
-    _check(settings)
+    settings = [word for word in sys.argv[1:] if word.startswith("--config.")]
+    rest = [word for word in sys.argv[1:] if word not in settings]
+    args = _parser().parse_intermixed_args(rest)
+    for setting in settings:
+        if "=" not in setting and setting != "--config.deterministic":
+            raise UserError(f"{setting} lacks its value: --config.KEY=VALUE")
     if args.num_seeds is not None:
         settings.append(f"--config.num_seeds={args.num_seeds}")
     asked = [reference for each in args.runs for reference in _references(each)]
@@ -93,16 +96,6 @@ def _parser() -> OneLineParser:
         "--list", action="store_true", help="print the runs, a line each, and leave"
     )
     return parser
-
-
-def _check(settings: Sequence[str]) -> None:
-    """Refuse what is no setting of a run; its key and value are looked at later."""
-    for each in settings:
-        flag, equals, _ = each.partition("=")
-        if not flag.startswith("--config."):
-            raise UserError(f"unknown flag {flag}; see --help")
-        if not equals and flag != "--config.deterministic":
-            raise UserError(f"{flag} lacks its value: --config.KEY=VALUE")
 
 
 def _references(text: str) -> list[str]:

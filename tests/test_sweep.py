@@ -105,6 +105,7 @@ def test_one_that_fails_stops_no_other_and_is_tried_again(
     assert find(runs / "mine-good" / "checkpoints") == saved
 
 
+@pytest.mark.slow
 def test_a_signal_is_passed_on_and_the_same_command_goes_on(config, queue, tmp_path):
     workdir = tmp_path / "runs/mine-good"
     command = [f"{config}:good", f"--workdir={tmp_path}/runs"]
@@ -151,7 +152,7 @@ def test_the_runs_of_a_family_and_of_all(queue):
         ("hopper --config.batchsize=3", "nearest: batch_size"),
         ("hopper --config.batch_size 3", "batch_size lacks its value"),
         ("hopper --num_seeds=0", "num_seeds=0: expected an integer from 1"),
-        ("hopper --num_seed=3", "unknown flag --num_seed; see --help"),
+        ("hopper --num_seed=3", "unrecognized arguments: --num_seed=3; see --help"),
         ("hopper hopper:medium", "two runs would share the folder hopper-medium"),
         ("nowhere.py", "no config file 'nowhere.py'"),
         ("", "arguments are required: run"),

@@ -69,13 +69,12 @@ def main() -> None:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m dt_jax.sweep",
-        usage="%(prog)s [--help] [--list] [--workdir WORKDIR] [--num_seeds NUM_SEEDS] "
-        "[--config.KEY=VALUE ...] run [run ...]",
+        usage="%(prog)s [--help] [--list] [--workdir WORKDIR]\n"
+        "         [--num_seeds NUM_SEEDS] [--config.KEY=VALUE ...] run [run ...]",
         description="Train one run after the other, each in a process and a folder of "
         "its own. One that fails does not stop the rest. The same command again skips "
         "what is complete, and goes on with all else.",
-        epilog="example: python -m dt_jax.sweep hopper:medium hopper:medium-replay "
-        "--num_seeds=4 --workdir=runs/table --config.lr_schedule=warmup_constant",
+        epilog="example: python -m dt_jax.sweep hopper:medium pen --num_seeds=4",
     )
     parser.add_argument(
         "runs",

@@ -183,7 +183,7 @@ def _launch(run: Queued) -> tuple[int, str]:
     A signal is passed on to it, and it is waited for.
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
-    with StopRequest() as stop, run.log.open("a+") as log:
+    with StopRequest() as stop, run.log.open("a+", errors="replace") as log:
         begin = log.seek(0, 2)
         # A group of its own: else it would get the terminal's Ctrl-C, and ours too.
         process = subprocess.Popen(
@@ -200,8 +200,7 @@ def _launch(run: Queued) -> tuple[int, str]:
                 process.send_signal(passed_on)
             time.sleep(_POLL_SECONDS)
         log.seek(begin)
-        lines = log.read().split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "")
+        last = (log.read().strip().splitlines() or [""])[-1]
         if stop.asked:
             raise Stopped(stop.asked, f" in {run.name} ({last})")
     return process.returncode, last

@@ -52,17 +52,18 @@ def events(file):
 
 def shown(workdir):
     """Return {step: {metric: value}} as TensorBoard has it, from all starts."""
-    rows = {}
+    rows = []
     for file in sorted((workdir / "tensorboard").iterdir()):
         first, *rest = events(file)
         assert first.file_version == "brain.Event:2"
         for event in rest:
             if event.session_log.status == SessionLog.START:
-                rows = {step: row for step, row in rows.items() if step < event.step}
+                rows = [(step, row) for step, row in rows if step < event.step]
             else:
                 values = {v.tag: v.simple_value for v in event.summary.value}
-                rows[event.step] = values
-    return rows
+                rows.append((event.step, values))
+    assert len(dict(rows)) == len(rows)  # no step twice
+    return dict(rows)
 
 
 def stored(file):
@@ -138,12 +139,21 @@ def test_a_run_that_goes_on_hides_what_it_repeats(small_config, tmp_path, monkey
     same(after, logged(workdir))
     assert after[4] == before[4]
     assert after[6]["steps_per_second"] != before[6]["steps_per_second"]
-    accumulator = pytest.importorskip(
+
+
+def test_tensorboard_itself_hides_it_too(small_config, tmp_path):
+    reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
-    ).EventAccumulator(str(workdir / "tensorboard"))
+    )
+    config = config_with(small_config, "tensorboard")
+    for first, last in [(1, 6), (5, 8)]:
+        with Loggers(config, tmp_path, up_to_step=first - 1) as one:
+            for step in range(first, last + 1):
+                one.write(step, {"train_loss": first})
+    accumulator = reader.EventAccumulator(str(tmp_path / "tensorboard"))
     accumulator.Reload()
-    scalars = accumulator.Scalars("train_loss")
-    assert [each.step for each in scalars] == [*range(1, 9)]
+    scalars = [(each.step, each.value) for each in accumulator.Scalars("train_loss")]
+    assert scalars == [(s, 1) for s in range(1, 5)] + [(s, 5) for s in range(5, 9)]
 
 
 def test_wandbs_offline_store_has_every_row(small_config, tmp_path, monkeypatch):

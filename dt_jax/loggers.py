@@ -22,7 +22,7 @@ from dt_jax.errors import UserError
 from dt_jax.files import write_text
 
 _INIT_SECONDS = 15.0  # that wandb may look for its server
-_FINISH_SECONDS = 60.0  # that it may still send at the end
+_FINISH_SECONDS = 30.0  # that it may still send at the end
 
 Metrics = Mapping[str, float]
 

@@ -26,6 +26,7 @@ def _nobodys_wandb(tmp_path, monkeypatch):
     """No key, and nothing of the user's is read or written."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
 

@@ -394,7 +394,7 @@ def settings(monkeypatch):
     seen = {}
     monkeypatch.setattr(jax.config, "update", seen.__setitem__)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_max_hlo_modules=7")
     return seen
 
 
@@ -405,13 +405,13 @@ def settings(monkeypatch):
 def test_the_device_is_chosen(settings, device, platforms):
     prepare_backend(parse(f"--config.device={device}")[0])
     assert settings.get("jax_platforms") == platforms
-    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x"
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_max_hlo_modules=7"
 
 
 def test_deterministic_adds_to_the_flags_of_xla(settings):
     prepare_backend(parse("--config.deterministic")[0])
     assert os.environ["XLA_FLAGS"] == (
-        "--xla_dump_to=x --xla_gpu_deterministic_ops=true"
+        "--xla_dump_max_hlo_modules=7 --xla_gpu_deterministic_ops=true"
     )
 
 

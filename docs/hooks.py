@@ -2,26 +2,50 @@
 
 import ast
 import html
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
-_DEFAULTS = Path(__file__).parents[1] / "configs/default.py"
+from mkdocs.structure.files import File
+
+_ROOT = Path(__file__).parents[1]
+_PAGES_ABOVE = ("README.md", "CHANGELOG.md")  # of the site too, in small letters
 _PLACE = "{{ configs/default.py }}"  # where a page wants every key
 
 
-def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
-    """Fill in the keys, and lead links to files that are no pages to the repository."""
+def on_files(files: Any, config: Any) -> None:
+    """Add the pages that lie above this folder."""
+    for name in _PAGES_ABOVE:
+        content = (_ROOT / name).read_text()
+        files.append(File.generated(config, name.lower(), content=content))
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    """Fill in the keys, and make links between files links between pages."""
+    folder = "" if page.file.generated_by else "docs"
 
     def link(found: re.Match) -> str:
-        text, path = found.groups()
-        # Nowhere to lead to as long as the repository is not published.
-        repo = config.repo_url
-        return f"[{text}]({repo}/blob/main/{path})" if repo else text
+        image, text, path, anchor = found.groups()
+        path = posixpath.normpath(posixpath.join(folder, path))
+        if path in _PAGES_ABOVE:
+            path = path.lower()
+        elif path.startswith("docs/"):
+            path = path.removeprefix("docs/")
+        elif config.repo_url:
+            path = f"{config.repo_url}/blob/main/{path}"
+        else:  # the repository is not published: nowhere to lead to
+            return text
+        return f"{image}[{text}]({path}{anchor or ''})"
 
     if _PLACE in markdown:
-        markdown = markdown.replace(_PLACE, keys(_DEFAULTS.read_text()))
-    return re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./([^)]+)\)", link, markdown)
+        source = (_ROOT / "configs/default.py").read_text()
+        markdown = markdown.replace(_PLACE, keys(source))
+    return re.sub(
+        r"(!?)\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)",
+        link,
+        markdown,
+    )
 
 
 def keys(source: str) -> str:
@@ -33,7 +57,7 @@ def keys(source: str) -> str:
     """
     lines, parts = source.splitlines(), []
     for node in _assignments(source):
-        key, value = node.targets[0].attr, ast.unparse(node.value)
+        key, value = node.targets[0].attr, ast.get_source_segment(source, node.value)
         above = _comment_above(lines, node.lineno - 1)
         beside = lines[node.end_lineno - 1].partition("  # ")[2]
         if not lines[node.lineno - 2 - len(above)].strip():

@@ -10,7 +10,8 @@ from typing import Any
 from mkdocs.structure.files import File
 
 _ROOT = Path(__file__).parents[1]
-_PAGES_ABOVE = ("README.md", "CHANGELOG.md")  # of the site too, in small letters
+# Pages of the site too, in small letters.
+_PAGES_ABOVE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 _PLACE = "{{ configs/default.py }}"  # where a page wants every key
 
 

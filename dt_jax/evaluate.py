@@ -79,7 +79,7 @@ def _parser() -> OneLineParser:
         description="Evaluate a checkpoint of a run. What is not given is as the run's "
         "configuration has it.",
         epilog="example: python -m dt_jax.evaluate runs/hopper "
-        "--target_returns=3600,1800 --episodes=50",
+        "--target_returns=3600,1800",
     )
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument("--target_returns", help="such as 3600,1800")

@@ -100,7 +100,7 @@ def test_launch_takes_every_command(monkeypatch):
     launches = [words for words in commands() if words[0] == "launch.py"]
     assert len(launches) > 3
     for words in launches:
-        parse(words, ROOT / "configs/quickstart.py")
+        parse(words)
 
 
 @pytest.mark.slow

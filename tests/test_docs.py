@@ -160,9 +160,11 @@ def test_the_site_is_built(tmp_path):
     )
     assert made.returncode == 0, made.stderr
     assert "{{" not in (tmp_path / "configuration.html").read_text()
-    # What the pages load comes with them.
     for page in tmp_path.glob("*.html"):
-        tags = re.findall(r"<(?:img|link|script) [^>]+>", page.read_text())
+        text = page.read_text()
+        assert "](http" not in text, page  # a link that was not taken for one
+        # What the pages load comes with them.
+        tags = re.findall(r"<(?:img|link|script) [^>]+>", text)
         loaded = [
             u for tag in tags for u in re.findall(r'(?:src|href)="?([^" >]+)', tag)
         ]

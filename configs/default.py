@@ -31,10 +31,10 @@ def get_config() -> ml_collections.ConfigDict:
     """Return every key at its default."""
     config = ml_collections.ConfigDict()
 
-    # The run. The two labels are kept in config.json; nothing else reads them yet.
-    config.project = "dt_jax"  # a label to sort runs by
-    config.group = "DT-D4RL"  # another
-    config.name = "DT"  # names the run's folder, see checkpoints_path
+    # The run. The three are also what Weights & Biases calls it, see loggers.
+    config.project = "dt_jax"  # the project that it is shown in
+    config.group = "DT-D4RL"  # the group of runs that it belongs to
+    config.name = "DT"  # names the run's folder too, see checkpoints_path
 
     # The model.
     config.embedding_dim = 128  # width of every token; a multiple of num_heads
@@ -115,6 +115,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The log and the checkpoints.
     config.log_every = 100  # ours: updates between two rows of metrics.jsonl
+    # Ours: where the rows go besides: "tensorboard", "wandb", both or neither.
+    config.loggers = ()
     # Ours: updates between checkpoints; one is also made at each evaluation.
     config.checkpoint_every = 1000
     config.keep_checkpoints = 3  # ours: so many of the last (2 or more), and the best

@@ -48,6 +48,12 @@ def _parse_floats(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in inside.split(",")) if inside else ()
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    """Read "tensorboard,wandb" or "('tensorboard', 'wandb')"."""
+    parts = (part.strip(" ()[]'\"") for part in text.split(","))
+    return tuple(part for part in parts if part)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and -_MOST_FLOAT <= value <= _MOST_FLOAT
 
@@ -81,6 +87,18 @@ def _text(expected: str, holds: Callable[[str], bool] = bool) -> Rule:
 
 def _one_of(*values: str) -> Rule:
     return _text(f"one of {', '.join(values)}", values.__contains__)
+
+
+def _some_of(*values: str) -> Rule:
+    def holds(value: Any) -> bool:
+        return (
+            type(value) is tuple
+            and all(isinstance(each, str) and each in values for each in value)
+            and len(set(value)) == len(value)
+        )
+
+    expected = f"some of {','.join(values)}, each once, or () for none"
+    return Rule(expected, holds, _parse_names)
 
 
 def _or_none(rule: Rule) -> Rule:
@@ -163,6 +181,7 @@ RULES = {
     "eval_episodes": _INTEGER,
     "eval_every": _POSITIVE_INTEGER,
     "log_every": _POSITIVE_INTEGER,
+    "loggers": _some_of("tensorboard", "wandb"),
     "checkpoint_every": _POSITIVE_INTEGER,
     "keep_checkpoints": _integer(2),
     "checkpoints_path": _or_none(_text("the path of a folder")),

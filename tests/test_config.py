@@ -164,6 +164,10 @@ def test_the_first_values_are_corls():
         ("--config.env_backend=gym", "env_backend", "gym"),
         ("--config.reference_scores=-1200,-150", "reference_scores", (-1200.0, -150.0)),
         ("--config.reference_scores=None", "reference_scores", None),
+        ("--config.loggers=wandb", "loggers", ("wandb",)),
+        ("--config.loggers=tensorboard,wandb", "loggers", ("tensorboard", "wandb")),
+        ('--config.loggers=("tensorboard",)', "loggers", ("tensorboard",)),
+        ("--config.loggers=()", "loggers", ()),
     ],
 )
 def test_an_override_sets_its_key_alone(argument, key, value):
@@ -319,6 +323,8 @@ def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
         ("--config.env_name=None", ["env_name=None", "data_path"]),
         ("--config.env_name=Pendulum-v1", ["Pendulum-v1", "needs its data"]),
         ("--config.env_backend=d4rl", ["env_backend=d4rl", "one of auto, gym"]),
+        ("--config.loggers=tensorbord", ["('tensorbord',)", "tensorboard,wandb"]),
+        ("--config.loggers=wandb,wandb", ["some of tensorboard,wandb, each once"]),
         ("--config.reference_scores=3", ["reference_scores=(3.0,)", "two finite"]),
         ("--config.reference_scores=3,3", ["(3.0, 3.0)", "the first below the second"]),
         ("--config.reference_scores=0,inf", ["(0.0, inf)", "two finite numbers"]),

@@ -31,6 +31,8 @@ words = st.sampled_from(
             "gym",
             "timeouts",
             "minari:",
+            "wandb",
+            "wandb,tensorboard",
             "",
             "(",
             ",",

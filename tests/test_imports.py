@@ -27,6 +27,7 @@ LAYERS = [
         "config",
         "data_defaults",
         "envs",
+        "loggers",
         "metrics",
         "models",
         "optim",
@@ -40,7 +41,7 @@ LAYERS = [
     ["measurements", "resume", "summary"],
     ["trainer"],
     ["train"],
-    ["dry_run", "evaluate"],
+    ["dry_run", "evaluate", "sweep"],
     ["launch"],
     ["__init__"],
 ]

@@ -48,10 +48,11 @@ def restore(
 class Policy:
     """Acts in one or many running episodes; raw observations in, actions out.
 
-    >>> policy = Policy.load("runs/quickstart")
-    >>> policy.reset(2000.0)
-    >>> action = policy.act(observation)
-    >>> action = policy.act(next_observation, reward)
+    Examples:
+      >>> policy = Policy.load("runs/quickstart")
+      >>> policy.reset(2000.0)
+      >>> action = policy.act(observation)
+      >>> action = policy.act(next_observation, reward)
     """
 
     def __init__(self, agent: DecisionTransformerAgent, params: Params):

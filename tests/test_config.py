@@ -112,10 +112,9 @@ def test_without_a_dataset_the_familys_first_is_taken(family, first):
     )
 
 
-def test_every_key_of_default_has_a_comment_a_rule_and_its_place_in_the_docs():
+def test_every_key_of_default_has_a_comment_and_a_rule():
     source = (ROOT / "configs/default.py").read_text()
     lines = source.splitlines()
-    options = (ROOT / "docs/options.md").read_text()
     keys = []
     for node in ast.walk(ast.parse(source)):
         target = node.targets[0] if isinstance(node, ast.Assign) else None
@@ -124,7 +123,6 @@ def test_every_key_of_default_has_a_comment_a_rule_and_its_place_in_the_docs():
             above = lines[node.lineno - 2].strip()
             commented = "  # " in lines[node.lineno - 1] or above.startswith("#")
             assert commented, target.attr
-            assert f"| `{target.attr}` |" in options, target.attr
     assert keys == list(RULES) == list(dict.fromkeys(keys))
     assert sorted(keys) == sorted(parse()[0])
 

@@ -1,4 +1,4 @@
-"""CORL's PyTorch parameters and ours, both ways; the file that its dt.py saves.
+"""CORL's PyTorch parameters and ours, both ways; the files that its dt.py saves.
 
 CORL's names are those of `DecisionTransformer.state_dict()` in its
 `algorithms/offline/dt.py`. Its matrices are [out, in], ours [in, out]; its attention's
@@ -6,17 +6,20 @@ in-projection stacks q, k and v, and so does ours.
 """
 
 import math
-import warnings
+import pickle
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dt_jax import torch_files
 from dt_jax.errors import UserError
+from dt_jax.files import write_text
+from dt_jax.interchange import Trained, from_pytorch, parameter_names, to_pytorch
 from dt_jax.types import Params
 
 # CORL's module -> ours, and how it keeps its arrays.
@@ -36,7 +39,38 @@ _BLOCK_MODULES = {
     "mlp.0": ("mlp_in", "linear"),
     "mlp.2": ("mlp_out", "linear"),
 }
-_WEIGHT = {"embedding": "embedding", "linear": "kernel", "norm": "scale"}
+# The keys of CORL's config.yaml that are ours as well.
+_CONFIG = (
+    "project",
+    "group",
+    "name",
+    "embedding_dim",
+    "num_layers",
+    "num_heads",
+    "seq_len",
+    "episode_len",
+    "attention_dropout",
+    "residual_dropout",
+    "embedding_dropout",
+    "max_action",
+    "env_name",
+    "learning_rate",
+    "betas",
+    "weight_decay",
+    "clip_grad",
+    "batch_size",
+    "update_steps",
+    "warmup_steps",
+    "reward_scale",
+    "num_workers",
+    "target_returns",
+    "eval_episodes",
+    "eval_every",
+    "train_seed",
+    "eval_seed",
+)
+_FILE, _YAML = "dt_checkpoint.pt", "config.yaml"
+_READING = "to read CORL's files"
 
 
 def _names(num_layers: int) -> dict[str, tuple[str, bool]]:
@@ -50,11 +84,7 @@ def _names(num_layers: int) -> dict[str, tuple[str, bool]]:
         in_proj = f"{ours}/attention/in_proj"
         names[f"blocks.{i}.attention.in_proj_weight"] = (f"{in_proj}/kernel", True)
         names[f"blocks.{i}.attention.in_proj_bias"] = (f"{in_proj}/bias", False)
-    for module, (path, kind) in modules.items():
-        names[f"{module}.weight"] = (f"{path}/{_WEIGHT[kind]}", kind == "linear")
-        if kind != "embedding":
-            names[f"{module}.bias"] = (f"{path}/bias", False)
-    return names
+    return names | parameter_names(modules)
 
 
 def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
@@ -70,20 +100,9 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
     Raises:
       KeyError: a parameter is missing, or one is there that CORL's network lacks.
     """
-    given = {k for k in state_dict if not k.endswith(".causal_mask")}
-    num_layers = len({k.split(".")[1] for k in given if k.startswith("blocks.")})
-    names = _names(num_layers)
-    if given != names.keys():
-        missing = sorted(names.keys() - given)
-        unknown = sorted(given - names.keys())
-        raise KeyError(
-            f"not the state_dict of CORL's DecisionTransformer: missing {missing}, "
-            f"unknown {unknown}"
-        )
-    flat = {}
-    for name, (path, transposed) in names.items():
-        array = np.asarray(state_dict[name])
-        flat[path] = array.T if transposed else array
+    given = {k: v for k, v in state_dict.items() if not k.endswith(".causal_mask")}
+    layers = len({k.split(".")[1] for k in given if k.startswith("blocks.")})
+    flat = from_pytorch(given, _names(layers), "CORL's DecisionTransformer")
     return unflatten_dict(flat, sep="/")
 
 
@@ -93,13 +112,13 @@ def state_dict_from_params(params: Params) -> dict[str, np.ndarray]:
     `load_state_dict(..., strict=False)` takes it after conversion to tensors: the
     `blocks.i.causal_mask` buffers, which CORL's constructor makes, are not in it.
     """
-    flat = flatten_dict(params, sep="/")
-    num_layers = sum(key.startswith("blocks_") for key in params["transformer"])
-    state_dict = {}
-    for name, (path, transposed) in _names(num_layers).items():
-        array = np.asarray(flat[path])
-        state_dict[name] = np.ascontiguousarray(array.T) if transposed else array
-    return state_dict
+    flat = {k: np.asarray(v) for k, v in flatten_dict(params, sep="/").items()}
+    return to_pytorch(flat, _names(num_layers(params)))
+
+
+def num_layers(params: Params) -> int:
+    """Return the number of our network's blocks."""
+    return sum(key.startswith("blocks_") for key in params["transformer"])
 
 
 class CorlCheckpoint(NamedTuple):
@@ -117,45 +136,31 @@ class CorlCheckpoint(NamedTuple):
     state_std: np.ndarray
     seq_len: int | None
 
+    def network(self, seq_len: int) -> dict[str, Any]:
+        """Return what the file tells of the keys that shape the network.
 
-class _Dtype:
-    """What `numpy.dtype` stands for in a file: float32 or float64."""
+        Args:
+          seq_len: that of its masks, or where it has none another source's.
+        """
+        embedding_dim = self.params["transformer"]["emb_norm"]["scale"].size
+        rows = self.params["timestep_emb"]["embedding"].size // embedding_dim
+        return {
+            "embedding_dim": embedding_dim,
+            "num_layers": num_layers(self.params),
+            "activation": "gelu",
+            "seq_len": seq_len,
+            "episode_len": rows - seq_len,
+        }
 
-    def __init__(self, name: str, align: bool = False, copy: bool = True):
-        if name not in ("f4", "f8"):
-            raise ValueError(name)
-        self.dtype = np.dtype(name)
-
-    def __setstate__(self, state: tuple) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """What `numpy.ndarray` stands for in a file; NumPy's own trusts what it is given.
-
-    To let a file call that would be to let it make objects of its bytes.
-    """
-
-    array = np.empty(0)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, by_column, content = state
-        order: Literal["C", "F"] = "F" if by_column else "C"
-        self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
-
-
-def _reconstruct(kind: type, shape: tuple, letter: bytes) -> _Array:
-    """Return what `_Array.__setstate__` then fills, as NumPy's function does."""
-    return _Array()
-
-
-# Whatever else is in a pickle is refused, but for PyTorch's own tensors.
-_ALLOWED = [
-    (_reconstruct, "numpy._core.multiarray._reconstruct"),  # NumPy 2's name of it
-    (_reconstruct, "numpy.core.multiarray._reconstruct"),  # NumPy 1's
-    (_Array, "numpy.ndarray"),
-    (_Dtype, "numpy.dtype"),
-]
+    def scaling(self) -> dict[str, np.ndarray]:
+        """Return what brings data into the network's units; CORL's actions are raw."""
+        action_size = self.params["action_head"]["bias"].size
+        return {
+            "state_mean": self.state_mean,
+            "state_std": self.state_std,
+            "action_center": np.zeros(action_size, np.float32),
+            "action_scale": np.ones(action_size, np.float32),
+        }
 
 
 def read_checkpoint(path: Path) -> CorlCheckpoint:
@@ -165,11 +170,11 @@ def read_checkpoint(path: Path) -> CorlCheckpoint:
       UserError: PyTorch is not installed, or the file is no such checkpoint, not whole,
         or has numbers in it that are not finite.
     """
-    torch = _torch(path)
+    torch = torch_files.import_torch(path, _READING, "corl")
     saved = _load(torch, path)
-    state_dict = _float32(torch, path, saved["model_state"])
+    state_dict = torch_files.float32(torch, path, saved["model_state"])
     scaling = {name: saved[name] for name in ("state_mean", "state_std")}
-    arrays = _float32(torch, path, scaling).values()
+    arrays = torch_files.float32(torch, path, scaling).values()
     mean, std = (array.ravel() for array in arrays)  # CORL's are [1, S]
     try:
         params = params_from_state_dict(state_dict)
@@ -188,37 +193,10 @@ def read_checkpoint(path: Path) -> CorlCheckpoint:
     return CorlCheckpoint(params, mean, std, seq_len)
 
 
-def _torch(path: Path) -> Any:
-    if find_spec("torch") is None:
-        raise UserError(
-            f"{path}: to read CORL's files takes PyTorch: pip install 'dt_jax[corl]'"
-        )
-    torch = import_module("torch")
-    if torch.__version__ < "2.6":  # CVE-2025-32434
-        raise UserError(
-            f"{path}: PyTorch {torch.__version__} may run what is in a file; to read "
-            "CORL's takes 2.6 or newer: pip install 'dt_jax[corl]'"
-        )
-    return torch
-
-
 def _load(torch: Any, path: Path) -> dict[str, Any]:
-    """Return the three entries of CORL's file; of its pickle only arrays are built."""
+    """Return the three entries of CORL's file."""
     expected = f"{path} is no checkpoint of CORL's dt.py"
-    with (
-        path.open("rb") as file,
-        torch.serialization.safe_globals(_ALLOWED),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # about pickles that are not torch's own
-        try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch's are of a dozen kinds
-            # Its own words are left out: they advise to run what is in the file.
-            raise UserError(
-                f"{expected}, or not the whole file, or has more than arrays in it: "
-                "copy it anew, or name another file"
-            ) from error
+    saved = torch_files.load(torch, path, expected)
     names = ("model_state", "state_mean", "state_std")
     if not isinstance(saved, dict) or not {*names} <= saved.keys():
         raise UserError(f"{expected}, which has {', '.join(names)}: name another file")
@@ -227,31 +205,116 @@ def _load(torch: Any, path: Path) -> dict[str, Any]:
     return saved
 
 
-def _float32(
-    torch: Any, path: Path, values: Mapping[Any, Any]
-) -> dict[str, np.ndarray]:
-    """Return tensors and arrays by their names, as finite float32 numbers."""
-    tensors, count = {}, 0
-    for name, value in values.items():
-        if isinstance(value, _Array):
-            value = torch.tensor(value.array.astype(np.float64))
-        if not isinstance(value, torch.Tensor):
-            raise UserError(f"{path}: {name} is no array of numbers")
-        tensors[str(name)] = value
-        count += value.numel()
-    if count > path.stat().st_size:  # a tensor can repeat one number without end
-        raise UserError(f"{path} announces {count:,} numbers, more than its bytes")
-    return {name: _finite(torch, path, name, value) for name, value in tensors.items()}
+def load(path: Path, given: Mapping[str, Any]) -> Trained:
+    """Return the agent that CORL saved, by the config.yaml beside its file.
 
+    Args:
+      path: the file, or the folder that has it as dt_checkpoint.pt.
+      given: keys of a configuration, to be as they are here.
 
-def _finite(torch: Any, path: Path, name: str, tensor: Any) -> np.ndarray:
-    try:
-        array = tensor.detach().to(torch.float32).numpy()
-    except (TypeError, RuntimeError):  # of a kind that NumPy has not
-        raise UserError(f"{path}: {name} is no array of numbers") from None
-    if not array.size or not np.isfinite(array).all():
+    Raises:
+      UserError: there is no such file, its config.yaml is of another network, or a key
+        is told by neither.
+    """
+    path = path / _FILE if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"no {path}: expected the {_FILE} that CORL's dt.py saves")
+    saved, beside = read_checkpoint(path), path.with_name(_YAML)
+    said = read_config(beside) if beside.is_file() else {"max_action": 1.0}
+    said |= given
+    if saved.seq_len is not None:
+        said = {"seq_len": saved.seq_len} | said
+    needed = ("num_heads", "reward_scale", "seq_len")
+    if flags := " ".join(f"--{key}=..." for key in needed if key not in said):
         raise UserError(
-            f"{path}: {name} is empty, or has NaN or infinity in it: the run that "
-            "saved it is of no use"
+            f"neither {path} nor a {_YAML} beside it says {flags}: give what it was "
+            "trained with"
         )
-    return array
+    network = saved.network(saved.seq_len or said["seq_len"])
+    if other := [key for key in network if said.get(key, network[key]) != network[key]]:
+        there = ", ".join(f"{key}={network[key]}" for key in other)
+        here = ", ".join(f"{key}={said[key]}" for key in other)
+        raise UserError(
+            f"{path} has {there}, and {here} is what {_YAML} or a flag says: they are "
+            "of different runs"
+        )
+    return Trained(saved.params, said | network, saved.scaling())
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without references, by which a few lines can stand for a whole memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a reference (*)")
+        return super().compose_node(parent, index)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the keys of CORL's config.yaml that are ours too; not yet checked.
+
+    Raises:
+      UserError: it is no such file.
+    """
+    try:
+        values = yaml.load(path.read_text(errors="replace"), _Plain)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no config.yaml of CORL's: {why}") from None
+    if not isinstance(values, dict) or not values.keys() & {*_CONFIG}:
+        raise UserError(f"{path} is no config.yaml of CORL's: it has none of its keys")
+    return {
+        key: tuple(values[key]) if isinstance(values[key], list) else values[key]
+        for key in _CONFIG
+        if key in values
+    }
+
+
+class _Numpy1Pickler(pickle._Pickler):
+    """Names NumPy's function as NumPy 1 does, which CORL requires; 2 knows both."""
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if obj.__module__ != "numpy._core.multiarray":
+            super().save_global(obj, name)
+            return
+        self.write(b"cnumpy.core.multiarray\n_reconstruct\n")  # protocol 2
+        self.memoize(obj)
+
+
+def save(folder: Path, trained: Trained) -> Trained:
+    """Write dt_checkpoint.pt and config.yaml as CORL's dt.py does.
+
+    Returns:
+      The agent as it is there: with the actions in the environment's units, if a
+      max_action can make them so.
+
+    Raises:
+      UserError: PyTorch is not installed, or the network is none of CORL's.
+    """
+    path, config = folder / _FILE, trained.config
+    torch = torch_files.import_torch(folder, "to write CORL's files", "corl")
+    if config["activation"] != "gelu":
+        raise UserError(
+            f"CORL's network has activation=gelu, and this one "
+            f"{config['activation']}: give --to=hf or --to=safetensors"
+        )
+    scale = trained.scaling["action_scale"]
+    if not trained.scaling["action_center"].any() and (scale == scale[0]).all():
+        trained = trained.with_max_action(config["max_action"] * float(scale[0]))
+        config = trained.config
+    length = 3 * config["seq_len"]
+    mask = ~np.tri(length, dtype=bool)  # True: not to be looked at
+    arrays = state_dict_from_params(trained.params)
+    arrays |= {f"blocks.{i}.causal_mask": mask for i in range(config["num_layers"])}
+    saved = {
+        "model_state": {name: torch.tensor(array) for name, array in arrays.items()},
+        "state_mean": trained.scaling["state_mean"][None],
+        "state_std": trained.scaling["state_std"][None],
+    }
+    pickler = SimpleNamespace(__name__="pickle", Pickler=_Numpy1Pickler)
+    torch.save(saved, path, pickle_module=pickler, pickle_protocol=2)
+    values = {key: config[key] for key in _CONFIG if config[key] is not None}
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    values["deterministic_torch"] = config["deterministic"]
+    write_text(folder / _YAML, yaml.safe_dump(values, sort_keys=False))
+    return trained

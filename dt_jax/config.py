@@ -101,16 +101,21 @@ def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
     folder = user_path(config.checkpoints_path or "runs") / config.name
     if workdir is not None:
         folder = user_path(workdir)
+    check_folder(folder, "--workdir")
+    return folder
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Raise a UserError, naming `flag`, if no checkpoint could be kept in a folder."""
     path = str(Path.cwd() / folder)
     if path != path.encode(errors="replace").decode():  # TensorStore needs UTF-8
-        raise UserError(f"{folder} is no path in UTF-8: choose another --workdir")
+        raise UserError(f"{folder} is no path in UTF-8: choose another {flag}")
     # Orbax takes them for a pattern, and saves what it then can't find.
     if wild := set(path) & set("[]*?"):
         raise UserError(
             f"{folder}: a run's folder may have no {' '.join(sorted(wild))} in its "
-            "path; choose another --workdir"
+            f"path; choose another {flag}"
         )
-    return folder
 
 
 def to_json(config: ConfigDict) -> str:

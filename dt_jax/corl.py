@@ -1,4 +1,4 @@
-"""CORL's PyTorch parameters and ours, both ways; the files that its dt.py saves.
+"""CORL's PyTorch parameters and ours, both ways; the file that its dt.py saves.
 
 CORL's names are those of `DecisionTransformer.state_dict()` in its
 `algorithms/offline/dt.py`. Its matrices are [out, in], ours [in, out]; its attention's
@@ -6,20 +6,16 @@ in-projection stacks q, k and v, and so does ours.
 """
 
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dt_jax import torch_files
 from dt_jax.errors import UserError
-from dt_jax.files import write_text
-from dt_jax.interchange import Trained, from_pytorch, parameter_names, to_pytorch
+from dt_jax.interchange import from_pytorch, parameter_names, to_pytorch
 from dt_jax.types import Params
 
 # CORL's module -> ours, and how it keeps its arrays.
@@ -39,38 +35,6 @@ _BLOCK_MODULES = {
     "mlp.0": ("mlp_in", "linear"),
     "mlp.2": ("mlp_out", "linear"),
 }
-# The keys of CORL's config.yaml that are ours as well.
-_CONFIG = (
-    "project",
-    "group",
-    "name",
-    "embedding_dim",
-    "num_layers",
-    "num_heads",
-    "seq_len",
-    "episode_len",
-    "attention_dropout",
-    "residual_dropout",
-    "embedding_dropout",
-    "max_action",
-    "env_name",
-    "learning_rate",
-    "betas",
-    "weight_decay",
-    "clip_grad",
-    "batch_size",
-    "update_steps",
-    "warmup_steps",
-    "reward_scale",
-    "num_workers",
-    "target_returns",
-    "eval_episodes",
-    "eval_every",
-    "train_seed",
-    "eval_seed",
-)
-_FILE, _YAML = "dt_checkpoint.pt", "config.yaml"
-_READING = "to read CORL's files"
 
 
 def _names(num_layers: int) -> dict[str, tuple[str, bool]]:
@@ -170,7 +134,7 @@ def read_checkpoint(path: Path) -> CorlCheckpoint:
       UserError: PyTorch is not installed, or the file is no such checkpoint, not whole,
         or has numbers in it that are not finite.
     """
-    torch = torch_files.import_torch(path, _READING, "corl")
+    torch = torch_files.import_torch(path, "to read CORL's files", "corl")
     saved = _load(torch, path)
     state_dict = torch_files.float32(torch, path, saved["model_state"])
     scaling = {name: saved[name] for name in ("state_mean", "state_std")}
@@ -203,118 +167,3 @@ def _load(torch: Any, path: Path) -> dict[str, Any]:
     if not isinstance(saved["model_state"], dict):
         raise UserError(f"{expected}: its model_state is no state_dict")
     return saved
-
-
-def load(path: Path, given: Mapping[str, Any]) -> Trained:
-    """Return the agent that CORL saved, by the config.yaml beside its file.
-
-    Args:
-      path: the file, or the folder that has it as dt_checkpoint.pt.
-      given: keys of a configuration, to be as they are here.
-
-    Raises:
-      UserError: there is no such file, its config.yaml is of another network, or a key
-        is told by neither.
-    """
-    path = path / _FILE if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"no {path}: expected the {_FILE} that CORL's dt.py saves")
-    saved, beside = read_checkpoint(path), path.with_name(_YAML)
-    said = read_config(beside) if beside.is_file() else {"max_action": 1.0}
-    said |= given
-    if saved.seq_len is not None:
-        said = {"seq_len": saved.seq_len} | said
-    needed = ("num_heads", "reward_scale", "seq_len")
-    if flags := " ".join(f"--{key}=..." for key in needed if key not in said):
-        raise UserError(
-            f"neither {path} nor a {_YAML} beside it says {flags}: give what it was "
-            "trained with"
-        )
-    network = saved.network(saved.seq_len or said["seq_len"])
-    if other := [key for key in network if said.get(key, network[key]) != network[key]]:
-        there = ", ".join(f"{key}={network[key]}" for key in other)
-        here = ", ".join(f"{key}={said[key]}" for key in other)
-        raise UserError(
-            f"{path} has {there}, and {here} is what {_YAML} or a flag says: they are "
-            "of different runs"
-        )
-    return Trained(saved.params, said | network, saved.scaling())
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML without references, by which a few lines can stand for a whole memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("a reference (*)")
-        return super().compose_node(parent, index)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the keys of CORL's config.yaml that are ours too; not yet checked.
-
-    Raises:
-      UserError: it is no such file.
-    """
-    try:
-        values = yaml.load(path.read_text(errors="replace"), _Plain)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no config.yaml of CORL's: {why}") from None
-    if not isinstance(values, dict) or not values.keys() & {*_CONFIG}:
-        raise UserError(f"{path} is no config.yaml of CORL's: it has none of its keys")
-    return {
-        key: tuple(values[key]) if isinstance(values[key], list) else values[key]
-        for key in _CONFIG
-        if key in values
-    }
-
-
-class _Numpy1Pickler(pickle._Pickler):
-    """Names NumPy's function as NumPy 1 does, which CORL requires; 2 knows both."""
-
-    def save_global(self, obj: Any, name: str | None = None) -> None:
-        if obj.__module__ != "numpy._core.multiarray":
-            super().save_global(obj, name)
-            return
-        self.write(b"cnumpy.core.multiarray\n_reconstruct\n")  # protocol 2
-        self.memoize(obj)
-
-
-def save(folder: Path, trained: Trained) -> Trained:
-    """Write dt_checkpoint.pt and config.yaml as CORL's dt.py does.
-
-    Returns:
-      The agent as it is there: with the actions in the environment's units, if a
-      max_action can make them so.
-
-    Raises:
-      UserError: PyTorch is not installed, or the network is none of CORL's.
-    """
-    path, config = folder / _FILE, trained.config
-    torch = torch_files.import_torch(folder, "to write CORL's files", "corl")
-    if config["activation"] != "gelu":
-        raise UserError(
-            f"CORL's network has activation=gelu, and this one "
-            f"{config['activation']}: give --to=hf or --to=safetensors"
-        )
-    scale = trained.scaling["action_scale"]
-    if not trained.scaling["action_center"].any() and (scale == scale[0]).all():
-        trained = trained.with_max_action(config["max_action"] * float(scale[0]))
-        config = trained.config
-    length = 3 * config["seq_len"]
-    mask = ~np.tri(length, dtype=bool)  # True: not to be looked at
-    arrays = state_dict_from_params(trained.params)
-    arrays |= {f"blocks.{i}.causal_mask": mask for i in range(config["num_layers"])}
-    saved = {
-        "model_state": {name: torch.tensor(array) for name, array in arrays.items()},
-        "state_mean": trained.scaling["state_mean"][None],
-        "state_std": trained.scaling["state_std"][None],
-    }
-    pickler = SimpleNamespace(__name__="pickle", Pickler=_Numpy1Pickler)
-    torch.save(saved, path, pickle_module=pickler, pickle_protocol=2)
-    values = {key: config[key] for key in _CONFIG if config[key] is not None}
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    values["deterministic_torch"] = config["deterministic"]
-    write_text(folder / _YAML, yaml.safe_dump(values, sort_keys=False))
-    return trained

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dt_jax.config import from_dict, validate
 from dt_jax.errors import UserError
 from dt_jax.files import temporary_path, write_text
 from dt_jax.types import Params
@@ -118,6 +119,66 @@ def write_record(folder: Path, trained: Trained, about: Mapping[str, Any]) -> No
         **about,
     }
     write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def check_agreement(
+    path: Path, network: Mapping[str, Any], said: Mapping[str, Any], where: str
+) -> None:
+    """Raise a UserError where weights and what is said of them differ.
+
+    Args:
+      path: the file of the weights.
+      network: keys of a configuration, as the weights tell them.
+      said: keys that are told elsewhere.
+      where: that is.
+    """
+    if other := [key for key in network if said.get(key, network[key]) != network[key]]:
+        there = ", ".join(f"{key}={network[key]}" for key in other)
+        here = ", ".join(f"{key}={said[key]}" for key in other)
+        raise UserError(
+            f"{path} has {there}, but {where} or a flag says {here[:200]}: they are of "
+            "different runs"
+        )
+
+
+def read_record(
+    path: Path, state_size: int, action_size: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the configuration and the scaling that a dt_jax.json, or less of one, has.
+
+    Only state_mean and state_std have to be in it. The configuration is empty where
+    there is none.
+
+    Raises:
+      UserError: an entry is missing, or is none.
+    """
+    values, scaling = read_json(path), {}
+    zeros, ones = [0.0] * action_size, [1.0] * action_size
+    values = {"action_center": zeros, "action_scale": ones} | values
+    sizes = {
+        "state_mean": state_size,
+        "state_std": state_size,
+        "action_center": action_size,
+        "action_scale": action_size,
+    }
+    for key, size in sizes.items():
+        try:
+            array = np.asarray(values.get(key), np.float32)
+        except (TypeError, ValueError, OverflowError):
+            array = np.empty(0, np.float32)
+        if array.shape != (size,) or not size or not np.isfinite(array).all():
+            raise UserError(f"{path}: expected {size} finite numbers as its {key}")
+        if key in ("state_std", "action_scale") and array.min() <= 0:
+            raise UserError(f"{path}: a number in {key} is not positive")
+        scaling[key] = array
+    if "config" not in values:
+        return {}, scaling
+    try:
+        config = from_dict(values["config"])
+        validate(config, trains=False)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    return config.to_dict(), scaling
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
         ("--config.batchsize=3", ["--config.batchsize", "nearest: batch_size"]),
         ("--config.batch-size=3", ["--config.batch-size", "nearest: batch_size"]),
         ("--config.deterministic_torch=1", ["nearest: deterministic"]),
-        ("--config.zzz=3", ["--config.zzz", " known: ", "attention_dropout"]),
+        ("--config.zzz=3", ["--config.zzz", " known: ", "activation"]),
         ("--config.=3", ["--config."]),
         ("--batch_size=3", ["--batch_size", "--config.batch_size="]),
         ("--wrokdir=x", ["--wrokdir", "nearest: workdir"]),

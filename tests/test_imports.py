@@ -32,15 +32,17 @@ LAYERS = [
         "optim",
         "scores",
     ],
-    ["collect", "corl", "flags", "train_state", "versions"],
+    ["collect", "flags", "interchange", "torch_files", "train_state", "versions"],
+    ["corl", "hf"],
+    ["corl_folder", "hf_folder"],
     ["agents", "datasets"],
     ["feed"],
     ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],
-    ["data.__main__", "evaluation"],
+    ["data.__main__", "evaluation", "imported"],
     ["measurements", "resume", "summary"],
     ["trainer"],
     ["train"],
-    ["dry_run", "evaluate"],
+    ["dry_run", "evaluate", "export"],
     ["__init__"],
 ]
 BASE = {*LAYERS[0], *LAYERS[1], *LAYERS[2]}
@@ -115,6 +117,7 @@ def test_dependencies_are_exactly_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # absl-py>=2.1 is imported as absl, orbax-checkpoint as orbax
     installed = {re.match(r"\w+", line)[0] for line in project["dependencies"]}
+    installed = {name.removeprefix("Py").lower() for name in installed}  # PyYAML
     imported = third_party([*PACKAGE, *CONFIGS, ROOT / "launch.py"])
     assert installed == imported - {"configs", "dt_jax"}
 

@@ -88,7 +88,7 @@ def _check_dataset(env_name: str | None) -> None:
 
 def _refused(setting: str, value: Any, expected: str) -> UserError:
     """Return the one line about a value that is not what is expected."""
-    shown = str(value).replace("\0", r"\0")
+    shown = " ".join(str(value).replace("\0", r"\0").split())
     return UserError(f"{setting}={shown[:200]}: expected {expected}")
 
 

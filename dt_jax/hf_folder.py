@@ -166,7 +166,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     told = {
         ours: values.get(theirs, default) for theirs, (ours, default) in _TOLD.items()
     }
-    if told["activation"] not in ACTIVATIONS:
+    if told["activation"] not in [*ACTIVATIONS]:  # it may be anything
         raise UserError(
             f"{path} has activation_function={told['activation']}: this network has "
             f"{', '.join(ACTIVATIONS)}"

@@ -85,6 +85,9 @@ def write_run(workdir: Path, source: Path, trained: Trained, data: dict) -> None
         validate(config, trains=False)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+    for key in ("max_action", "reward_scale"):  # which data would tell
+        if config[key] is None:
+            raise UserError(f"{source}: {key} is None there: give --{key}=...")
     scaling = {key: trained.scaling[key] for key in SCALING}
     check_shapes(str(source), trained.params, config.lock(), scaling)
     about = versions()

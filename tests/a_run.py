@@ -28,10 +28,11 @@ def config_of(**changes):
     return config.lock()
 
 
-def scaling_of(center=0.0, scale=1.0):
+def scaling_of(center=0.0, scale=1.0, states=S):
+    """Return what brings data into the network's units."""
     rng = np.random.default_rng(3)
     units = np.full(A, center), np.full(A, scale)
-    arrays = rng.normal(2, 1, S), rng.uniform(0.5, 2, S), *units
+    arrays = rng.normal(2, 1, states), rng.uniform(0.5, 2, states), *units
     return dict(zip(SCALING, (x.astype(np.float32) for x in arrays), strict=True))
 
 
@@ -43,9 +44,9 @@ def params_of(config, scaling, seed=0):
     return jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype("f4"), shapes)
 
 
-def write_a_run(folder, params=None, center=0.0, scale=1.0, score=None, **changes):
+def write_a_run(folder, params=None, center=0.0, scale=1.0, states=S, **changes):
     """Make a run's folder with a checkpoint at step 7; return its parameters."""
-    config, scaling = config_of(**changes), scaling_of(center, scale)
+    config, scaling = config_of(**changes), scaling_of(center, scale, states)
     if params is None:
         params = params_of(config, scaling)
     record = {
@@ -59,7 +60,7 @@ def write_a_run(folder, params=None, center=0.0, scale=1.0, score=None, **change
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(to_json(config))
     with CheckpointWriter(folder / "checkpoints", 2) as writer:
-        writer.save(7, params, {"step": np.int32(7)}, record, score)
+        writer.save(7, params, {"step": np.int32(7)}, record, None)
     return params
 
 

@@ -63,8 +63,8 @@ def state_dict_from_params(params: Params, num_positions: int) -> dict[str, np.n
     """
     flat = {k: np.asarray(v) for k, v in flatten_dict(params, sep="/").items()}
     layers = sum(key.startswith("blocks_") for key in params["transformer"])
-    width, states = flat["transformer/emb_norm/bias"].size, params["state_emb"]
-    heads = {"state": len(states["kernel"]), "return": 1}
+    width = flat["transformer/emb_norm/bias"].size
+    heads = {"state": len(flat["state_emb/kernel"]), "return": 1}
     zeros = {
         "encoder.wte.weight": (1, width),
         _POSITIONS: (num_positions, width),
@@ -89,8 +89,11 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
     blocks = {k.split(".")[2] for k in given if re.match(r"encoder\.h\.\d+\.", k)}
     names = _names(len(blocks)) | {_POSITIONS: ("positions", False)}
     flat = from_pytorch(given, names, "a DecisionTransformerModel")
-    first = flat.pop("positions")[:1].ravel()
-    bias = flat["transformer/emb_norm/bias"]
+    for path, array in flat.items():
+        axes = 1 if path.endswith(("/bias", "/scale")) else 2
+        if array.ndim != axes:
+            raise KeyError(f"{path} has {array.ndim} axes instead of {axes}")
+    first, bias = flat.pop("positions")[0], flat["transformer/emb_norm/bias"]
     if first.shape != bias.shape:
         raise KeyError(
             f"{_POSITIONS} has rows of {first.size} numbers, not {bias.size}"

@@ -66,6 +66,8 @@ def save(folder: Path, trained: Trained) -> Trained:
         **_FIXED,
         **told,
         "act_dim": action_size,
+        "bos_token_id": None,
+        "eos_token_id": None,
         "hidden_size": config["embedding_dim"],
         "max_ep_len": config["episode_len"],
         "n_inner": None,

@@ -1,5 +1,8 @@
 """A run's folder with random parameters: what a test needs of one, in no time."""
 
+import re
+from pathlib import Path
+
 import jax
 import numpy as np
 
@@ -79,3 +82,11 @@ def played(policy, steps):
     for t in range(1, steps):
         actions.append(policy.act(observations[t], rewards[t - 1]))
     return np.stack(actions)
+
+
+def page_code(part):
+    """Return the block of Python on docs/export.md that has `part` in it."""
+    page = (Path(__file__).parents[1] / "docs/export.md").read_text()
+    blocks = re.findall(r"^```py\w*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if part in block)
+    return block

@@ -12,7 +12,7 @@ import pytest
 
 from dt_jax import config as config_module
 from dt_jax import flags
-from dt_jax.config import RULES, from_json, prepare_backend, to_json, workdir_for
+from dt_jax.config import ADDED, RULES, from_json, prepare_backend, to_json, workdir_for
 from dt_jax.errors import UserError, exit_with_one_line
 from dt_jax.registry import all_specs
 
@@ -368,6 +368,19 @@ def test_the_program_runs_from_another_folder(tmp_path):
 
 
 # config.json.
+
+
+def test_a_configuration_older_than_a_key_is_read():
+    config, _ = parse()
+    values = json.loads(to_json(config))
+    assert ADDED.keys() <= values.keys()
+    for key, before in ADDED.items():
+        assert RULES[key].holds(before)
+        del values[key]
+        assert from_json(json.dumps(values))[key] == before
+    del values["seq_len"]
+    with pytest.raises(UserError, match="without seq_len: it was written by another"):
+        from_json(json.dumps(values))
 
 
 def test_json_gives_the_configuration_back():

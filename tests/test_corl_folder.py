@@ -3,11 +3,12 @@
 import pickle
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from a_run import EPISODE, A, S, T, episode, played, scaling_of, write_a_run
+from a_run import EPISODE, A, S, T, episode, page_code, played, scaling_of, write_a_run
 from ml_collections import ConfigDict
 
 from dt_jax.corl_folder import read_config
@@ -112,6 +113,24 @@ def test_a_run_acts_the_same_there(tmp_path, heads, max_action):
     )
     ours = played(Policy.load(run), STEPS)
     assert ours.std() > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_the_page_loads_it(tmp_path, monkeypatch):
+    """With CORL's own names for what it needs."""
+    write_a_run(tmp_path / "run", num_heads=3)
+    export(tmp_path / "run", "corl", tmp_path / "hopper-corl")
+    monkeypatch.chdir(tmp_path)
+    rest = ("attention_dropout", "residual_dropout", "embedding_dropout")
+
+    def network(state_dim, action_dim, **config):
+        return Network(config | dict.fromkeys(rest, 0.0))
+
+    names = {"yaml": yaml, "torch": torch, "Path": Path, "DecisionTransformer": network}
+    exec(page_code("load_state_dict"), names)
+    mean, std = (names["saved"][key] for key in ("state_mean", "state_std"))
+    theirs = act_there(names["model"], mean, std, names["config"]["reward_scale"])
+    ours = played(Policy.load(tmp_path / "run"), STEPS)
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 

@@ -1,9 +1,7 @@
 """The command, and what it writes and reads without PyTorch."""
 
 import json
-import re
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +12,7 @@ from a_run import (
     S,
     T,
     config_of,
+    page_code,
     params_of,
     played,
     scaling_of,
@@ -34,7 +33,6 @@ from dt_jax.export import export, import_run
 from dt_jax.policy import Policy, restore
 from dt_jax.resume import last_checkpoint
 
-ROOT = Path(__file__).parents[1]
 STEPS = 9  # more than T: the window moves on
 EXPORT = ["-m", "dt_jax.export"]
 
@@ -73,12 +71,6 @@ def test_safetensors_has_everything(tmp_path):
     assert "action_scale * action" in lines[1]
 
 
-def page_code(index):
-    """Return a fenced block of Python on docs/export.md."""
-    page = (ROOT / "docs/export.md").read_text()
-    return re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[index]
-
-
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 def test_the_pages_plain_numpy_acts_the_same(tmp_path, activation, monkeypatch):
     """The second block of docs/export.md, which imports nothing of ours."""
@@ -86,7 +78,7 @@ def test_the_pages_plain_numpy_acts_the_same(tmp_path, activation, monkeypatch):
     write_a_run(run, activation=activation, max_action=2.0, center=0.5, scale=3.0)
     export(run, "safetensors", tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
-    code, names = page_code(1), {}
+    code, names = page_code("def act("), {}
     assert "dt_jax." not in code.replace("dt_jax.json", "")
     exec(code, names)
     rng = np.random.default_rng(5)
@@ -123,6 +115,19 @@ def test_hf_there_and_back(tmp_path, run):
     assert not table[EPISODE:].any()
     del before["timestep_emb"], after["timestep_emb"]
     jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_units_there_and_back(tmp_path):
+    """max_action goes into the units, and the other way for what is embedded."""
+    run = tmp_path / "run"
+    write_a_run(run, max_action=2.0, center=0.5, scale=3.0)
+    export(run, "hf", tmp_path / "hf")
+    import_run(tmp_path / "hf", "hf", tmp_path / "back", {})
+    agent = restore(tmp_path / "back", "last")[0]
+    assert agent.model.max_action == 1
+    assert (agent.action_scale == 6).all()
+    ours, again = Policy.load(run), Policy.load(tmp_path / "back")
+    np.testing.assert_allclose(played(ours, STEPS), played(again, STEPS), atol=1e-5)
 
 
 def test_what_hf_is_told(tmp_path, run):

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from a_run import EPISODE, A, S, T, episode, played, scaling_of, write_a_run
+from a_run import EPISODE, A, S, T, episode, page_code, played, scaling_of, write_a_run
 
 from dt_jax.errors import UserError
 from dt_jax.export import export, import_run
@@ -93,6 +93,17 @@ def test_a_run_acts_the_same_there(tmp_path, activation, heads):
     ours = played(Policy.load(run), STEPS)
     theirs = act_there(model.eval(), scaling_of(), reward_scale=0.5)
     assert ours.std() > 0.1
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_the_page_loads_it(tmp_path, monkeypatch):
+    write_a_run(tmp_path / "run")
+    export(tmp_path / "run", "hf", tmp_path / "hopper-hf")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(page_code("transformers"), names)
+    theirs = act_there(names["model"], scaling_of(), reward_scale=0.5)
+    ours = played(Policy.load(tmp_path / "run"), STEPS)
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 

@@ -31,7 +31,7 @@ FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
 MODEL_KEYS = [
     field.name
     for field in dataclasses.fields(DecisionTransformer)
-    if field.name not in ("action_size", "parent", "name")
+    if field.name not in ("action_size", "activation", "parent", "name")
 ]
 
 

@@ -299,7 +299,7 @@ def corl():
 def corl_config(corl):
     """The configuration that CORL's numbers were made with."""
     values = json.loads(str(corl["config"]))
-    return new_config(**{key: values[key] for key in NETWORK})
+    return new_config(**{key: values[key] for key in NETWORK if key in values})
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from dt_jax.corl import read_checkpoint, state_dict_from_params
 from dt_jax.errors import UserError
 from dt_jax.files import write_text
 from dt_jax.interchange import Trained, check_agreement
+from dt_jax.rules import RULES
 
 _FILE, _YAML = "dt_checkpoint.pt", "config.yaml"
 # The keys of CORL's config.yaml that are ours as well.
@@ -49,10 +50,11 @@ _CONFIG = (
 
 
 def load(path: Path, given: Mapping[str, Any]) -> tuple[Trained, Path]:
-    """Return the agent that CORL saved, by the config.yaml beside its file; and that.
+    """Return the agent that CORL saved, and the file with its weights.
 
     Args:
-      path: the file, or the folder that has it as dt_checkpoint.pt.
+      path: that file, or the folder that has it as dt_checkpoint.pt. What it does not
+        tell is in the config.yaml beside it.
       given: keys of a configuration, to be as they are here.
 
     Raises:
@@ -90,10 +92,10 @@ class _Plain(yaml.SafeLoader):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the keys of CORL's config.yaml that are ours too; not yet checked.
+    """Return the keys of CORL's config.yaml that are ours too.
 
     Raises:
-      UserError: it is no such file.
+      UserError: it is no such file, or a value is not what its key expects.
     """
     try:
         values = yaml.load(path.read_text(errors="replace"), _Plain)
@@ -102,11 +104,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no config.yaml of CORL's: {why}") from None
     if not isinstance(values, dict) or not values.keys() & {*_CONFIG}:
         raise UserError(f"{path} is no config.yaml of CORL's: it has none of its keys")
-    return {
-        key: tuple(values[key]) if isinstance(values[key], list) else values[key]
-        for key in _CONFIG
-        if key in values
-    }
+    said = {}
+    for key in (key for key in _CONFIG if key in values):
+        value = values[key]
+        said[key] = tuple(value) if isinstance(value, list) else value
+        if not RULES[key].holds(said[key]):
+            shown = " ".join(str(value).split())[:200]
+            raise UserError(f"{path}: {key}={shown}: expected {RULES[key].expected}")
+    return said
 
 
 _Pickler: Any = pickle._Pickler  # in Python: that in C can't be told other names
@@ -155,7 +160,8 @@ def save(folder: Path, trained: Trained) -> Trained:
     }
     pickler = SimpleNamespace(__name__="pickle", Pickler=_Numpy1Pickler)
     torch.save(saved, path, pickle_module=pickler, pickle_protocol=2)
-    values = {key: config[key] for key in _CONFIG if config[key] is not None}
+    told = (key for key in _CONFIG if config[key] is not None or key == "clip_grad")
+    values = {key: config[key] for key in told}
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
     values["deterministic_torch"] = config["deterministic"]
     write_text(folder / _YAML, yaml.safe_dump(values, sort_keys=False))

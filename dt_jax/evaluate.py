@@ -65,12 +65,13 @@ def main() -> None:
     )
     before = record["config"]
     scored_as = env_name if env_name == before["env_name"] else spec.label
-    imported = "imported_from" in record["dataset"]
+    trained = f"after {record['step']} updates"
+    if "imported_from" in record["dataset"]:
+        trained = "imported"
     title = (
         f"{data_label(before, record['dataset'], scored_as)}, "
         f"{args.checkpoint} checkpoint "
-        f"of {args.workdir}, "
-        + ("imported" if imported else f"after {record['step']} updates")
+        f"of {args.workdir}, {trained}"
     )
     Console().print(evaluation_table(evaluator(params), title))
 

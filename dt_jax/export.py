@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from dt_jax import corl_folder, hf_folder
 from dt_jax.agents.decision_transformer import SCALING
-from dt_jax.config import check_folder, override
+from dt_jax.config import check_folder, from_dict, override
 from dt_jax.data.cache import sha256_of
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.files import user_path
@@ -142,7 +142,7 @@ def _trained(
 ) -> tuple[Trained, dict[str, Any]]:
     """Return what one seed of a run has trained, and what is known of it."""
     _, params, record = restore(workdir, checkpoint)
-    config = dict(record["config"])
+    config = from_dict(record["config"]).to_dict()
     first, count = config["train_seed"], config["num_seeds"]
     if count > 1 and seed is None:
         raise UserError(

@@ -208,10 +208,11 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             for name in file.keys():  # noqa: SIM118, it is no dict
                 if not UNUSED.fullmatch(name):
                     arrays[name] = file.get_tensor(name)
-    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
+    except (SafetensorError, TypeError, ValueError, LookupError) as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no whole safetensors file: {why}") from None
-    return {
-        name: torch_files.finite(path, name, array.astype(np.float32))
-        for name, array in arrays.items()
-    }
+    with np.errstate(over="ignore"):  # it becomes infinite, and is told
+        return {
+            name: torch_files.finite(path, name, array.astype(np.float32))
+            for name, array in arrays.items()
+        }

@@ -206,6 +206,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for file in (each for each in temporary.rglob("*") if each.is_file()):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

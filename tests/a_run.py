@@ -27,7 +27,8 @@ def config_of(**changes):
         reward_scale=0.5,
         update_steps=7,
     )
-    config.update(changes)
+    for key, value in changes.items():  # update would take None for "as it is"
+        config[key] = value
     return config.lock()
 
 

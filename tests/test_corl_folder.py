@@ -153,9 +153,10 @@ def test_other_units_are_told(tmp_path):
 
 def test_config_yaml_has_corls_keys_and_no_others(tmp_path):
     """pyrallis refuses any that its TrainConfig has not."""
-    write_a_run(tmp_path / "run", clip_grad=0.5)
+    write_a_run(tmp_path / "run", clip_grad=None)
     export(tmp_path / "run", "corl", tmp_path / "corl")
     values = yaml.safe_load((tmp_path / "corl/config.yaml").read_text())
+    assert values["clip_grad"] is None
     assert values["target_returns"] == [12000.0, 6000.0]
     assert values["deterministic_torch"] is False
     assert values["env_name"] == "hopper-demo"
@@ -232,11 +233,12 @@ def test_there_and_back_to_the_last_bit(tmp_path):
         ("- 1\n- 2\n", "has none of its keys"),
         ("", "has none of its keys"),
         ("a: 1", "has none of its keys"),
+        ("seq_len: nine\n", r"\.yaml: seq_len=nine: expected an integer from 1"),
         ("seq_len: 9\n", "has seq_len=4, but config.yaml or a flag says seq_len=9: th"),
         ("embedding_dim: 16\n", "has embedding_dim=12, but config.yaml"),
-        ("num_heads: two\n", r"\.pt: config.num_heads=two: expected an integer from 1"),
-        ("reward_scale: .nan\n", r"config.reward_scale=nan: expected"),
-        ("max_action: {a: 1}\n", r"config.max_action=.*expected"),
+        ("num_heads: two\n", r"\.yaml: num_heads=two: expected an integer from 1"),
+        ("reward_scale: .nan\n", "reward_scale=nan: expected"),
+        ("max_action: {a: 1}\n", "max_action=.*expected"),
         ("max_action: null\n", "max_action is None there: give --max_action=..."),
         ("\0", "is no config.yaml"),
         ("[" * 9999, "is no config.yaml"),

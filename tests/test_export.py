@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from configs import default
 from dt_jax import export as command
 from dt_jax import warm_start
+from dt_jax.checkpoint import Checkpoint
 from dt_jax.config import from_json
 from dt_jax.errors import UserError
 from dt_jax.evaluate import main as evaluate
@@ -145,6 +146,21 @@ def test_what_hf_is_told(tmp_path, run):
     assert (agent.state_std == 1).all()
     import_run(tmp_path / "hf", "hf", tmp_path / "default", {"reward_scale": 1.0})
     assert restore(tmp_path / "default", "last")[0].model.seq_len == 20
+
+
+def test_a_run_from_before_there_was_activation(tmp_path, run, monkeypatch):
+    """As restored from a checkpoint that has no such key."""
+    older = Checkpoint.record
+
+    def record(self):
+        found = older(self)
+        del found["config"]["activation"]
+        return found
+
+    monkeypatch.setattr(Checkpoint, "record", record)
+    export(run, "hf", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["activation_function"] == "gelu"
 
 
 @pytest.fixture

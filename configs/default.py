@@ -40,6 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.embedding_dim = 128  # width of every token; a multiple of num_heads
     config.num_layers = 3  # transformer blocks
     config.num_heads = 1  # attention heads in each block
+    # Ours: between the two layers of each block's perceptron; "gelu" is CORL's, "relu"
+    # and "gelu_new" (tanh instead of erf) are those of Hugging Face's models.
+    config.activation = "gelu"
     config.seq_len = 20  # steps the model sees: seq_len x (return, state, action)
     # Longest episode, for the table of timestep embeddings; None: the longest of the
     # data's and the environment's limit.

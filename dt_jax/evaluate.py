@@ -65,10 +65,13 @@ def main() -> None:
     )
     before = record["config"]
     scored_as = env_name if env_name == before["env_name"] else spec.label
+    trained = f"after {record['step']} updates"
+    if "imported_from" in record["dataset"]:
+        trained = "imported"
     title = (
         f"{data_label(before, record['dataset'], scored_as)}, "
         f"{args.checkpoint} checkpoint "
-        f"of {args.workdir}, after {record['step']} updates"
+        f"of {args.workdir}, {trained}"
     )
     Console().print(evaluation_table(evaluator(params), title))
 
@@ -110,7 +113,7 @@ def _config_of(workdir: Path) -> ConfigDict:
         raise UserError(f"no {path}: is {workdir} the folder of a run?")
     try:
         config = from_json(path.read_text(errors="replace"))
-        validate(config)
+        validate(config, trains=False)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config

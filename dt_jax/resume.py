@@ -57,6 +57,11 @@ def last_checkpoint(
             )
         return None
     record = checkpoints[-1].record()
+    if "imported_from" in record["dataset"]:
+        raise UserError(
+            f"{workdir} was imported, and can't be gone on with: begin a run with it, "
+            f"by --config.init_from={workdir} and another --workdir"
+        )
     before = from_dict(record["config"])
     if (config.init_from is None) != (before.init_from is None):
         raise UserError(

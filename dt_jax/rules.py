@@ -127,6 +127,7 @@ RULES = {
     "embedding_dim": _POSITIVE_INTEGER,
     "num_layers": _integer(1, _MOST_PARTS),
     "num_heads": _POSITIVE_INTEGER,
+    "activation": _one_of("gelu", "relu", "gelu_new"),
     "seq_len": _POSITIVE_INTEGER,
     "episode_len": _or_none(_POSITIVE_INTEGER),
     "attention_dropout": _DROPOUT,
@@ -191,4 +192,11 @@ RULES = {
     "eval_seed": _INTEGER,
     "num_devices": _or_none(_POSITIVE_INTEGER),
     "device": _one_of("auto", "cpu", "gpu", "cuda", "tpu"),
+}
+
+# Keys that are newer than checkpoints of format 3, and what the program did before it
+# had them: a configuration that lacks one is read as if it said so.
+ADDED: dict[str, Any] = {
+    "activation": "gelu",
+    "loggers": (),
 }

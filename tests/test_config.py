@@ -12,7 +12,7 @@ import pytest
 
 from dt_jax import config as config_module
 from dt_jax import flags
-from dt_jax.config import RULES, from_json, prepare_backend, to_json, workdir_for
+from dt_jax.config import ADDED, RULES, from_json, prepare_backend, to_json, workdir_for
 from dt_jax.errors import UserError, exit_with_one_line
 from dt_jax.registry import all_specs
 
@@ -285,7 +285,7 @@ def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
         ("--config.batchsize=3", ["--config.batchsize", "nearest: batch_size"]),
         ("--config.batch-size=3", ["--config.batch-size", "nearest: batch_size"]),
         ("--config.deterministic_torch=1", ["nearest: deterministic"]),
-        ("--config.zzz=3", ["--config.zzz", " known: ", "attention_dropout"]),
+        ("--config.zzz=3", ["--config.zzz", " known: ", "activation"]),
         ("--config.=3", ["--config."]),
         ("--batch_size=3", ["--batch_size", "--config.batch_size="]),
         ("--wrokdir=x", ["--wrokdir", "nearest: workdir"]),
@@ -372,6 +372,19 @@ def test_the_program_runs_from_another_folder(tmp_path):
 
 
 # config.json.
+
+
+def test_a_configuration_older_than_a_key_is_read():
+    config, _ = parse()
+    values = json.loads(to_json(config))
+    assert ADDED.keys() <= values.keys()
+    for key, before in ADDED.items():
+        assert RULES[key].holds(before)
+        del values[key]
+        assert from_json(json.dumps(values))[key] == before
+    del values["seq_len"]
+    with pytest.raises(UserError, match="without seq_len: it was written by another"):
+        from_json(json.dumps(values))
 
 
 def test_json_gives_the_configuration_back():

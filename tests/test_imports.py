@@ -33,15 +33,15 @@ LAYERS = [
         "optim",
         "scores",
     ],
-    ["collect", "corl", "flags", "train_state", "versions"],
+    ["collect", "flags", "formats", "train_state", "versions"],
     ["agents", "datasets"],
     ["feed"],
     ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],
-    ["data.__main__", "evaluation"],
+    ["data.__main__", "evaluation", "imported"],
     ["measurements", "resume", "summary"],
     ["trainer"],
     ["train"],
-    ["dry_run", "evaluate", "sweep"],
+    ["dry_run", "evaluate", "export", "sweep"],
     ["launch"],
     ["__init__"],
 ]
@@ -117,6 +117,7 @@ def test_dependencies_are_exactly_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # absl-py>=2.1 is imported as absl, orbax-checkpoint as orbax
     installed = {re.match(r"\w+", line)[0] for line in project["dependencies"]}
+    installed = {name.removeprefix("Py").lower() for name in installed}  # PyYAML
     imported = third_party([*PACKAGE, *CONFIGS])
     assert installed == imported - {"configs", "dt_jax"}
 

@@ -1,0 +1,197 @@
+"""Pictures of one episode of any environment, step by step."""
+
+import ctypes
+import os
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+
+from dt_jax import envs
+from dt_jax.envs import offscreen
+from dt_jax.envs.adroit_pose import Adroit
+from dt_jax.envs.base import HostEnv
+from dt_jax.envs.envpool_env import EnvPoolEnv
+from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.envs.maze_view import MazeView
+from dt_jax.envs.minari_env import MinariEnv
+from dt_jax.envs.mujoco_bodies import gymnasium_xml
+from dt_jax.envs.offscreen import Picture
+from dt_jax.errors import UserError
+from dt_jax.registry import DatasetSpec
+
+Size = tuple[int, int]  # width, height
+
+
+class View(Protocol):
+    """An environment with one episode, and what is seen of it.
+
+    Attributes:
+      env: step this one.
+      step_seconds: how long a step takes in the simulated world.
+    """
+
+    env: HostEnv
+    step_seconds: float
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Take note of the first observation [S] of the episode."""
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """Return what is seen now, [height, width, 3] uint8.
+
+        Args:
+          observation: the newest one, [S].
+        """
+
+    def close(self) -> None:
+        """Give back what drawing took."""
+
+
+def view(spec: DatasetSpec, seed: int, size: Size) -> View:
+    """Return an environment for one episode from `seed`, with pictures of `size`.
+
+    Raises:
+      UserError: it cannot be built or drawn.
+    """
+    if spec.family == "gym":
+        raise UserError(
+            f"{spec.name} of your own gym can't be drawn; --env_name with one of "
+            "D4RL's datasets plays and draws it here"
+        )
+    if spec.family in ("gymnasium", "minari"):
+        return _GymnasiumView(spec, seed, size)
+    if spec.family == "envpool":
+        return _EnvPoolView(spec, seed, size)
+    env = envs.make(spec, [seed])
+    if spec.family in _BODIES:
+        return _BodyView(env, spec.family, size)
+    if spec.family in _HANDS:
+        return _HandView(env, spec.family, size)
+    return MazeView(env, spec, size)
+
+
+# Gymnasium's model, the seconds of a step, the height the camera looks at and its
+# distance in metres.
+_BODIES = {
+    "halfcheetah": ("half_cheetah.xml", 0.05, 0.5, 3.0),
+    "hopper": ("hopper.xml", 0.008, 0.8, 3.5),
+    "walker2d": ("walker2d.xml", 0.008, 0.8, 3.5),
+}
+
+
+class _BodyView:
+    """A walking body from the side; the camera goes along."""
+
+    def __init__(self, env: HostEnv, family: str, size: Size):
+        xml, self.step_seconds, height, distance = _BODIES[family]
+        with gymnasium_xml(xml) as path:
+            self._picture = Picture(mujoco.MjModel.from_xml_path(str(path)), *size)
+        self.env = env
+        camera = self._picture.camera
+        camera.lookat[:] = 0, 0, height
+        camera.distance, camera.azimuth, camera.elevation = distance, 90, -10
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Nothing is drawn anew for each episode."""
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """Return what is seen now: x is not in the observation, all else is."""
+        assert isinstance(self.env, EnvPoolEnv)
+        qpos = self._picture.data.qpos
+        qpos[0] = self._picture.camera.lookat[0] = self.env.info["x_position"][0]
+        qpos[1:] = observation[: len(qpos) - 1]
+        return self._picture.draw()
+
+    def close(self) -> None:
+        """Give back the buffers."""
+        self._picture.close()
+
+
+# Where the camera looks, its distance, azimuth and elevation: metres and degrees.
+_HANDS = {
+    "pen": ((0.05, -0.25, 0.25), 0.9, 90, -45),
+    "door": ((-0.05, -0.1, 0.25), 1.2, 60, -30),
+    "hammer": ((0.0, -0.2, 0.15), 1.0, 60, -30),
+    "relocate": ((0.0, -0.1, 0.15), 1.2, 60, -30),
+}
+_HAND_SECONDS = 0.01
+
+
+class _HandView:
+    """The Adroit hand and its objects from a fixed place."""
+
+    def __init__(self, env: HostEnv, task: str, size: Size):
+        self.env, self.step_seconds = env, _HAND_SECONDS
+        self._adroit = Adroit(task)
+        self._picture = Picture(self._adroit.model, *size)
+        camera = self._picture.camera
+        camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = _HANDS[
+            task
+        ]
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Put what is drawn anew for each episode in its place."""
+        self._adroit.pose(self._picture.data, observation, first=True)
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """Return what is seen now."""
+        self._adroit.pose(self._picture.data, observation)
+        return self._picture.draw()
+
+    def close(self) -> None:
+        """Give back the buffers."""
+        self._picture.close()
+
+
+
+class _GymnasiumView:
+    """An environment of Gymnasium's, which draws itself."""
+
+    def __init__(self, spec: DatasetSpec, seed: int, size: Size):
+        kind = MinariEnv if spec.family == "minari" else GymnasiumEnv
+        plain = kind(spec.name, [seed], spec.max_episode_steps).envs[0]
+        metadata = plain.metadata
+        plain.close()
+        if "rgb_array" not in metadata.get("render_modes", ()):
+            raise UserError(
+                f"{spec.name} can't draw itself: rgb_array is not among the "
+                "render_modes in its metadata"
+            )
+        self.step_seconds = 1 / metadata.get("render_fps", 30)
+        if hasattr(plain.unwrapped, "mujoco_renderer"):
+            offscreen.backend()  # Gymnasium's viewer asks for the same one
+        self.env: HostEnv = kind(
+            spec.name, [seed], spec.max_episode_steps, render_mode="rgb_array"
+        )
+        self._draws, self._size = self.env.envs[0], size
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Nothing is drawn anew for each episode."""
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """Return what is seen now, in the environment's own size."""
+        return np.asarray(self._draws.render(), np.uint8)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._draws.close()
+
+
+# Where no library that draws is there, EnvPool's bodies end the process.
+_POOL_PROBE = """
+import ctypes, os, envpool
+library = os.environ["DT_JAX_GL"]
+if library:
+    ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+pool = envpool.make_gymnasium({0!r}, num_envs=1, seed=0, render_mode="rgb_array")
+pool.reset()
+pool.render()
+"""
+
+
+class _EnvPoolView:
+    """An environment of EnvPool's other than D4RL's, which draws itself."""
+
+    def __init__(self, spec: DatasetSpec, seed: int, size: Size):
+        raise NotImplementedError

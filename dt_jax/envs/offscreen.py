@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mujoco
@@ -14,7 +15,7 @@ import numpy as np
 from dt_jax.errors import UserError
 
 # What MuJoCo can draw with on Linux, the first that works, and the Debian packages.
-_LIBRARIES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+LIBRARIES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 _ELSEWHERE = {"darwin": "cgl", "win32": "glfw"}
 
 # All that `Picture` asks of a library. Where one is missing, some end the process.
@@ -38,7 +39,7 @@ def backend() -> str:
       UserError: nothing of that works.
     """
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    here = [*_LIBRARIES] if sys.platform == "linux" else [_ELSEWHERE[sys.platform]]
+    here = [*LIBRARIES] if sys.platform == "linux" else [_ELSEWHERE[sys.platform]]
     for name in [asked] if asked else here:
         # PyOpenGL settles on the first library that a process names.
         environment = {**os.environ, "MUJOCO_GL": name}
@@ -49,18 +50,24 @@ def backend() -> str:
     if asked:
         raise UserError(
             f"MUJOCO_GL={asked} draws nothing here: unset it, or install what it needs"
-            + (f" (Debian: apt-get install {_LIBRARIES[asked]})" * (asked in _LIBRARIES))
+            + (f" (Debian: apt-get install {LIBRARIES[asked]})" * (asked in LIBRARIES))
         )
     raise UserError(
         "nothing here draws without a screen, neither EGL nor OSMesa; on Debian: "
-        f"apt-get install {_LIBRARIES['egl']}, or {_LIBRARIES['osmesa']}"
+        f"apt-get install {LIBRARIES['egl']}, or {LIBRARIES['osmesa']}"
     )
 
 
 def runs(code: str, environment: dict[str, str] | None = None) -> bool:
     """Tell whether a Python process of its own gets through `code`."""
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    with TemporaryDirectory() as folder:  # one that fails may leave MUJOCO_LOG.TXT
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            check=False,
+        )
     return done.returncode == 0
 
 
@@ -95,6 +102,8 @@ class Picture:
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(model, maxgeom=4000)
         size = mujoco.mjtFontScale.mjFONTSCALE_100.value
+        model.vis.quality.shadowsize = 2048
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._buffers = mujoco.MjrContext(model, size)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
         self._rectangle = mujoco.MjrRect(0, 0, width, height)

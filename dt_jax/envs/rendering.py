@@ -1,9 +1,10 @@
 """Pictures of one episode of any environment, step by step."""
 
 import ctypes
-import os
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
+import envpool
 import mujoco
 import numpy as np
 
@@ -21,6 +22,7 @@ from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
 
 Size = tuple[int, int]  # width, height
+_STEPS_A_SECOND = 30  # where the environment doesn't say
 
 
 class View(Protocol):
@@ -60,7 +62,7 @@ def view(spec: DatasetSpec, seed: int, size: Size) -> View:
             "D4RL's datasets plays and draws it here"
         )
     if spec.family in ("gymnasium", "minari"):
-        return _GymnasiumView(spec, seed, size)
+        return _GymnasiumView(spec, seed)
     if spec.family == "envpool":
         return _EnvPoolView(spec, seed, size)
     env = envs.make(spec, [seed])
@@ -75,8 +77,8 @@ def view(spec: DatasetSpec, seed: int, size: Size) -> View:
 # distance in metres.
 _BODIES = {
     "halfcheetah": ("half_cheetah.xml", 0.05, 0.5, 3.0),
-    "hopper": ("hopper.xml", 0.008, 0.8, 3.5),
-    "walker2d": ("walker2d.xml", 0.008, 0.8, 3.5),
+    "hopper": ("hopper.xml", 0.008, 0.8, 3.0),
+    "walker2d": ("walker2d.xml", 0.008, 0.8, 3.0),
 }
 
 
@@ -86,8 +88,10 @@ class _BodyView:
     def __init__(self, env: HostEnv, family: str, size: Size):
         xml, self.step_seconds, height, distance = _BODIES[family]
         with gymnasium_xml(xml) as path:
-            self._picture = Picture(mujoco.MjModel.from_xml_path(str(path)), *size)
-        self.env = env
+            model = mujoco.MjModel.from_xml_path(str(path))
+        self._period = _floor(model)
+        model.vis.map.shadowclip = 0.3  # or shadows have edges far off
+        self.env, self._picture = env, Picture(model, *size)
         camera = self._picture.camera
         camera.lookat[:] = 0, 0, height
         camera.distance, camera.azimuth, camera.elevation = distance, 90, -10
@@ -98,9 +102,11 @@ class _BodyView:
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """Return what is seen now: x is not in the observation, all else is."""
         assert isinstance(self.env, EnvPoolEnv)
+        # The floor has an end, but its pattern repeats itself.
+        x = self.env.info["x_position"][0] % self._period
         qpos = self._picture.data.qpos
-        qpos[0] = self._picture.camera.lookat[0] = self.env.info["x_position"][0]
-        qpos[1:] = observation[: len(qpos) - 1]
+        qpos[0], qpos[1:] = x, observation[: len(qpos) - 1]
+        self._picture.camera.lookat[0] = self._picture.model.light_pos[:, 0] = x
         return self._picture.draw()
 
     def close(self) -> None:
@@ -108,12 +114,21 @@ class _BodyView:
         self._picture.close()
 
 
+def _floor(model: mujoco.MjModel) -> float:
+    """Have the floor's black and white in two greys; return their period in metres."""
+    floor = model.geom("floor")
+    material = floor.matid.item()
+    pixels = model.tex(model.mat_texid[material].max()).data
+    pixels[:] = 110 + 0.4 * pixels
+    return 2 * floor.size[0] / model.mat_texrepeat[material, 0]
+
+
 # Where the camera looks, its distance, azimuth and elevation: metres and degrees.
 _HANDS = {
-    "pen": ((0.05, -0.25, 0.25), 0.9, 90, -45),
-    "door": ((-0.05, -0.1, 0.25), 1.2, 60, -30),
-    "hammer": ((0.0, -0.2, 0.15), 1.0, 60, -30),
-    "relocate": ((0.0, -0.1, 0.15), 1.2, 60, -30),
+    "pen": ((0.08, -0.25, 0.22), 0.8, 90, -50),
+    "door": ((-0.05, -0.05, 0.3), 1.4, 60, -30),
+    "hammer": ((0.0, -0.2, 0.15), 1.0, 30, -35),
+    "relocate": ((0.0, 0.0, 0.15), 1.3, 75, -35),
 }
 _HAND_SECONDS = 0.01
 
@@ -144,11 +159,10 @@ class _HandView:
         self._picture.close()
 
 
-
 class _GymnasiumView:
     """An environment of Gymnasium's, which draws itself."""
 
-    def __init__(self, spec: DatasetSpec, seed: int, size: Size):
+    def __init__(self, spec: DatasetSpec, seed: int):
         kind = MinariEnv if spec.family == "minari" else GymnasiumEnv
         plain = kind(spec.name, [seed], spec.max_episode_steps).envs[0]
         metadata = plain.metadata
@@ -158,33 +172,36 @@ class _GymnasiumView:
                 f"{spec.name} can't draw itself: rgb_array is not among the "
                 "render_modes in its metadata"
             )
-        self.step_seconds = 1 / metadata.get("render_fps", 30)
+        self.step_seconds = 1 / metadata.get("render_fps", _STEPS_A_SECOND)
         if hasattr(plain.unwrapped, "mujoco_renderer"):
             offscreen.backend()  # Gymnasium's viewer asks for the same one
         self.env: HostEnv = kind(
             spec.name, [seed], spec.max_episode_steps, render_mode="rgb_array"
         )
-        self._draws, self._size = self.env.envs[0], size
+        self._draws, self._name = self.env.envs[0], spec.name
 
     def begin(self, observation: np.ndarray) -> None:
         """Nothing is drawn anew for each episode."""
 
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """Return what is seen now, in the environment's own size."""
-        return np.asarray(self._draws.render(), np.uint8)
+        try:
+            return np.asarray(self._draws.render(), np.uint8)
+        except Exception as error:  # whatever a missing package leads to
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(f"{self._name} can't draw itself: {why}") from error
 
     def close(self) -> None:
         """Close the environment."""
         self._draws.close()
 
 
-# Where no library that draws is there, EnvPool's bodies end the process.
+# Where nothing is there to draw with, EnvPool's MuJoCo ends the process.
 _POOL_PROBE = """
-import ctypes, os, envpool
-library = os.environ["DT_JAX_GL"]
-if library:
-    ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
-pool = envpool.make_gymnasium({0!r}, num_envs=1, seed=0, render_mode="rgb_array")
+import ctypes, envpool
+for path in {libraries!r}:
+    ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+pool = envpool.make_gymnasium({name!r}, num_envs=1, seed=0, render_mode="rgb_array")
 pool.reset()
 pool.render()
 """
@@ -194,4 +211,35 @@ class _EnvPoolView:
     """An environment of EnvPool's other than D4RL's, which draws itself."""
 
     def __init__(self, spec: DatasetSpec, seed: int, size: Size):
-        raise NotImplementedError
+        # Its MuJoCo looks for the EGL that its wheel brings among what all can see.
+        wheel = Path(envpool.__file__).parent.parent / "envpool.libs"
+        libraries = [str(path) for path in wheel.glob("libEGL*")]
+        probe = _POOL_PROBE.format(libraries=libraries, name=spec.name)
+        if not offscreen.runs(probe):
+            raise UserError(
+                f"EnvPool can't draw {spec.name} here; of MuJoCo's bodies it can where "
+                f"there is EGL (Debian: apt-get install {offscreen.LIBRARIES['egl']})"
+            )
+        for path in libraries:
+            ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+        self.step_seconds = 1 / _STEPS_A_SECOND
+        width, height = size
+        self.env: HostEnv = EnvPoolEnv(
+            spec.name,
+            [seed],
+            spec.max_episode_steps,
+            render_mode="rgb_array",
+            render_width=width,
+            render_height=height,
+        )
+
+    def begin(self, observation: np.ndarray) -> None:
+        """Nothing is drawn anew for each episode."""
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """Return what is seen now."""
+        assert isinstance(self.env, EnvPoolEnv)
+        return np.asarray(self.env.pool.render())[0]
+
+    def close(self) -> None:
+        """Nothing is to be given back."""

@@ -29,7 +29,10 @@ class MazeView:
     Attributes:
       env: the environment.
       step_seconds: how long a step takes.
+      has_goal: a reward means that the goal has been reached.
     """
+
+    has_goal = True
 
     def __init__(self, env: HostEnv, spec: DatasetSpec, size: tuple[int, int]):
         """Point the camera.

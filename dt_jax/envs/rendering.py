@@ -1,6 +1,7 @@
 """Pictures of one episode of any environment, step by step."""
 
 import ctypes
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -31,10 +32,12 @@ class View(Protocol):
     Attributes:
       env: step this one.
       step_seconds: how long a step takes in the simulated world.
+      has_goal: whether a reward means that a goal has been reached.
     """
 
     env: HostEnv
     step_seconds: float
+    has_goal: bool
 
     def begin(self, observation: np.ndarray) -> None:
         """Take note of the first observation [S] of the episode."""
@@ -84,6 +87,8 @@ _BODIES = {
 
 class _BodyView:
     """A walking body from the side; the camera goes along."""
+
+    has_goal = False
 
     def __init__(self, env: HostEnv, family: str, size: Size):
         xml, self.step_seconds, height, distance = _BODIES[family]
@@ -136,6 +141,8 @@ _HAND_SECONDS = 0.01
 class _HandView:
     """The Adroit hand and its objects from a fixed place."""
 
+    has_goal = False
+
     def __init__(self, env: HostEnv, task: str, size: Size):
         self.env, self.step_seconds = env, _HAND_SECONDS
         self._adroit = Adroit(task)
@@ -161,6 +168,8 @@ class _HandView:
 
 class _GymnasiumView:
     """An environment of Gymnasium's, which draws itself."""
+
+    has_goal = False
 
     def __init__(self, spec: DatasetSpec, seed: int):
         kind = MinariEnv if spec.family == "minari" else GymnasiumEnv
@@ -207,21 +216,28 @@ pool.render()
 """
 
 
+@cache
+def _prepare_pool(name: str) -> None:
+    """Have EnvPool draw an environment, or raise a UserError where it can't."""
+    # Its MuJoCo looks for the EGL that its wheel brings among what all can see.
+    wheel = Path(envpool.__file__).parent.parent / "envpool.libs"
+    libraries = [str(path) for path in wheel.glob("libEGL*")]
+    if not offscreen.runs(_POOL_PROBE.format(libraries=libraries, name=name)):
+        raise UserError(
+            f"EnvPool can't draw {name} here; of MuJoCo's bodies it can where there is "
+            f"EGL (Debian: apt-get install {offscreen.LIBRARIES['egl']})"
+        )
+    for path in libraries:
+        ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+
+
 class _EnvPoolView:
     """An environment of EnvPool's other than D4RL's, which draws itself."""
 
+    has_goal = False
+
     def __init__(self, spec: DatasetSpec, seed: int, size: Size):
-        # Its MuJoCo looks for the EGL that its wheel brings among what all can see.
-        wheel = Path(envpool.__file__).parent.parent / "envpool.libs"
-        libraries = [str(path) for path in wheel.glob("libEGL*")]
-        probe = _POOL_PROBE.format(libraries=libraries, name=spec.name)
-        if not offscreen.runs(probe):
-            raise UserError(
-                f"EnvPool can't draw {spec.name} here; of MuJoCo's bodies it can where "
-                f"there is EGL (Debian: apt-get install {offscreen.LIBRARIES['egl']})"
-            )
-        for path in libraries:
-            ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+        _prepare_pool(spec.name)
         self.step_seconds = 1 / _STEPS_A_SECOND
         width, height = size
         self.env: HostEnv = EnvPoolEnv(

@@ -1,8 +1,11 @@
 """Pictures with captions, one after the other, as an .mp4 or a .gif."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from subprocess import PIPE, Popen
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -53,15 +56,27 @@ def write(
             path, save_all=True, append_images=images, duration=milliseconds, loop=0
         )
         return
-    writer = _package("imageio_ffmpeg").write_frames(
-        str(path), size, fps=fps, quality=7, macro_block_size=2
-    )
-    writer.send(None)
-    try:
-        for picture in pictures:
-            writer.send(np.ascontiguousarray(picture))
-    finally:
-        writer.close()
+    _write_mp4(path, pictures, fps, size)
+
+
+def _write_mp4(
+    path: Path, pictures: Iterable[np.ndarray], fps: float, size: tuple[int, int]
+) -> None:
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size)]
+    film = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    # Not imageio_ffmpeg.write_frames: its os.fork has JAX warn of a deadlock.
+    command = [_package("imageio_ffmpeg").get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+    command += [*raw, "-r", f"{fps:.6f}", "-i", "-", *film, str(path.absolute())]
+    with TemporaryFile() as said:
+        with Popen(command, stdin=PIPE, stdout=said, stderr=said) as process:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin as pipe:  # it says why
+                for picture in pictures:
+                    pipe.write(picture.tobytes())
+        if process.returncode:
+            said.seek(0)
+            why = " ".join(said.read().decode(errors="replace").split())[-300:]
+            raise UserError(f"ffmpeg could not write {path}: {why}")
 
 
 def _gif_images(pictures: Iterable[np.ndarray]) -> Iterator[Any]:

@@ -135,7 +135,7 @@ def frames(
     for step, action in enumerate(episode.actions, 1):
         answer = seen.env.host_step(action[None])
         observation = answer.observations[0]
-        achieved += answer.rewards[0]
+        achieved += np.float32(answer.rewards[0])
         if step % every == 0 or step == len(episode.actions):
             yield picture(step)
     if achieved != episode.achieved:

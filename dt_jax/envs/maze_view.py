@@ -55,7 +55,7 @@ class MazeView:
             middle = (np.array(maze.free.shape) + 1) / 2
             model = maze2d.model_spec(maze)
             self._goal = np.array(maze.goal) + _BALL_AT
-        self._width = cell / 20  # of the path
+        self._width = cell / 12  # of the path
         self._picture = Picture(_coloured(model), *size)
         rows, columns = np.array(maze.free.shape) * cell
         seen = max(rows, columns * size[1] / size[0])  # from top to bottom, in metres

@@ -48,10 +48,9 @@ def backend() -> str:
         os.environ["MUJOCO_GL"] = name
         return name
     if asked:
-        raise UserError(
-            f"MUJOCO_GL={asked} draws nothing here: unset it, or install what it needs"
-            + (f" (Debian: apt-get install {LIBRARIES[asked]})" * (asked in LIBRARIES))
-        )
+        needs = LIBRARIES.get(asked)
+        hint = f", or on Debian: apt-get install {needs}" if needs else ""
+        raise UserError(f"MUJOCO_GL={asked} draws nothing here: unset it{hint}")
     raise UserError(
         "nothing here draws without a screen, neither EGL nor OSMesa; on Debian: "
         f"apt-get install {LIBRARIES['egl']}, or {LIBRARIES['osmesa']}"

@@ -207,7 +207,7 @@ class _GymnasiumView:
 
 # Where nothing is there to draw with, EnvPool's MuJoCo ends the process.
 _POOL_PROBE = """
-import ctypes, envpool
+import ctypes, envpool, mujoco
 for path in {libraries!r}:
     ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
 pool = envpool.make_gymnasium({name!r}, num_envs=1, seed=0, render_mode="rgb_array")
@@ -225,7 +225,8 @@ def _prepare_pool(name: str) -> None:
     if not offscreen.runs(_POOL_PROBE.format(libraries=libraries, name=name)):
         raise UserError(
             f"EnvPool can't draw {name} here; of MuJoCo's bodies it can where there is "
-            f"EGL (Debian: apt-get install {offscreen.LIBRARIES['egl']})"
+            f"EGL (Debian: apt-get install {offscreen.LIBRARIES['egl']}) and MUJOCO_GL "
+            "is not set"
         )
     for path in libraries:
         ctypes.CDLL(path, ctypes.RTLD_GLOBAL)

@@ -16,7 +16,8 @@ from rich.progress import track
 from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.envs.base import EnvState, HostEnv
-from dt_jax.envs.rendering import Size, View, view
+from dt_jax.envs.rendering import view
+from dt_jax.envs.view import Size, View
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluate import chosen
 from dt_jax.files import replacing, try_to_write, user_path
@@ -134,7 +135,8 @@ def frames(
     yield picture(0)
     for step, action in enumerate(episode.actions, 1):
         answer = seen.env.host_step(action[None])
-        observation = answer.observations[0]
+        observation = np.asarray(answer.observations[0])
+        seen.follow(observation)
         achieved += np.float32(answer.rewards[0])
         if step % every == 0 or step == len(episode.actions):
             yield picture(step)

@@ -9,6 +9,7 @@ from dt_jax.envs import antmaze, maze2d, mazes
 from dt_jax.envs.antmaze import AntMaze
 from dt_jax.envs.base import HostEnv
 from dt_jax.envs.offscreen import Picture
+from dt_jax.envs.view import Size, View
 from dt_jax.registry import DatasetSpec
 
 PATH = (0.85, 0.1, 0.45, 1.0)  # red, green, blue, alpha
@@ -16,25 +17,19 @@ _GOAL, _BALL = (0.1, 0.7, 0.25, 0.6), (0.1, 0.3, 0.8, 1.0)
 _WALL, _FLOOR = (0.45, 0.5, 0.56, 1.0), (0.95, 0.95, 0.93, 1.0)
 _ANGLE = 15.0  # the camera's field of view in degrees; far off, walls hide little
 _RADIUS = 0.5  # of the goal, metres
-_BODY = 1  # of the model's: the ball, or the ant's torso
 _BALL_AT = 1.2  # metres from the origin of its model, where its x and y are 0
 
 
-class MazeView:
+class MazeView(View):
     """One episode in a maze, and the whole of it from above.
 
     The maze's columns go to the right. Its rows go down in maze2d, and up in antmaze,
     whose y grows with them.
-
-    Attributes:
-      env: the environment.
-      step_seconds: how long a step takes.
-      has_goal: a reward means that the goal has been reached.
     """
 
     has_goal = True
 
-    def __init__(self, env: HostEnv, spec: DatasetSpec, size: tuple[int, int]):
+    def __init__(self, env: HostEnv, spec: DatasetSpec, size: Size):
         """Point the camera.
 
         Args:
@@ -49,12 +44,12 @@ class MazeView:
             ends = antmaze.center(maze, (0, 0)), antmaze.center(maze, maze.free.shape)
             middle = np.mean(ends, axis=0) - cell / 2
             model = antmaze.model_spec(maze)
-            self._goal = np.zeros(2)
+            self._origin, self._goal = 0.0, np.zeros(2)
         else:
             maze, cell, self.step_seconds = mazes.maze2d(spec.maze), 1.0, 0.01
             middle = (np.array(maze.free.shape) + 1) / 2
             model = maze2d.model_spec(maze)
-            self._goal = np.array(maze.goal) + _BALL_AT
+            self._origin, self._goal = _BALL_AT, np.array(maze.goal) + _BALL_AT
         self._width = cell / 12  # of the path
         self._picture = Picture(_coloured(model), *size)
         rows, columns = np.array(maze.free.shape) * cell
@@ -71,23 +66,28 @@ class MazeView:
         self._path.clear()
         if isinstance(self.env, AntMaze):
             self._goal = self.env.goals[0]
+        self.follow(observation)
+
+    def follow(self, observation: np.ndarray) -> None:
+        """Let the path go on to where the body is."""
+        here = observation[:2] + self._origin
+        # Fewer pieces than steps: they end where they can be told apart.
+        if not self._path or np.linalg.norm(here - self._path[-1]) > self._width:
+            self._path.append(here)
 
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """Return what is seen now, [height, width, 3] uint8."""
         data = self._picture.data
         data.qpos[:] = observation[: len(data.qpos)]
-        return self._picture.draw(self._add)
+        here = observation[:2] + self._origin
+        return self._picture.draw(lambda scene: self._add(scene, here))
 
     def close(self) -> None:
         """Give back the buffers."""
         self._picture.close()
 
-    def _add(self, scene: mujoco.MjvScene) -> None:
-        """Put the goal and the path on the floor."""
-        here = self._picture.data.xpos[_BODY, :2].copy()
-        # Fewer pieces than steps: they end where they can be told apart.
-        if not self._path or np.linalg.norm(here - self._path[-1]) > self._width:
-            self._path.append(here)
+    def _add(self, scene: mujoco.MjvScene, here: np.ndarray) -> None:
+        """Put the goal and the path up to `here` on the floor."""
         disc = mujoco.mjtGeom.mjGEOM_CYLINDER
         _shape(scene, disc, [_RADIUS, 0, 0.01], [*self._goal, 0.01], _GOAL)
         for start, end in zip(self._path, [*self._path[1:], here], strict=True):

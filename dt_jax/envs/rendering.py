@@ -3,7 +3,6 @@
 import ctypes
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import envpool
 import mujoco
@@ -19,38 +18,11 @@ from dt_jax.envs.maze_view import MazeView
 from dt_jax.envs.minari_env import MinariEnv
 from dt_jax.envs.mujoco_bodies import gymnasium_xml
 from dt_jax.envs.offscreen import Picture
+from dt_jax.envs.view import Size, View
 from dt_jax.errors import UserError
 from dt_jax.registry import DatasetSpec
 
-Size = tuple[int, int]  # width, height
 _STEPS_A_SECOND = 30  # where the environment doesn't say
-
-
-class View(Protocol):
-    """An environment with one episode, and what is seen of it.
-
-    Attributes:
-      env: step this one.
-      step_seconds: how long a step takes in the simulated world.
-      has_goal: whether a reward means that a goal has been reached.
-    """
-
-    env: HostEnv
-    step_seconds: float
-    has_goal: bool
-
-    def begin(self, observation: np.ndarray) -> None:
-        """Take note of the first observation [S] of the episode."""
-
-    def frame(self, observation: np.ndarray) -> np.ndarray:
-        """Return what is seen now, [height, width, 3] uint8.
-
-        Args:
-          observation: the newest one, [S].
-        """
-
-    def close(self) -> None:
-        """Give back what drawing took."""
 
 
 def view(spec: DatasetSpec, seed: int, size: Size) -> View:
@@ -85,10 +57,8 @@ _BODIES = {
 }
 
 
-class _BodyView:
+class _BodyView(View):
     """A walking body from the side; the camera goes along."""
-
-    has_goal = False
 
     def __init__(self, env: HostEnv, family: str, size: Size):
         xml, self.step_seconds, height, distance = _BODIES[family]
@@ -100,9 +70,6 @@ class _BodyView:
         camera = self._picture.camera
         camera.lookat[:] = 0, 0, height
         camera.distance, camera.azimuth, camera.elevation = distance, 90, -10
-
-    def begin(self, observation: np.ndarray) -> None:
-        """Nothing is drawn anew for each episode."""
 
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """Return what is seen now: x is not in the observation, all else is."""
@@ -138,10 +105,8 @@ _HANDS = {
 _HAND_SECONDS = 0.01
 
 
-class _HandView:
+class _HandView(View):
     """The Adroit hand and its objects from a fixed place."""
-
-    has_goal = False
 
     def __init__(self, env: HostEnv, task: str, size: Size):
         self.env, self.step_seconds = env, _HAND_SECONDS
@@ -166,10 +131,8 @@ class _HandView:
         self._picture.close()
 
 
-class _GymnasiumView:
+class _GymnasiumView(View):
     """An environment of Gymnasium's, which draws itself."""
-
-    has_goal = False
 
     def __init__(self, spec: DatasetSpec, seed: int):
         kind = MinariEnv if spec.family == "minari" else GymnasiumEnv
@@ -188,9 +151,6 @@ class _GymnasiumView:
             spec.name, [seed], spec.max_episode_steps, render_mode="rgb_array"
         )
         self._draws, self._name = self.env.envs[0], spec.name
-
-    def begin(self, observation: np.ndarray) -> None:
-        """Nothing is drawn anew for each episode."""
 
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """Return what is seen now, in the environment's own size."""
@@ -232,10 +192,8 @@ def _prepare_pool(name: str) -> None:
         ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
 
 
-class _EnvPoolView:
+class _EnvPoolView(View):
     """An environment of EnvPool's other than D4RL's, which draws itself."""
-
-    has_goal = False
 
     def __init__(self, spec: DatasetSpec, seed: int, size: Size):
         _prepare_pool(spec.name)
@@ -249,9 +207,6 @@ class _EnvPoolView:
             render_width=width,
             render_height=height,
         )
-
-    def begin(self, observation: np.ndarray) -> None:
-        """Nothing is drawn anew for each episode."""
 
     def frame(self, observation: np.ndarray) -> np.ndarray:
         """Return what is seen now."""

@@ -101,6 +101,7 @@ def test_the_way_through_the_maze_is_drawn(name):
         if spec.family == "antmaze":
             at = [4 * (column - maze.start[1]), 4 * (row - maze.start[0])]
         observation[:2] = at
+        seen.follow(observation)
         picture = seen.frame(observation)
         pixels.append(path_pixels(picture))
     assert (np.diff(pixels) > 0).all()

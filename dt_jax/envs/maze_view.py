@@ -94,7 +94,7 @@ class MazeView(View):
             piece = _shape(scene, mujoco.mjtGeom.mjGEOM_CAPSULE, [0] * 3, [0] * 3, PATH)
             if piece is None:
                 return
-            height = 2 * self._width
+            height = self._width / 2  # on the floor
             mujoco.mjv_connector(
                 piece,
                 mujoco.mjtGeom.mjGEOM_CAPSULE,

@@ -98,9 +98,9 @@ def _floor(model: mujoco.MjModel) -> float:
 # Where the camera looks, its distance, azimuth and elevation: metres and degrees.
 _HANDS = {
     "pen": ((0.08, -0.25, 0.22), 0.8, 90, -50),
-    "door": ((-0.05, -0.05, 0.3), 1.4, 60, -30),
+    "door": ((0.1, -0.05, 0.3), 1.5, 60, -30),
     "hammer": ((0.0, -0.2, 0.15), 1.0, 30, -35),
-    "relocate": ((0.0, 0.0, 0.15), 1.3, 75, -35),
+    "relocate": ((0.0, -0.05, 0.2), 1.3, 150, -25),
 }
 _HAND_SECONDS = 0.01
 

@@ -257,7 +257,9 @@ def test_either_library_draws(name, monkeypatch):
         "from dt_jax import envs\n"
         "from dt_jax.envs.rendering import view\n"
         "seen = view(envs.lookup('maze2d-umaze-v1'), 0, (64, 64))\n"
-        "print(seen.frame(seen.env.host_reset()[0]).std())"
+        "observation = seen.env.host_reset()[0]\n"
+        "seen.begin(observation)\n"
+        "print(seen.frame(observation).std())"
     )
     status, out, err = run("-c", code, MUJOCO_GL=name)
     assert status == 0, err

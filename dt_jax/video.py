@@ -20,7 +20,7 @@ from dt_jax.envs.rendering import view
 from dt_jax.envs.view import Size, View
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluate import chosen
-from dt_jax.files import replacing, try_to_write, user_path
+from dt_jax.files import remove_leftovers, replacing, try_to_write, user_path
 from dt_jax.film import FPS, captioned, check_format, write
 from dt_jax.registry import DatasetSpec
 from dt_jax.rollout import make_rollout
@@ -163,6 +163,7 @@ def main() -> None:
         params = jax.tree.map(lambda x: x[0], params)
     seeds = envs.episode_seeds(config.eval_seed, config.eval_episodes)
     try_to_write(out)
+    remove_leftovers(out)
     with closing(
         view(spec, seeds[0], size)
     ) as seen:  # or it fails here, before it plays

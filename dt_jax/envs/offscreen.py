@@ -16,7 +16,7 @@ from dt_jax.errors import UserError
 
 # What MuJoCo can draw with on Linux, the first that works, and the Debian packages.
 LIBRARIES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
-_ELSEWHERE = {"darwin": "cgl", "win32": "glfw"}
+_ELSEWHERE = {"darwin": ["cgl"], "win32": ["glfw"]}
 
 # All that `Picture` asks of a library. Where one is missing, some end the process.
 _PROBE = """
@@ -39,7 +39,7 @@ def backend() -> str:
       UserError: nothing of that works.
     """
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    here = [*LIBRARIES] if sys.platform == "linux" else [_ELSEWHERE[sys.platform]]
+    here = _ELSEWHERE.get(sys.platform, [*LIBRARIES])
     for name in [asked] if asked else here:
         # PyOpenGL settles on the first library that a process names.
         environment = {**os.environ, "MUJOCO_GL": name}

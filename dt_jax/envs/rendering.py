@@ -112,10 +112,10 @@ class _HandView(View):
         self.env, self.step_seconds = env, _HAND_SECONDS
         self._adroit = Adroit(task)
         self._picture = Picture(self._adroit.model, *size)
+        at, distance, azimuth, elevation = _HANDS[task]
         camera = self._picture.camera
-        camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = _HANDS[
-            task
-        ]
+        camera.lookat[:], camera.distance = at, distance
+        camera.azimuth, camera.elevation = azimuth, elevation
 
     def begin(self, observation: np.ndarray) -> None:
         """Put what is drawn anew for each episode in its place."""
@@ -144,7 +144,7 @@ class _GymnasiumView(View):
                 f"{spec.name} can't draw itself: rgb_array is not among the "
                 "render_modes in its metadata"
             )
-        self.step_seconds = 1 / metadata.get("render_fps", _STEPS_A_SECOND)
+        self.step_seconds = 1 / (metadata.get("render_fps") or _STEPS_A_SECOND)
         if hasattr(plain.unwrapped, "mujoco_renderer"):
             offscreen.backend()  # Gymnasium's viewer asks for the same one
         self.env: HostEnv = kind(

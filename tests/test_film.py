@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import numpy as np
@@ -35,10 +36,13 @@ def test_an_mp4_shows_every_picture(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     path = tmp_path / "x.mp4"
     film.write(path, slide(6), fps=12.5, size=SIZE)
-    reader = ffmpeg.read_frames(str(path))
-    about = next(reader)
-    assert (about["size"], about["fps"]) == (SIZE, 12.5)
-    shown = [np.frombuffer(f, np.uint8).reshape(64, 96, 3).astype(int) for f in reader]
+    raw = "-f", "rawvideo", "-pix_fmt", "rgb24", "-"
+    command = [ffmpeg.get_ffmpeg_exe(), "-i", str(path), *raw]
+    read = subprocess.run(command, capture_output=True, check=True)
+    assert b"h264" in read.stderr
+    assert b"96x64" in read.stderr
+    assert b"12.50 fps" in read.stderr
+    shown = np.frombuffer(read.stdout, np.uint8).reshape(-1, 64, 96, 3).astype(int)
     assert len(shown) == 6
     for picture, frame in zip(slide(6), shown, strict=True):
         assert np.abs(frame - picture).mean() < 12

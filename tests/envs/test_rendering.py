@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 from command import run
+from recording import record
 
 from dt_jax import envs
 from dt_jax.envs import mazes, offscreen
@@ -230,6 +231,15 @@ def test_one_that_cannot_is_told(painted, monkeypatch):
     monkeypatch.setattr(Painted, "metadata", {"render_modes": ["human"]})
     with pytest.raises(UserError, match="Painted-v0 can't draw itself: rgb_array is"):
         view(spec, 0, SIZE)
+
+
+@pytest.mark.usefixtures("draws")
+def test_one_that_a_minari_dataset_names_draws_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    record("Hopper-v5", "else-v0", (3,))
+    first, last = play("minari:else-v0", 15)
+    assert first.std() > 20
+    assert np.abs(first.astype(int) - last).max() > 30
 
 
 def test_one_of_envpools_draws_itself():

@@ -1,18 +1,23 @@
 """Evaluate a trained run: python -m dt_jax.evaluate runs/hopper --episodes=50."""
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from dt_jax import envs
+from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.config import from_json, override, prepare_backend, validate
 from dt_jax.data.minari import PREFIX
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
 from dt_jax.files import user_path
 from dt_jax.policy import restore
+from dt_jax.registry import DatasetSpec
 from dt_jax.summary import data_label, evaluation_table
+from dt_jax.types import Params
 
 # What may be other than in the run's configuration, beside env_name: key -> flag.
 _CHANGES = {
@@ -25,36 +30,28 @@ _CHANGES = {
 }
 
 
+class Chosen(NamedTuple):
+    """A checkpoint, and how the command line wants it played.
+
+    Attributes:
+      config: the run's, changed as the command line says.
+      spec: the environment.
+      agent: the run's.
+      params: the checkpoint's; of a run with several seeds with a leading axis.
+      record: what is kept beside them.
+    """
+
+    config: ConfigDict
+    spec: DatasetSpec
+    agent: DecisionTransformerAgent
+    params: Params
+    record: dict[str, Any]
+
+
 def main() -> None:
     """Play the episodes that the command line asks for, and print a table."""
     args = _parser().parse_args()
-    config = _config_of(args.workdir)
-    config.device = "auto"  # the run may have been trained on another machine
-    env_name = args.env_name or config.env_name
-    if env_name != config.env_name:
-        config.reference_scores = None  # they are of the other
-    for key, flag in _CHANGES.items():
-        if (text := getattr(args, key)) is not None:
-            override(config, key, text, flag)
-    if env_name is None:
-        raise UserError("this run has no environment: name one by --env_name")
-    if args.env_name is None and ":" in env_name and not env_name.startswith(PREFIX):
-        raise UserError(
-            f"{args.workdir} was evaluated in {env_name}, for which a package has to "
-            f"be imported: if you trust it, give --env_name={env_name}"
-        )
-    missing = {
-        "--episodes": not config.eval_episodes,
-        "--target_returns": not config.target_returns,
-    }
-    if any(missing.values()):
-        flags = " and ".join(flag for flag, lacks in missing.items() if lacks)
-        raise UserError(f"nothing to play: give {flags}")
-    prepare_backend(config, trains=False)
-
-    agent, params, record = restore(args.workdir, args.checkpoint)
-    spec = envs.lookup(env_name, config.env_backend, config.reference_scores)
-    agent.check_sizes(spec.observation_size, spec.action_size)
+    config, spec, agent, params, record = chosen(args, _CHANGES)
     evaluator = Evaluator(
         agent,
         spec,
@@ -64,7 +61,8 @@ def main() -> None:
         config.num_seeds,
     )
     before = record["config"]
-    scored_as = env_name if env_name == before["env_name"] else spec.label
+    same = config.env_name == before["env_name"]
+    scored_as = config.env_name if same else spec.label
     trained = f"after {record['step']} updates"
     if "imported_from" in record["dataset"]:
         trained = "imported"
@@ -74,6 +72,45 @@ def main() -> None:
         f"of {args.workdir}, {trained}"
     )
     Console().print(evaluation_table(evaluator(params), title))
+
+
+def chosen(args: Namespace, changes: dict[str, str]) -> Chosen:
+    """Return what the command line asks to be played, its back end started.
+
+    Args:
+      args: `workdir`, `checkpoint`, `env_name`, and what `changes` names.
+      changes: the configuration's keys that `args` may have a text for, with the flags
+        that give them.
+
+    Raises:
+      UserError: there is no such run, or it can't be played like that.
+    """
+    config = _config_of(args.workdir)
+    config.device = "auto"  # the run may have been trained on another machine
+    env_name = args.env_name or config.env_name
+    if env_name != config.env_name:
+        config.reference_scores = None  # they are of the other
+    for key, flag in changes.items():
+        if (text := getattr(args, key)) is not None:
+            override(config, key, text, flag)
+    if env_name is None:
+        raise UserError("this run has no environment: name one by --env_name")
+    if args.env_name is None and ":" in env_name and not env_name.startswith(PREFIX):
+        raise UserError(
+            f"{args.workdir} was evaluated in {env_name}, for which a package has to "
+            f"be imported: if you trust it, give --env_name={env_name}"
+        )
+    config.env_name = env_name
+    lacking = [k for k in ("eval_episodes", "target_returns") if not config[k]]
+    if lacking:
+        flags = " and ".join(changes[key] for key in lacking)
+        raise UserError(f"nothing to play: give {flags}")
+    prepare_backend(config, trains=False)
+
+    agent, params, record = restore(args.workdir, args.checkpoint)
+    spec = envs.lookup(env_name, config.env_backend, config.reference_scores)
+    agent.check_sizes(spec.observation_size, spec.action_size)
+    return Chosen(config, spec, agent, params, record)
 
 
 def _parser() -> OneLineParser:

@@ -19,7 +19,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 LAYERS = [
     ["stopping"],
     ["compilation", "errors", "files", "types"],
-    ["data", "lock", "manifest", "placement", "processes", "registry"],
+    ["data", "film", "lock", "manifest", "placement", "processes", "registry"],
     ["rules", "sizes"],
     [
         "across_seeds",
@@ -42,7 +42,7 @@ LAYERS = [
     ["trainer"],
     ["train"],
     ["dry_run", "evaluate", "export", "sweep"],
-    ["launch"],
+    ["launch", "video"],
     ["__init__"],
 ]
 BASE = {*LAYERS[0], *LAYERS[1], *LAYERS[2]}

@@ -30,7 +30,7 @@ def ants(maze: Maze, num: int, num_threads: int | None = None) -> Bodies:
     and y with its rows, from the centre of the start cell. Actions go to the joints
     hip 4, ankle 4, hip 1, ankle 1, hip 2, ankle 2, hip 3, ankle 3.
     """
-    return Bodies(_model(maze), num, _SUBSTEPS, num_threads)
+    return Bodies(model_spec(maze).compile(), num, _SUBSTEPS, num_threads)
 
 
 def place(bodies: Bodies, i: int, rng: np.random.Generator, at: np.ndarray) -> None:
@@ -97,7 +97,7 @@ class AntMaze(HostEnv):
         return self._bodies.observations, arrived, arrived
 
 
-def _model(maze: Maze) -> mujoco.MjModel:
+def model_spec(maze: Maze) -> mujoco.MjSpec:
     """Return Gymnasium's ant, whose body is D4RL's, with D4RL's physics and walls."""
     with gymnasium_xml("ant.xml") as path:
         spec = mujoco.MjSpec.from_file(str(path))
@@ -118,4 +118,4 @@ def _model(maze: Maze) -> mujoco.MjModel:
             # The ant's geoms have D4RL's 0.01. Of the margins of two geoms, MuJoCo took
             # the larger in D4RL's day, and takes the sum since version 4.
             geom.margin = 0
-    return spec.compile()
+    return spec

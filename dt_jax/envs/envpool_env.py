@@ -58,6 +58,11 @@ class EnvPoolEnv(HostEnv):
       seeds: one int32 for each episode.
       max_episode_steps: the time limit; reaching it ends the episode.
       num_threads: of EnvPool; the usable cores where not given.
+      **options: for EnvPool, such as how to draw.
+
+    Attributes:
+      pool: EnvPool's own, from the first reset on.
+      info: what it said beside the last observations, by name.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class EnvPoolEnv(HostEnv):
         seeds: Sequence[int],
         max_episode_steps: int,
         num_threads: int | None = None,
+        **options: Any,
     ):
         _, observation_space, action_space = _spec_and_spaces(env_id)
         sizes = len(seeds), *observation_space.shape, *action_space.shape
@@ -73,27 +79,32 @@ class EnvPoolEnv(HostEnv):
         super().__init__(env_id, sizes, max_episode_steps, bounds)
         self._num_threads = min(num_threads or usable_cores(), len(seeds))
         self._seeds = [int(seed) for seed in seeds]
-        self._pool: Any = None
+        self._options = options
+        self.pool: Any = None
+        self.info: dict[str, Any] = {}
 
     def _start(self) -> np.ndarray:
         """Build the pool anew: EnvPool takes its seeds then, not at a reset."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None  # its memory goes before the next one's is taken
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None  # its memory goes before the next one's is taken
             _give_back_freed_memory()
-        self._pool = envpool.make_gymnasium(
+        self.pool = envpool.make_gymnasium(
             self._name,
             num_envs=self.num_envs,
             seed=self._seeds,
             max_episode_steps=self.max_episode_steps,
             num_threads=self._num_threads,
+            **self._options,
         )
         with _quiet():
-            observations, _ = self._pool.reset()
+            observations, self.info = self.pool.reset()
         return observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        observations, rewards, terminated, truncated, _ = self._pool.step(actions)
+        observations, rewards, terminated, truncated, self.info = self.pool.step(
+            actions
+        )
         return observations, rewards, terminated | truncated
 
 

@@ -95,7 +95,7 @@ class GymEnv(GymnasiumEnv):
     """
 
     @staticmethod
-    def _build(env_id: str) -> Any:
+    def _build(env_id: str, **options: Any) -> Any:
         return _build(env_id)
 
     @staticmethod

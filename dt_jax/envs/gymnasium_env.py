@@ -48,10 +48,10 @@ def _warn(message: str) -> None:
         warnings.warn(f"MuJoCo: {message}", stacklevel=1)
 
 
-def _build(env_id: str) -> gymnasium.Env:
+def _build(env_id: str, **options: Any) -> gymnasium.Env:
     mujoco.set_mju_user_warning(_warn)
     try:
-        return gymnasium.make(env_id, disable_env_checker=True)
+        return gymnasium.make(env_id, disable_env_checker=True, **options)
     except gymnasium.error.UnregisteredEnv:
         names = {*all_specs(), *gymnasium.registry, *envpool.list_all_envs()}
         near = get_close_matches(env_id.rpartition(":")[-1], names)
@@ -71,16 +71,26 @@ class GymnasiumEnv(HostEnv):
       env_id: Gymnasium's name, "Pendulum-v1"; "package:Name-v0" imports the package.
       seeds: one for each episode.
       max_episode_steps: the time limit; reaching it ends the episode.
+      **options: for whoever makes them, such as a render_mode.
+
+    Attributes:
+      envs: the N environments themselves.
 
     Raises:
       UserError: it cannot be built.
     """
 
-    def __init__(self, env_id: str, seeds: Sequence[int], max_episode_steps: int):
+    def __init__(
+        self,
+        env_id: str,
+        seeds: Sequence[int],
+        max_episode_steps: int,
+        **options: Any,
+    ):
         with _quiet(), building(env_id):
-            self._envs = [self._build(env_id) for _ in seeds]
-            observation_space = self._envs[0].observation_space
-            action_space = self._envs[0].action_space
+            self.envs = [self._build(env_id, **options) for _ in seeds]
+            observation_space = self.envs[0].observation_space
+            action_space = self.envs[0].action_space
         sizes = len(seeds), *observation_space.shape, *action_space.shape
         bounds = action_space.low, action_space.high
         super().__init__(env_id, sizes, max_episode_steps, bounds)
@@ -89,7 +99,7 @@ class GymnasiumEnv(HostEnv):
         self._observations = np.zeros(sizes[:2])  # the last one of each episode
 
     def _start(self) -> np.ndarray:
-        for i, (env, seed) in enumerate(zip(self._envs, self._seeds, strict=True)):
+        for i, (env, seed) in enumerate(zip(self.envs, self._seeds, strict=True)):
             self._observations[i] = self._checked(self._reset_one(env, seed))
         return self._observations
 
@@ -97,7 +107,7 @@ class GymnasiumEnv(HostEnv):
         actions = actions.astype(self._action_dtype)
         rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         for i in np.flatnonzero(self._running):
-            observation, reward, ended[i] = self._step_one(self._envs[i], actions[i])
+            observation, reward, ended[i] = self._step_one(self.envs[i], actions[i])
             self._observations[i] = self._checked(observation)
             rewards[i] = np.asarray(reward, float).item()
         return self._observations, rewards, ended
@@ -115,8 +125,8 @@ class GymnasiumEnv(HostEnv):
     # What another engine does in its own way.
 
     @staticmethod
-    def _build(env_id: str) -> Any:
-        return _build(env_id)
+    def _build(env_id: str, **options: Any) -> Any:
+        return _build(env_id, **options)
 
     @staticmethod
     def _reset_one(env: Any, seed: int) -> Any:

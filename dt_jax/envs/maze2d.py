@@ -35,7 +35,7 @@ def points(maze: Maze, num: int, num_threads: int | None = None) -> Points:
     maze's rows and y with its columns, a metre a cell; the centre of the cell in row r
     and column c lies at (r - 0.2, c - 0.2). A step takes 0.01 s.
     """
-    return Points(_spec(maze).compile(), num, substeps=1, num_threads=num_threads)
+    return Points(model_spec(maze).compile(), num, substeps=1, num_threads=num_threads)
 
 
 def place(bodies: Points, i: int, rng: np.random.Generator, maze: Maze) -> None:
@@ -91,7 +91,7 @@ class Maze2D(HostEnv):
         return self._points.observations, rewards, np.zeros(self.num_envs, bool)
 
 
-def _spec(maze: Maze) -> mujoco.MjSpec:
+def model_spec(maze: Maze) -> mujoco.MjSpec:
     """Return D4RL's ball and walls; its ground touches the ball and does not act."""
     spec = mujoco.MjSpec()
     spec.option.timestep = 0.01

@@ -67,11 +67,11 @@ class MinariEnv(GymnasiumEnv):
     """N environments as a Minari dataset says that it is to be evaluated in."""
 
     @staticmethod
-    def _build(env_id: str) -> Any:
+    def _build(env_id: str, **options: Any) -> Any:
         # Gymnasium-Robotics prints a notice when it is imported.
         with minari.quiet(), redirect_stderr(io.StringIO()):
             dataset = minari.open_dataset(env_id)
-            env = _recover(dataset, env_id)
+            env = _recover(dataset, env_id, **options)
             seen, env_spec = dataset.observation_space, dataset.env_spec
             _, recorded = minari_d4rl.layout(seen, env_spec, env_id)
             flatten, given = minari_d4rl.layout(
@@ -86,14 +86,16 @@ class MinariEnv(GymnasiumEnv):
         return env
 
 
-def _recover(dataset: Any, env_name: str) -> gymnasium.Env:
+def _recover(dataset: Any, env_name: str, **options: Any) -> gymnasium.Env:
     if dataset.env_spec is None and "eval_env_spec" not in dataset.storage.metadata:
         raise UserError(
             f"{env_name} doesn't say in which environment it was recorded: {_ELSEWHERE}"
         )
     with building(f"the environment of {env_name}"):
         check_environments(env_name, dataset.storage.metadata)
-        return dataset.recover_environment(eval_env=True, disable_env_checker=True)
+        return dataset.recover_environment(
+            eval_env=True, disable_env_checker=True, **options
+        )
 
 
 def _same_bounds(recorded: Box, given: Any) -> bool:

@@ -46,7 +46,7 @@ def test_the_controller_reaches_the_goal_as_fast_as_elsewhere():
 
 
 def test_the_physics_are_d4rls():
-    model = antmaze._model(mazes.antmaze("umaze"))
+    model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     assert model.opt.timestep == 0.02
     assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
     assert model.actuator_gear.tolist() == [[30, 0, 0, 0, 0, 0]] * 8
@@ -57,7 +57,7 @@ def test_the_physics_are_d4rls():
 
 
 def test_the_walls_are_those_of_the_map():
-    model = antmaze._model(mazes.antmaze("umaze"))
+    model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     walls = model.geom_type == mujoco.mjtGeom.mjGEOM_BOX
     rows = ["#####", "#S..#", "###.#", "#B..#", "#####"]  # the start is the origin
     expected = [
@@ -133,7 +133,7 @@ def test_the_goal_has_a_radius_of_half_a_metre():
 
 def test_contacts_begin_a_centimetre_away():
     """By D4RL's margin, whichever way MuJoCo puts those of two geoms together."""
-    model = antmaze._model(mazes.antmaze("umaze"))
+    model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     data = mujoco.MjData(model)
     for gap, contacts in [(0.009, 4), (0.011, 0)]:
         data.qpos = STANCE

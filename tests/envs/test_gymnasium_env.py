@@ -192,7 +192,7 @@ def test_mujoco_writes_no_file_and_what_it_says_is_a_warning(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     env = GymnasiumEnv("HalfCheetah-v5", [0], 1000)
     env.host_reset()
-    env._envs[0].unwrapped.data.qvel[:] = 1e12
+    env.envs[0].unwrapped.data.qvel[:] = 1e12
     with pytest.warns(UserWarning, match="MuJoCo: Nan, Inf or huge value"):
         env.host_step(np.zeros((1, 6)))
     assert not list(tmp_path.iterdir())

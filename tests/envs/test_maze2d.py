@@ -45,7 +45,7 @@ def test_the_physics_are_those_of_envpools_pointmaze(name, env_id):
         continuing_task=True,
         reset_target=False,
     )
-    spec = maze2d._spec(maze)
+    spec = maze2d.model_spec(maze)
     for geom in spec.geoms:  # its MuJoCo adds the two of a contact
         geom.margin = 0.002
     balls = maze2d.Points(spec.compile(), n, substeps=1)

@@ -85,7 +85,7 @@ def test_only_those_that_move_are_stepped(pendulum):
 
 def test_the_ant_has_what_the_state_is_made_of():
     """Bodies hold time, positions and velocities: a model may have nothing else."""
-    model = antmaze._model(mazes.antmaze("umaze"))
+    model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
     assert size == 1 + model.nq + model.nv
 

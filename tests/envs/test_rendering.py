@@ -1,0 +1,290 @@
+"""What is drawn of each family; where nothing draws, these are skipped."""
+
+from dataclasses import replace
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from command import run
+from recording import record
+
+from dt_jax import envs
+from dt_jax.envs import mazes, offscreen
+from dt_jax.envs.adroit_pose import Adroit
+from dt_jax.envs.offscreen import Picture
+from dt_jax.envs.rendering import view
+from dt_jax.errors import UserError
+
+SIZE = 160, 120
+D4RL = (
+    "halfcheetah-medium-v2",
+    "hopper-medium-v2",
+    "walker2d-medium-v2",
+    "pen-human-v1",
+    "door-human-v1",
+    "hammer-human-v1",
+    "relocate-human-v1",
+    "maze2d-umaze-v1",
+    "maze2d-large-v1",
+    "antmaze-umaze-v2",
+    "antmaze-large-play-v2",
+)
+
+
+@pytest.fixture
+def draws():
+    """Skip a test where nothing draws."""
+    try:
+        return offscreen.backend()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def nothing_known(monkeypatch):
+    """Have it looked for anew what draws."""
+    for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    offscreen.backend.cache_clear()
+    yield
+    offscreen.backend.cache_clear()
+
+
+def play(name, steps, size=SIZE):
+    """Return the view, closed, and the first and the last picture of random steps."""
+    spec, rng = envs.lookup(name), np.random.default_rng(0)
+    seen = view(spec, 3, size)
+    observation = seen.env.host_reset()[0]
+    seen.begin(observation)
+    first = seen.frame(observation)
+    np.testing.assert_array_equal(seen.frame(observation), first)
+    for _ in range(steps):
+        low, high = spec.action_low, spec.action_high
+        action = rng.uniform(low, high, spec.action_size)
+        observation = seen.env.host_step(action[None]).observations[0]
+        last = seen.frame(observation)
+    seen.close()
+    return first, last
+
+
+@pytest.mark.usefixtures("draws")
+@pytest.mark.parametrize("name", D4RL)
+def test_the_body_is_seen_and_moves(name):
+    for picture in (pictures := play(name, 15)):
+        assert picture.shape == (120, 160, 3)
+        assert picture.dtype == np.uint8
+        assert picture.std() > 20  # not blank
+    moved = np.abs(np.diff(np.array(pictures, int), axis=0)).max(axis=(0, -1)) > 30
+    assert 3 < moved.sum() < moved.size / 2  # and the camera keeps the rest in place
+
+
+def path_pixels(picture):
+    """Count what is of the path's pink, which nothing else is."""
+    red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+    return ((red > 150) & (green < 110) & (blue > green + 30)).sum()
+
+
+@pytest.mark.usefixtures("draws")
+@pytest.mark.parametrize("name", [name for name in D4RL if "maze" in name])
+def test_the_way_through_the_maze_is_drawn(name):
+    """Where it has been, and not elsewhere; all of the maze can be seen."""
+    spec = envs.lookup(name)
+    maze = getattr(mazes, spec.family)(spec.maze)
+    goal = maze.goal
+    path = maze.path(next(c for c in maze.cells if c != goal), goal)
+    seen = view(spec, 3, (320, 240))
+    observation = seen.env.host_reset()[0]
+    seen.begin(observation)
+    pixels = []
+    for row, column in path:
+        at = [row - 0.2, column - 0.2]
+        if spec.family == "antmaze":
+            at = [4 * (column - maze.start[1]), 4 * (row - maze.start[0])]
+        observation[:2] = at
+        seen.follow(observation)
+        picture = seen.frame(observation)
+        pixels.append(path_pixels(picture))
+    assert (np.diff(pixels) > 0).all()
+    seen.begin(observation)  # a new episode
+    assert path_pixels(seen.frame(observation)) < pixels[1]
+    seen.close()
+    edge = np.concatenate(
+        [picture[[0, -1]].reshape(-1, 3), picture[:, [0, -1]].reshape(-1, 3)]
+    )
+    assert (edge.min(axis=-1) > 180).all()  # floor around the outermost walls
+
+
+@pytest.mark.usefixtures("draws")
+@pytest.mark.parametrize("body", ["halfcheetah", "hopper", "walker2d"])
+def test_the_floor_goes_by_and_never_ends(body):
+    seen = view(envs.lookup(f"{body}-medium-v2"), 3, SIZE)
+    observation = seen.env.host_reset()[0].astype(int)
+
+    def at(x):
+        seen.env.info["x_position"] = [x]
+        return seen.frame(observation).astype(int)
+
+    square = seen._period / 2
+    assert np.abs(at(0) - at(1000 * square)).mean() < 1
+    assert np.abs(at(0) - at(1001 * square)).mean() > 5
+    seen.close()
+
+
+@pytest.mark.usefixtures("draws")
+def test_hands_look_as_envpool_draws_them(tmp_path):
+    """Which draws its own states, but from its own cameras alone.
+
+    In a process of its own: MuJoCo's EGL and EnvPool's get into each other's way.
+    """
+    tasks = "pen", "door", "hammer", "relocate"
+    names = [f"AdroitHand{task.capitalize()}-v1" for task in tasks]
+    status, _, err = run("-c", BY_ENVPOOL, tmp_path, *names, MUJOCO_GL="")
+    if status:  # where OSMesa alone is there
+        assert "EnvPool can't draw" in err
+        pytest.skip(err.splitlines()[-1])
+    for task, name in zip(tasks, names, strict=True):
+        with np.load(tmp_path / f"{name}.npz") as arrays:
+            seen, drawn = arrays["seen"], arrays["drawn"].astype(int)
+        adroit = Adroit(task)
+        ours = Picture(adroit.model, *SIZE)
+        fixed = mujoco.mjtCamera.mjCAMERA_FIXED
+        ours.camera.type, ours.camera.fixedcamid = fixed, 0
+        adroit.pose(ours.data, seen[0], first=True)
+        start = ours.draw()
+        adroit.pose(ours.data, seen[1])
+        end = ours.draw()
+        ours.close()
+        assert np.abs(drawn[0] - start).mean() < 0.5, task  # of 255
+        assert np.abs(drawn[1] - end).mean() < 1.5, task
+        assert np.abs(drawn[1] - start).mean() > 4, task
+
+
+BY_ENVPOOL = """
+import sys
+import numpy as np
+from dt_jax import envs
+from dt_jax.envs.rendering import view
+for name in sys.argv[2:]:
+    spec, rng = envs.lookup(name), np.random.default_rng(0)
+    theirs = view(spec, 7, (160, 120))
+    first = theirs.env.host_reset()
+    theirs.env.pool._render_camera_id = 0
+    drawn = [theirs.frame(first[0])]
+    for _ in range(40):
+        action = rng.uniform(-0.5, 0.5, (1, spec.action_size))
+        last = theirs.env.host_step(action).observations
+    drawn.append(theirs.frame(last[0]))
+    seen = np.concatenate([first, last])
+    np.savez(f"{sys.argv[1]}/{name}.npz", seen=seen, drawn=drawn)
+"""
+
+
+class Painted(gymnasium.Env):
+    """Paints its one number."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number = np.zeros(1, np.float32)
+        return self.number, {}
+
+    def step(self, action):
+        self.number = self.number + action
+        return self.number, 0.0, False, False, {}
+
+    def render(self):
+        assert self.render_mode == "rgb_array"
+        return np.full((30, 50, 3), 100 * self.number[0], np.uint8)
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    gymnasium.register("Painted-v0", Painted, max_episode_steps=5)
+    yield Painted
+    del gymnasium.registry["Painted-v0"]
+
+
+def test_an_environment_of_gymnasiums_draws_itself(painted):
+    seen = view(envs.lookup("Painted-v0"), 0, SIZE)
+    assert seen.step_seconds == 0.25
+    observation = seen.env.host_reset()[0]
+    assert (seen.frame(observation) == 0).all()
+    observation = seen.env.host_step(np.ones((1, 1))).observations[0]
+    assert (seen.frame(observation) == 100).all()
+    seen.close()
+
+
+def test_one_that_cannot_is_told(painted, monkeypatch):
+    spec = envs.lookup("Painted-v0")
+    monkeypatch.setattr(Painted, "render", lambda self: 1 / 0)
+    seen = view(spec, 0, SIZE)
+    observation = seen.env.host_reset()[0]
+    with pytest.raises(UserError, match="Painted-v0 can't draw itself: ZeroDivision"):
+        seen.frame(observation)
+    monkeypatch.setattr(Painted, "metadata", {"render_modes": ["human"]})
+    with pytest.raises(UserError, match="Painted-v0 can't draw itself: rgb_array is"):
+        view(spec, 0, SIZE)
+
+
+@pytest.mark.usefixtures("draws")
+def test_one_that_a_minari_dataset_names_draws_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    record("Hopper-v5", "else-v0", (3,))
+    first, last = play("minari:else-v0", 15)
+    assert first.std() > 20
+    assert np.abs(first.astype(int) - last).max() > 30
+
+
+def test_one_of_envpools_draws_itself():
+    first, last = play("Pendulum-v1", 15)
+    assert first.std() > 5
+    assert np.abs(first.astype(int) - last).max() > 30
+
+
+def test_the_users_gym_is_not_drawn():
+    spec = envs.lookup("Pendulum-v1")
+    with pytest.raises(UserError, match="gym can't be drawn; --env_name with one"):
+        view(replace(spec, family="gym"), 0, SIZE)
+
+
+@pytest.mark.usefixtures("nothing_known")
+@pytest.mark.parametrize("name", ["egl", "osmesa"])
+def test_either_library_draws(name, monkeypatch):
+    """In a process of its own: each settles on one."""
+    monkeypatch.setenv("MUJOCO_GL", name)
+    try:
+        assert offscreen.backend() == name
+    except UserError as error:
+        pytest.skip(str(error))
+    code = (
+        "from dt_jax import envs\n"
+        "from dt_jax.envs.rendering import view\n"
+        "seen = view(envs.lookup('maze2d-umaze-v1'), 0, (64, 64))\n"
+        "observation = seen.env.host_reset()[0]\n"
+        "seen.begin(observation)\n"
+        "print(seen.frame(observation).std())"
+    )
+    status, out, err = run("-c", code, MUJOCO_GL=name)
+    assert status == 0, err
+    assert float(out) > 20
+    assert not err
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_where_nothing_draws_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "glx")  # neither of the two can be had
+    with pytest.raises(UserError, match=r"apt-get install libegl1 .*, or libosmesa6"):
+        offscreen.backend()
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(UserError, match=r"MUJOCO_GL=osmesa .*apt-get install libosm"):
+        offscreen.backend()
+    monkeypatch.setenv("MUJOCO_GL", "crayons")
+    with pytest.raises(UserError, match="MUJOCO_GL=crayons draws nothing here"):
+        offscreen.backend()

@@ -189,8 +189,7 @@ def _parser() -> OneLineParser:
         description="Write what a run has trained as other programs read it, or make a "
         "run's folder of what they have trained. docs/export.md says what is in each "
         "format.",
-        epilog="examples: python -m dt_jax.export runs/hopper --to=hf --out=hopper-hf; "
-        "python -m dt_jax.export dt_checkpoint.pt --from=corl --out=runs/imported",
+        epilog="example: python -m dt_jax.export runs/hopper --to=hf --out=hopper-hf",
     )
     parser.add_argument(
         "source",

@@ -230,7 +230,7 @@ def _parser() -> OneLineParser:
         description="Film episodes of a checkpoint of a run, one after the other, as "
         "evaluation plays them.",
         epilog="example: python -m dt_jax.video runs/hopper --target_return=3600 "
-        "--out=hopper.mp4",
+        "--out=film.mp4",
     )
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument("--out", required=True, type=Path, help="an .mp4 or a .gif")

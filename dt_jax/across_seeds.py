@@ -3,13 +3,38 @@
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dt_jax.errors import UserError
 
 _REPETITIONS = 2000  # of the bootstrap
+
+
+class Curve(NamedTuple):
+    """A metric over a run of S seeds.
+
+    Attributes:
+      steps: [T], updates completed.
+      values: [S, T].
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def joined(curves: Sequence[Curve]) -> Curve:
+    """Return the curves of several runs as one, at the steps that all of them have."""
+    steps = curves[0].steps
+    for curve in curves[1:]:
+        steps = np.intersect1d(steps, curve.steps)
+    return Curve(
+        steps,
+        np.concatenate(
+            [curve.values[:, np.isin(curve.steps, steps)] for curve in curves]
+        ),
+    )
 
 
 def across_seeds(

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from dt_jax import envs
-from dt_jax.config import from_json, override, prepare_backend, validate
+from dt_jax.config import override, prepare_backend
 from dt_jax.data.minari import PREFIX
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
-from dt_jax.files import user_path
 from dt_jax.policy import restore
+from dt_jax.runs import read_config
 from dt_jax.summary import data_label, evaluation_table
 
 # What may be other than in the run's configuration, beside env_name: key -> flag.
@@ -28,7 +27,7 @@ _CHANGES = {
 def main() -> None:
     """Play the episodes that the command line asks for, and print a table."""
     args = _parser().parse_args()
-    config = _config_of(args.workdir)
+    config = read_config(args.workdir)
     config.device = "auto"  # the run may have been trained on another machine
     env_name = args.env_name or config.env_name
     if env_name != config.env_name:
@@ -102,18 +101,6 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--device", help="auto (the default), cpu, gpu or tpu")
     return parser
-
-
-def _config_of(workdir: Path) -> ConfigDict:
-    path = user_path(workdir) / "config.json"
-    if not path.is_file():
-        raise UserError(f"no {path}: is {workdir} the folder of a run?")
-    try:
-        config = from_json(path.read_text(errors="replace"))
-        validate(config)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return config
 
 
 if __name__ == "__main__":

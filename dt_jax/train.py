@@ -16,6 +16,7 @@ from dt_jax import (
     description,
     envs,
     processes,
+    runs,
     summary,
     warm_start,
 )
@@ -238,5 +239,6 @@ def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -
 def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
     scored_as = config.env_name if last_evaluation(workdir) else None
     label = summary.data_label(config, dataset, scored_as)
-    summary.draw(workdir, label, dataset)
-    summary.show(workdir, label)
+    run = runs.recorded(workdir, config, dataset)
+    summary.draw(run, label)
+    summary.show(run, label)

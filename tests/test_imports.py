@@ -37,10 +37,11 @@ LAYERS = [
     ["feed"],
     ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],
     ["data.__main__", "evaluation"],
-    ["measurements", "resume", "summary"],
+    ["figures", "measurements", "resume", "runs"],
+    ["summary"],
     ["trainer"],
     ["train"],
-    ["dry_run", "evaluate"],
+    ["dry_run", "evaluate", "report"],
     ["__init__"],
 ]
 BASE = {*LAYERS[0], *LAYERS[1], *LAYERS[2]}

@@ -17,7 +17,7 @@ from dt_jax.policy import Policy, restore
 from dt_jax.train import train_and_evaluate
 
 SEEDS = (10, 11)
-TIMED = ("steps_per_second",)
+TIMED = ("steps_per_second", "eval/seconds")
 COMPARED = ("return_mean", "normalized_score_mean", "action_mse")
 
 

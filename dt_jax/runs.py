@@ -12,27 +12,30 @@ from ml_collections import ConfigDict
 from dt_jax.across_seeds import Curve
 from dt_jax.config import from_json, validate
 from dt_jax.errors import UserError
+from dt_jax.evaluation import Evaluation, last_evaluation
 from dt_jax.files import user_path
 from dt_jax.metrics import read_metrics
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run's folder says of it; its episodes are left to `dt_jax.evaluation`.
+    """What a run's folder says of it.
 
     Attributes:
       workdir: the folder.
       config: as it ran.
       dataset: the identity of its data.
-      rows: of metrics.jsonl.
       versions: with what it was made, as far as that is known.
+      rows: of metrics.jsonl.
+      newest: the step and the episodes of the newest evaluation, if any were played.
     """
 
     workdir: Path
     config: ConfigDict
     dataset: Mapping[str, Any]
-    rows: list[dict[str, Any]]
     versions: Mapping[str, Any]
+    rows: list[dict[str, Any]]
+    newest: tuple[int, Evaluation] | None
 
     @property
     def seeds(self) -> range:
@@ -40,65 +43,52 @@ class Run:
         first = self.config.train_seed
         return range(first, first + self.config.num_seeds)
 
-    @property
-    def step(self) -> int:
-        """Updates that the log tells of."""
-        return self.rows[-1]["step"] if self.rows else 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all updates are done."""
-        return bool(self.step >= self.config.update_steps)
-
     def curve(self, metric: str) -> Curve:
-        """Return a metric over the updates, of each seed; T may be 0.
+        """Return a metric over the updates, of each seed; T may be 0."""
+        if len(self.seeds) == 1:
+            return self.shared(metric)
+        return self._numbers([f"seed_{seed}/{metric}" for seed in self.seeds])
 
-        Raises:
-          UserError: something else than a number stands in its place.
-        """
-        names = [metric]
-        if len(self.seeds) > 1:
-            names = [f"seed_{seed}/{metric}" for seed in self.seeds]
-        rows = [row for row in self.rows if names[0] in row]
-        try:
-            steps = np.array([row["step"] for row in rows], np.int64)
-            values = np.array([[row[name] for row in rows] for name in names], float)
-        except (KeyError, OverflowError, TypeError, ValueError):
-            raise UserError(
-                f"{self.workdir / 'metrics.jsonl'}: {metric} is not a number for each "
-                "seed; remove those lines"
-            ) from None
-        return Curve(steps, values)
+    def shared(self, metric: str) -> Curve:
+        """Return a metric that all seeds have in common, as if of one; see `curve`."""
+        return self._numbers([metric])
+
+    def _numbers(self, names: list[str]) -> Curve:
+        rows = [row for row in self.rows if all(name in row for name in names)]
+        return Curve(
+            np.array([row["step"] for row in rows], np.int64),
+            np.array([[row[name] for row in rows] for name in names], np.float64),
+        )
 
 
 def recorded(
     workdir: Path, config: ConfigDict, dataset: Mapping[str, Any], **versions: Any
 ) -> Run:
     """Return the run in `workdir`, of which the rest is known."""
-    return Run(
-        workdir, config, dataset, read_metrics(workdir / "metrics.jsonl"), versions
-    )
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return Run(workdir, config, dataset, versions, rows, last_evaluation(workdir))
 
 
 def read(workdir: Path) -> Run:
     """Return what the folder of a run says of it.
 
     Raises:
-      UserError: it is none, or was written by another version.
+      UserError: it is none, it was written by another version, or is damaged.
     """
     config = read_config(workdir)
     path = user_path(workdir) / "versions.json"
     try:
         versions = json.loads(path.read_text(errors="replace"))
         dataset = versions.pop("dataset")
-        _check(dataset)
+        _check_dataset(dataset)
+        run = recorded(user_path(workdir), config, dataset, **versions)
     except FileNotFoundError:
-        raise UserError(
-            f"no {path}: the run has not begun, or it was removed"
-        ) from None
-    except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError):
+        raise UserError(f"no {path}: restore it, or start the run again") from None
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         raise UserError(f"{path} does not tell the run's data: restore it") from None
-    return recorded(user_path(workdir), config, dataset, **versions)
+    _check_rows(run)
+    _check_episodes(run)
+    return run
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -118,8 +108,8 @@ def read_config(workdir: Path) -> ConfigDict:
     return config
 
 
-def _check(dataset: dict[str, Any]) -> None:
-    """Raise what `read` catches unless this is what `Dataset.identity` returns."""
+def _check_dataset(dataset: dict[str, Any]) -> None:
+    """Raise what `read` catches unless this is what `Dataset.identity` returned."""
     if not all(isinstance(dataset[key], str) for key in ("source", "sha256")):
         raise TypeError
     for key in ("return_mean", "return_best"):
@@ -131,3 +121,32 @@ def _check(dataset: dict[str, Any]) -> None:
             raise ValueError
         if not (np.isfinite(counts).all() and np.isfinite(edges).all()):
             raise ValueError
+
+
+def _check_rows(run: Run) -> None:
+    """Raise a UserError unless the log has numbers alone, its steps in order."""
+    before = -1
+    for row in run.rows:
+        numbers = all(type(value) in (int, float) for value in row.values())
+        if not numbers or not before < row["step"] < 2**63:
+            raise UserError(
+                f"{run.workdir / 'metrics.jsonl'}: the row of step {row['step']} is out "
+                "of place, or has more than numbers; remove that line"
+            )
+        before = row["step"]
+
+
+def _check_episodes(run: Run) -> None:
+    """Raise a UserError unless the newest evaluation is one of that run."""
+    if run.newest is None:
+        return
+    step, evaluation = run.newest
+    shape: tuple[int, ...] = (len(evaluation.target_returns), len(evaluation.seeds))
+    if len(run.seeds) > 1:
+        shape = len(run.seeds), *shape
+    arrays = [evaluation.returns, evaluation.lengths]
+    if evaluation.normalized_scores is not None:
+        arrays.append(evaluation.normalized_scores)
+    if any(array.shape != shape or array.dtype.kind not in "iuf" for array in arrays):
+        path = run.workdir / "eval" / f"{step}.npz"
+        raise UserError(f"{path} is no evaluation of this run: remove it")

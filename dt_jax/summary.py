@@ -12,7 +12,7 @@ from rich.text import Text
 from dt_jax.across_seeds import interquartile_mean
 from dt_jax.data import minari
 from dt_jax.errors import printable
-from dt_jax.evaluation import Evaluation, last_evaluation
+from dt_jax.evaluation import Evaluation
 from dt_jax.figures import draw_loss, draw_returns
 from dt_jax.files import replacing
 from dt_jax.holdout import METRIC as HOLDOUT
@@ -100,8 +100,8 @@ def _with_error(values: np.ndarray, digits: int) -> str:
 def show(run: Run, label: str) -> None:
     """Print the final table of a run, and where its picture is."""
     console = Console()
-    if newest := last_evaluation(run.workdir):
-        step, evaluation = newest
+    if run.newest:
+        step, evaluation = run.newest
         console.print(evaluation_table(evaluation, f"{label}, after {step} updates"))
     if rows := [row for row in run.rows if HOLDOUT in row]:
         least = min(rows, key=lambda row: row[HOLDOUT])
@@ -119,13 +119,12 @@ def draw(run: Run, label: str) -> None:
       run: what is in its folder.
       label: what it was trained on.
     """
-    newest = last_evaluation(run.workdir)
-    panels = 2 if newest else 1
+    panels = 2 if run.newest else 1
     figure = Figure(figsize=(5 * panels, 4), layout="constrained")
     loss, held_out = run.curve("train_loss"), run.curve(HOLDOUT)
     draw_loss(figure.add_subplot(1, panels, 1), loss, held_out)
-    if newest:
-        draw_returns(figure.add_subplot(1, panels, 2), *newest, run.dataset)
+    if run.newest:
+        draw_returns(figure.add_subplot(1, panels, 2), *run.newest, run.dataset)
     figure.suptitle(label, parse_math=False)
     with replacing(run.workdir / "summary.png") as temporary:
         figure.savefig(temporary, dpi=120)

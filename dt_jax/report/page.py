@@ -1,0 +1,172 @@
+"""A report as one HTML page that needs nothing else, and in Markdown."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from dt_jax.report import tables
+from dt_jax.report.experiments import Experiment
+from dt_jax.report.pictures import Picture
+from dt_jax.report.published import sources
+from dt_jax.report.scores import Scores
+from dt_jax.report.tables import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What there is to say about some experiments.
+
+    Attributes:
+      scores: of each experiment.
+      pictures: of each.
+      intervals: whether bootstrap intervals could be computed.
+    """
+
+    scores: Sequence[Scores]
+    pictures: Sequence[Sequence[Picture]]
+    intervals: bool
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """Runs that differ in their seed alone are one."""
+        return [each.experiment for each in self.scores]
+
+    @property
+    def count(self) -> str:
+        """How much it is about."""
+        runs = sum(len(each.runs) for each in self.experiments)
+        seeds = sum(len(each.seeds) for each in self.experiments)
+        return (
+            f"{_number(len(self.scores), 'experiment')}: {_number(runs, 'run')}, "
+            f"{_number(seeds, 'seed')}"
+        )
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """What has to be known of an experiment, by its name."""
+        return [
+            (each.experiment.name, each.notes) for each in self.scores if each.notes
+        ]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def legend(report: Report) -> list[str]:
+    """Return what the columns of the first two tables mean, a sentence or two each."""
+    corl, paper = sources()
+    interval = (
+        "interval: of several seeds the interquartile mean and its 95% bootstrap "
+        "interval; of one seed the standard error over episodes."
+    )
+    if not report.intervals:
+        interval = (
+            "interval: standard errors; for bootstrap intervals over seeds, "
+            "pip install 'dt_jax[seeds]'."
+        )
+    return [
+        "ours: the mean normalised score over seeds at the last evaluation, ± their "
+        "standard deviation (dividing by their number, as CORL does), at the target "
+        "return in the second table: the largest that CORL asks for, else our largest.",
+        f"CORL: {corl}.",
+        "diff.: ours less CORL's. within: whether that is at most CORL's standard "
+        "deviation; only told where all settings are CORL's. Our engine is today's "
+        "MuJoCo, and each episode has its own seed.",
+        interval,
+        "best: the mean of each seed's best evaluation, which is chosen by the very "
+        f"scores it is judged by. paper: {paper}.",
+    ]
+
+
+def as_markdown(report: Report) -> str:
+    """Return the tables in Markdown."""
+    parts = [
+        f"# Report on {report.count}",
+        "## Normalised scores at the last evaluation",
+        tables.markdown(tables.compared(report.scores)),
+        "\n".join(
+            f"- {tables.plain(name)}: {tables.plain(note)}"
+            for name, note in report.notes
+        ),
+        "## Intervals, best scores and the paper's",
+        tables.markdown(tables.further(report.scores)),
+        "\n".join(f"- {tables.plain(line)}" for line in legend(report)),
+    ]
+    for experiment in report.experiments:
+        parts.append(f"## {tables.plain(experiment.name)}")
+        parts += [tables.markdown(table) for table in _details(report, experiment)]
+    parts += ["## Timing", tables.markdown(tables.timings(report.experiments))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_html(report: Report) -> str:
+    """Return the page, with its pictures in it."""
+    notes = "".join(
+        f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in report.notes
+    )
+    parts = [
+        f"<h1>Report on {escape(report.count)}</h1>",
+        "<h2>Normalised scores at the last evaluation</h2>",
+        _html(tables.compared(report.scores)),
+        f"<ul>{notes}</ul>" if notes else "",
+        "<h2>Intervals, best scores and the paper's</h2>",
+        _html(tables.further(report.scores)),
+        '<ul class="faint">',
+        *(f"<li>{escape(line)}</li>" for line in legend(report)),
+        "</ul>",
+    ]
+    for scores, pictures in zip(report.scores, report.pictures, strict=True):
+        parts += _section(report, scores.experiment, pictures)
+    parts += ["<h2>Timing</h2>", _html(tables.timings(report.experiments))]
+    template = (files("dt_jax.report") / "page.html").read_text()
+    return Template(template).substitute(
+        count=escape(report.count), body="\n".join(parts)
+    )
+
+
+def _section(
+    report: Report, experiment: Experiment, pictures: Sequence[Picture]
+) -> list[str]:
+    seeds = ", ".join(map(str, experiment.seeds))
+    return [
+        f"<h2>{escape(experiment.name)}</h2>",
+        f'<p class="faint">{_number(len(experiment.seeds), "seed")} ({seeds}), '
+        f"{experiment.step:,} of {experiment.config.update_steps:,} updates</p>",
+        '<div class="pictures">',
+        *map(_figure, pictures),
+        "</div>",
+        *map(_html, _details(report, experiment)),
+    ]
+
+
+def _details(report: Report, experiment: Experiment) -> list[Table]:
+    found = [
+        tables.targets(experiment, report.intervals),
+        tables.held_out(experiment),
+    ]
+    return [table for table in found if table]
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.svg).decode()
+    caption = escape(picture.caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _html(table: Table) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
+        for row in table.rows
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{rows}</tbody></table></div>"
+    )

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Container, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -71,11 +72,16 @@ def across_seeds(
 
 def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
     """Return the mean of the middle half of values [S], and its 95% interval."""
+    return _interquartile_mean(tuple(map(float, values)))
+
+
+@lru_cache(maxsize=1000)  # a report tells each several times
+def _interquartile_mean(values: tuple[float, ...]) -> tuple[float, float, float]:
     library, aggregate = _rliable()
     with warnings.catch_warnings():  # arch renames an argument that rliable gives
         warnings.simplefilter("ignore", FutureWarning)
         points, intervals = library.get_interval_estimates(
-            {"": np.asarray(values, np.float64)[:, None]},  # [runs, tasks]
+            {"": np.array(values)[:, None]},  # [runs, tasks]
             lambda scores: np.array([aggregate.aggregate_iqm(scores)]),
             reps=_REPETITIONS,
             random_state=np.random.RandomState(0),

@@ -22,7 +22,7 @@ def draw_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
     _draw(axes, loss, _BLUE, "training loss", linewidth=1, marker=marker)
     if held_out.steps.size:
         _draw(axes, held_out, _ORANGE, "held-out actions", marker="o")
-        axes.legend(fontsize="small")
+        _legend_below(axes)
     ylabel = "squared error of actions" if held_out.steps.size else "training loss"
     axes.set(xlabel="updates", ylabel=ylabel, yscale="log")
     axes.grid(alpha=0.3, which="both")
@@ -35,7 +35,7 @@ def draw_targets(axes: Axes, curves: Mapping[float, Curve], ylabel: str) -> None
         _draw(axes, curve, colour, f"target {target:g}", marker=".")
     axes.set(xlabel="updates", ylabel=ylabel)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=1 + len(curves) // 5)
+    _legend_below(axes)
 
 
 def _draw(axes: Axes, curve: Curve, colour: Any, label: str, **style: Any) -> None:
@@ -72,9 +72,9 @@ def draw_returns(
         alpha=max(0.05, min(0.35, 7 / episodes.shape[1])),
         linewidths=0,
         rasterized=True,
-        label="achieved, each episode",
+        label="each episode",
     )
-    _draw(axes, means, _BLUE, "achieved, mean", marker="o")
+    _draw(axes, means, _BLUE, "their mean", marker="o")
     achieved = means.values.mean(axis=0)
     ends = [min(targets[0], achieved.min()), max(targets[-1], achieved.max())]
     axes.plot(ends, ends, ":", color=_GREY, label="achieved = target")
@@ -90,7 +90,20 @@ def draw_returns(
         title=f"evaluation after {step:,} updates",
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    """Name what is drawn, where nothing is: a constrained layout makes room."""
+    axes.legend(
+        fontsize="small",
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        frameon=False,
+        columnspacing=1.2,
+        handlelength=1.5,
+    )
 
 
 def _draw_histogram(axes: Axes, histogram: Mapping[str, Any]) -> None:

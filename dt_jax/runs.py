@@ -130,8 +130,8 @@ def _check_rows(run: Run) -> None:
         numbers = all(type(value) in (int, float) for value in row.values())
         if not numbers or not before < row["step"] < 2**63:
             raise UserError(
-                f"{run.workdir / 'metrics.jsonl'}: the row of step {row['step']} is out "
-                "of place, or has more than numbers; remove that line"
+                f"{run.workdir / 'metrics.jsonl'}: the row of step {row['step']} "
+                "is not in its place, or has more than numbers; remove that line"
             )
         before = row["step"]
 

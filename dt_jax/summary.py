@@ -120,7 +120,7 @@ def draw(run: Run, label: str) -> None:
       label: what it was trained on.
     """
     panels = 2 if run.newest else 1
-    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
+    figure = Figure(figsize=(5 * panels, 4.4), layout="constrained")
     loss, held_out = run.curve("train_loss"), run.curve(HOLDOUT)
     draw_loss(figure.add_subplot(1, panels, 1), loss, held_out)
     if run.newest:

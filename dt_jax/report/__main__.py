@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -54,7 +55,14 @@ def write(report: Report, out: Path) -> None:
 
 def _show(report: Report) -> None:
     header, rows = tables.compared(report.scores)
-    table = Table(title="normalised scores", title_justify="left", title_style="bold")
+    table = Table(
+        title="normalised scores",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,  # so that all names of CORL's fit into 80 columns
+        pad_edge=False,
+    )
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:

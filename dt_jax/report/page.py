@@ -46,9 +46,11 @@ class Report:
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        """What has to be known of an experiment, by its name."""
+        """What experiments on D4RL's data did otherwise than CORL, by their names."""
         return [
-            (each.experiment.name, each.notes) for each in self.scores if each.notes
+            (each.experiment.name, "; ".join(each.deviations))
+            for each in self.scores
+            if each.deviations
         ]
 
 
@@ -56,29 +58,40 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def legend(report: Report) -> list[str]:
-    """Return what the columns of the first two tables mean, a sentence or two each."""
+def legend(report: Report) -> list[tuple[str, str]]:
+    """Return what the columns of the first two tables mean."""
     corl, paper = sources()
     interval = (
-        "interval: of several seeds the interquartile mean and its 95% bootstrap "
-        "interval; of one seed the standard error over episodes."
+        "of several seeds the interquartile mean and its 95% bootstrap interval; of "
+        "one seed the standard error over episodes."
     )
     if not report.intervals:
         interval = (
-            "interval: standard errors; for bootstrap intervals over seeds, "
+            "the standard error; bootstrap intervals over seeds need "
             "pip install 'dt_jax[seeds]'."
         )
     return [
-        "ours: the mean normalised score over seeds at the last evaluation, ± their "
-        "standard deviation (dividing by their number, as CORL does), at the target "
-        "return in the second table: the largest that CORL asks for, else our largest.",
-        f"CORL: {corl}.",
-        "diff.: ours less CORL's. within: whether that is at most CORL's standard "
-        "deviation; only told where all settings are CORL's. Our engine is today's "
-        "MuJoCo, and each episode has its own seed.",
-        interval,
-        "best: the mean of each seed's best evaluation, which is chosen by the very "
-        f"scores it is judged by. paper: {paper}.",
+        (
+            "ours",
+            "the mean normalised score over seeds at the last evaluation, ± their "
+            "standard deviation (dividing by their number, as CORL does), at the "
+            "target in the second table: the largest that CORL asks for, else ours.",
+        ),
+        ("CORL", f"{corl}. Other data than D4RL's is named there, and not compared."),
+        ("diff.", "ours less CORL's."),
+        (
+            "within",
+            "whether that is at most CORL's standard deviation. Told only where all "
+            "settings are CORL's; the engine is another MuJoCo, and each episode has "
+            "its own seed.",
+        ),
+        ("interval", interval),
+        (
+            "best",
+            "the mean of each seed's best evaluation, which is chosen by the very "
+            "scores it is judged by.",
+        ),
+        ("paper", f"{paper}."),
     ]
 
 
@@ -88,36 +101,34 @@ def as_markdown(report: Report) -> str:
         f"# Report on {report.count}",
         "## Normalised scores at the last evaluation",
         tables.markdown(tables.compared(report.scores)),
-        "\n".join(
-            f"- {tables.plain(name)}: {tables.plain(note)}"
-            for name, note in report.notes
-        ),
+        _listed(report.notes),
         "## Intervals, best scores and the paper's",
         tables.markdown(tables.further(report.scores)),
-        "\n".join(f"- {tables.plain(line)}" for line in legend(report)),
+        _listed(legend(report)),
     ]
     for experiment in report.experiments:
         parts.append(f"## {tables.plain(experiment.name)}")
-        parts += [tables.markdown(table) for table in _details(report, experiment)]
+        parts += map(tables.markdown, _details(report, experiment))
     parts += ["## Timing", tables.markdown(tables.timings(report.experiments))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _listed(items: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(
+        f"- **{tables.plain(term)}**: {tables.plain(text)}" for term, text in items
+    )
+
+
 def as_html(report: Report) -> str:
     """Return the page, with its pictures in it."""
-    notes = "".join(
-        f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in report.notes
-    )
     parts = [
         f"<h1>Report on {escape(report.count)}</h1>",
         "<h2>Normalised scores at the last evaluation</h2>",
         _html(tables.compared(report.scores)),
-        f"<ul>{notes}</ul>" if notes else "",
+        _html_list(report.notes),
         "<h2>Intervals, best scores and the paper's</h2>",
         _html(tables.further(report.scores)),
-        '<ul class="faint">',
-        *(f"<li>{escape(line)}</li>" for line in legend(report)),
-        "</ul>",
+        _html_list(legend(report)),
     ]
     for scores, pictures in zip(report.scores, report.pictures, strict=True):
         parts += _section(report, scores.experiment, pictures)
@@ -126,6 +137,15 @@ def as_html(report: Report) -> str:
     return Template(template).substitute(
         count=escape(report.count), body="\n".join(parts)
     )
+
+
+def _html_list(items: Sequence[tuple[str, str]]) -> str:
+    if not items:
+        return ""
+    lines = "\n".join(
+        f"<li><b>{escape(term)}</b>: {escape(text)}</li>" for term, text in items
+    )
+    return f'<ul class="faint">{lines}</ul>'
 
 
 def _section(

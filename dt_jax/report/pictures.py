@@ -14,7 +14,7 @@ from dt_jax.figures import draw_loss, draw_returns, draw_targets
 from dt_jax.holdout import METRIC as HOLDOUT
 from dt_jax.report.experiments import Experiment
 
-_SIZE = 4.8, 3.6  # inches
+_SIZE = 4.8, 4.0  # inches
 
 
 class Picture(NamedTuple):
@@ -27,52 +27,46 @@ class Picture(NamedTuple):
 
 def pictures_of(experiment: Experiment) -> list[Picture]:
     """Return the pictures of an experiment, as far as there is something to draw."""
-    band = ""
-    if len(experiment.seeds) > 1:
-        band = "; mean over seeds, and one standard deviation around it"
-    loss, held_out = experiment.curve("train_loss"), experiment.curve(HOLDOUT)
+    of_seeds = ""
+    if (count := len(experiment.seeds)) > 1:
+        of_seeds = f": the mean of {count} seeds, and one standard deviation around it"
     found = []
-    curves, of = learning_curves(experiment)
+
+    def add(kind: str, caption: str, draw: Callable[[Axes], None]) -> None:
+        found.append(Picture(kind, f"{caption}{of_seeds}", _svg(draw)))
+
+    curves, what = learning_curves(experiment)
     if curves:
-        found.append(
-            Picture(
-                "curves",
-                f"{of}, mean over episodes{band}",
-                _svg(lambda axes: draw_targets(axes, curves, of)),
-            )
+        add(
+            "curves",
+            f"{what.capitalize()} over the updates",
+            lambda axes: draw_targets(axes, curves, what),
         )
     if (evaluation := experiment.evaluation) is not None:
-        found.append(
-            Picture(
-                "returns",
-                f"Achieved against target return, over the data's returns{band}",
-                _svg(
-                    lambda axes: draw_returns(
-                        axes, experiment.step, evaluation, experiment.runs[0].dataset
-                    )
-                ),
-            )
+        step, dataset = experiment.step, experiment.runs[0].dataset
+        add(
+            "returns",
+            "Achieved against target return, over the data's returns",
+            lambda axes: draw_returns(axes, step, evaluation, dataset),
         )
+    loss, held_out = experiment.curve("train_loss"), experiment.curve(HOLDOUT)
     if loss.steps.size:
-        found.append(
-            Picture(
-                "loss",
-                f"Loss{band}",
-                _svg(lambda axes: draw_loss(axes, loss, held_out)),
-            )
-        )
+        caption = "Training loss"
+        if held_out.steps.size:
+            caption += " and held-out error"
+        add("loss", caption, lambda axes: draw_loss(axes, loss, held_out))
     return found
 
 
 def learning_curves(experiment: Experiment) -> tuple[dict[float, Curve], str]:
     """Return what was reached at each target over the updates, and in what unit."""
-    metric, of = "return", "Return"
+    metric, what = "return", "return"
     evaluation = experiment.evaluation
     if evaluation is not None and evaluation.normalized_scores is not None:
-        metric, of = "normalized_score", "Normalised score"
+        metric, what = "normalized_score", "normalised score"
     targets = [] if evaluation is None else evaluation.target_returns.tolist()
     curves = {t: experiment.curve(f"eval/{t}_{metric}_mean") for t in targets}
-    return {t: curve for t, curve in curves.items() if curve.steps.size}, of
+    return {t: curve for t, curve in curves.items() if curve.steps.size}, what
 
 
 def file_name(experiment: Experiment, picture: Picture, number: int) -> str:

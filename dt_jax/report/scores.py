@@ -49,13 +49,6 @@ class Scores:
             return None
         return abs(self.difference) <= (self.theirs.last.std or 0)
 
-    @property
-    def notes(self) -> str:
-        """What has to be known of the row in a table."""
-        if self.foreign:
-            return f"not compared: {self.foreign}"
-        return "; ".join(self.deviations)
-
 
 def scores_of(experiment: Experiment, intervals: bool) -> Scores:
     """Return the scores of an experiment.

@@ -31,7 +31,7 @@ def compared(scores: Sequence[Scores]) -> Table:
             (
                 each.experiment.name,
                 _spread(each.last),
-                _spread(theirs),
+                _spread(theirs) if theirs else each.foreign,
                 _signed(each.difference),
                 {True: "yes", False: "no", None: NOTHING}[each.within],
             )

@@ -72,8 +72,8 @@ def draw_returns(
         alpha=max(0.05, min(0.35, 7 / episodes.shape[1])),
         linewidths=0,
         rasterized=True,
-        label="each episode",
     )
+    axes.scatter([], [], color=_BLUE, alpha=0.35, label="each episode")
     _draw(axes, means, _BLUE, "their mean", marker="o")
     achieved = means.values.mean(axis=0)
     ends = [min(targets[0], achieved.min()), max(targets[-1], achieved.max())]

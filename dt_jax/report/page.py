@@ -14,6 +14,8 @@ from dt_jax.report.published import sources
 from dt_jax.report.scores import Scores
 from dt_jax.report.tables import Table
 
+_MOST_IN_A_NUMBER = 32  # characters; what is longer is text
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -107,7 +109,7 @@ def as_markdown(report: Report) -> str:
         _listed(legend(report)),
     ]
     for experiment in report.experiments:
-        parts.append(f"## {tables.plain(experiment.name)}")
+        parts += [f"## {tables.plain(experiment.name)}", _extent(experiment)]
         parts += map(tables.markdown, _details(report, experiment))
     parts += ["## Timing", tables.markdown(tables.timings(report.experiments))]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -151,16 +153,22 @@ def _html_list(items: Sequence[tuple[str, str]]) -> str:
 def _section(
     report: Report, experiment: Experiment, pictures: Sequence[Picture]
 ) -> list[str]:
-    seeds = ", ".join(map(str, experiment.seeds))
     return [
         f"<h2>{escape(experiment.name)}</h2>",
-        f'<p class="faint">{_number(len(experiment.seeds), "seed")} ({seeds}), '
-        f"{experiment.step:,} of {experiment.config.update_steps:,} updates</p>",
+        f'<p class="faint">{_extent(experiment)}</p>',
         '<div class="pictures">',
         *map(_figure, pictures),
         "</div>",
         *map(_html, _details(report, experiment)),
     ]
+
+
+def _extent(experiment: Experiment) -> str:
+    seeds = ", ".join(map(str, experiment.seeds))
+    return (
+        f"{_number(len(experiment.seeds), 'seed')} ({seeds}), "
+        f"{experiment.step:,} of {experiment.config.update_steps:,} updates"
+    )
 
 
 def _details(report: Report, experiment: Experiment) -> list[Table]:
@@ -182,11 +190,13 @@ def _figure(picture: Picture) -> str:
 
 def _html(table: Table) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
-        for row in table.rows
-    )
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in table.rows)
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _cell(text: str) -> str:
+    kind = ' class="text"' if len(text) > _MOST_IN_A_NUMBER else ""
+    return f"<td{kind}>{escape(text)}</td>"

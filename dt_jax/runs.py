@@ -62,11 +62,14 @@ class Run:
 
 
 def recorded(
-    workdir: Path, config: ConfigDict, dataset: Mapping[str, Any], **versions: Any
+    workdir: Path,
+    config: ConfigDict,
+    dataset: Mapping[str, Any],
+    versions: Mapping[str, Any] | None = None,
 ) -> Run:
     """Return the run in `workdir`, of which the rest is known."""
     rows = read_metrics(workdir / "metrics.jsonl")
-    return Run(workdir, config, dataset, versions, rows, last_evaluation(workdir))
+    return Run(workdir, config, dataset, versions or {}, rows, last_evaluation(workdir))
 
 
 def read(workdir: Path) -> Run:
@@ -76,16 +79,9 @@ def read(workdir: Path) -> Run:
       UserError: it is none, it was written by another version, or is damaged.
     """
     config = read_config(workdir)
-    path = user_path(workdir) / "versions.json"
-    try:
-        versions = json.loads(path.read_text(errors="replace"))
-        dataset = versions.pop("dataset")
-        _check_dataset(dataset)
-        run = recorded(user_path(workdir), config, dataset, **versions)
-    except FileNotFoundError:
-        raise UserError(f"no {path}: restore it, or start the run again") from None
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
-        raise UserError(f"{path} does not tell the run's data: restore it") from None
+    workdir = user_path(workdir)
+    versions = _read_versions(workdir / "versions.json")
+    run = recorded(workdir, config, versions.pop("dataset"), versions)
     _check_rows(run)
     _check_episodes(run)
     return run
@@ -108,8 +104,20 @@ def read_config(workdir: Path) -> ConfigDict:
     return config
 
 
+def _read_versions(path: Path) -> dict[str, Any]:
+    """Return what versions.json holds, with an identity that can be relied on."""
+    try:
+        versions: dict[str, Any] = json.loads(path.read_text(errors="replace"))
+        _check_dataset(versions["dataset"])
+    except FileNotFoundError:
+        raise UserError(f"no {path}: restore it, or start the run again") from None
+    except (LookupError, OverflowError, RecursionError, TypeError, ValueError):
+        raise UserError(f"{path} does not tell the run's data: restore it") from None
+    return versions
+
+
 def _check_dataset(dataset: dict[str, Any]) -> None:
-    """Raise what `read` catches unless this is what `Dataset.identity` returned."""
+    """Raise what is caught above unless this is what `Dataset.identity` returned."""
     if not all(isinstance(dataset[key], str) for key in ("source", "sha256")):
         raise TypeError
     for key in ("return_mean", "return_best"):
@@ -127,13 +135,16 @@ def _check_rows(run: Run) -> None:
     """Raise a UserError unless the log has numbers alone, its steps in order."""
     before = -1
     for row in run.rows:
-        numbers = all(type(value) in (int, float) for value in row.values())
-        if not numbers or not before < row["step"] < 2**63:
+        if not (all(map(_is_number, row.values())) and before < row["step"]):
             raise UserError(
                 f"{run.workdir / 'metrics.jsonl'}: the row of step {row['step']} "
                 "is not in its place, or has more than numbers; remove that line"
             )
         before = row["step"]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _check_episodes(run: Run) -> None:

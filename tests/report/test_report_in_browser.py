@@ -85,6 +85,7 @@ def test_nothing_is_wider_than_the_window(found):
     for right, _, _ in found["tables"]:
         assert right <= width  # a wide table scrolls in its own box
     assert found["font"] >= 14
+    assert found["background"] == "rgb(255, 255, 255)"
 
 
 def test_the_pictures_are_seen(found):
@@ -99,7 +100,6 @@ def test_the_pictures_are_seen(found):
     assert len(columns) == (3 if width == 1280 else 1)
 
 
-def test_dark_where_it_is_wanted(folder, found):
-    assert found["background"] == "rgb(255, 255, 255)"
+def test_dark_where_it_is_wanted(folder):
     dark = laid_out(folder, 390, "--blink-settings=preferredColorScheme=0")
     assert dark["background"] == "rgb(20, 24, 30)"

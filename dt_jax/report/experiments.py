@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from dt_jax import runs
 from dt_jax.across_seeds import Curve, joined
-from dt_jax.errors import UserError
+from dt_jax.errors import UserError, printable
 from dt_jax.evaluation import Evaluation
 from dt_jax.holdout import METRIC as HOLDOUT
 from dt_jax.report.published import published
@@ -175,7 +175,7 @@ def _told_apart(experiments: list[Experiment]) -> list[Experiment]:
 def _differing(group: list[Experiment]) -> list[list[str]]:
     """Return the settings of each that are not the same in all."""
     columns = [
-        [f"{key}={_text(experiment.config[key])}" for experiment in group]
+        [f"{key}={shown(experiment.config[key])}" for experiment in group]
         for key in group[0].config
         if key not in _WITHOUT_BEARING
     ]
@@ -186,12 +186,13 @@ def _differing(group: list[Experiment]) -> list[list[str]]:
     )
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return the value of a key as text."""
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, tuple):
-        return ",".join(map(_text, value))
-    return str(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(shown, value))
+    return printable(str(value))
 
 
 def _place(experiment: Experiment) -> tuple[int, str]:

@@ -1,13 +1,12 @@
 """Our scores beside the published ones."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dt_jax.across_seeds import interquartile_mean
 from dt_jax.data.minari import PREFIX
-from dt_jax.report.experiments import Experiment
+from dt_jax.report.experiments import Experiment, shown
 from dt_jax.report.published import Published, Spread, difference, published
 
 
@@ -106,14 +105,8 @@ def _deviations(experiment: Experiment, theirs: Published) -> list[str]:
         else:
             same = ours == (tuple(value) if isinstance(value, list) else value)
         if not same:
-            found.append(f"{key} {_text(ours)} (CORL: {_text(value)})")
+            found.append(f"{key} {shown(ours)} (CORL: {shown(value)})")
     return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _spread(seeds: np.ndarray) -> Spread:

@@ -64,7 +64,7 @@ def test_best_is_of_each_seed(tmp_path):
         ({"lr_schedule": "warmup_cosine"}, "lr_schedule warmup_cosine (CORL: warmup_c"),
         ({"batch_size": 64}, "batch_size 64 (CORL: 4096)"),
         ({"eval_episodes": 10}, "eval_episodes 10 (CORL: 100)"),
-        ({"target_returns": (1800.0,)}, "target_returns 1800 (CORL: 3600, 1800)"),
+        ({"target_returns": (1800.0,)}, "target_returns 1800 (CORL: 3600,1800)"),
         ({"until": 5_000}, "unfinished: 5,000 of 100,000"),
         ({"reward_scale": 0.0}, "reward_scale 0 (CORL: 0.001)"),
         ({"init_from": "runs/x"}, "init_from runs/x (CORL: None)"),

@@ -30,15 +30,11 @@ class Timing(NamedTuple):
 
 
 def timing_of(run: Run) -> Timing:
-    """Return how long a run took.
-
-    Raises:
-      UserError: the log has something else than numbers.
-    """
+    """Return how long a run took."""
     rates, evaluations = run.shared("steps_per_second"), run.shared("eval/seconds")
     # A row's rate is that of the updates since the row before.
-    every = np.array([row["step"] for row in run.rows])
-    before = [every[every < step].max(initial=0) for step in rates.steps]
+    every = np.array([0, *(row["step"] for row in run.rows)])
+    before = every[np.searchsorted(every, rates.steps) - 1]
     updates, rate = rates.steps - before, rates.values[0]
     timed = rate > 0
     return Timing(

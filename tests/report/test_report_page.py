@@ -148,3 +148,15 @@ def test_every_row_of_corls_table_fits_a_terminal(tmp_path, capsys, monkeypatch)
     assert longest in out
     assert "111.73 ± 11.73" in out
     assert np.max([len(line) for line in out.splitlines()]) <= 80
+
+
+def test_without_rliable_it_says_how_to_get_intervals(tmp_path, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("dt_jax.across_seeds.import_module", missing)
+    make_run(tmp_path, scores=(60.0, 66.0), eval_every=100_000)
+    text = as_markdown(make([tmp_path]))
+    assert "± 3.00 s.e. over seeds" in text
+    assert r"need pip install 'dt_jax\[seeds\]'" in text
+    assert "IQM" not in text

@@ -106,14 +106,14 @@ class Evaluation:
 
 def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
     """Return the step and the episodes of a run's newest evaluation, if any."""
-    files = evaluation_files(workdir)
+    files = _files(workdir)
     if not files:
         return None
     step = max(files)
     return step, Evaluation.load(files[step])
 
 
-def evaluation_files(workdir: Path) -> dict[int, Path]:
+def _files(workdir: Path) -> dict[int, Path]:
     """Return where a run's evaluations are, by the updates completed before each."""
     return {
         int(path.stem): path
@@ -124,7 +124,7 @@ def evaluation_files(workdir: Path) -> dict[int, Path]:
 
 def forget_evaluations_after(step: int, workdir: Path) -> None:
     """Delete the evaluations that a run which goes on from `step` has lost."""
-    for of_step, path in evaluation_files(workdir).items():
+    for of_step, path in _files(workdir).items():
         if of_step > step:
             path.unlink()
 

@@ -17,6 +17,7 @@ _HEIGHT = 0.3  # of the histogram's highest bar, as a share of the picture
 
 def draw_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
     """Draw the training loss and, where it was measured, the held-out error."""
+    axes.set_yscale("log")
     # A line needs two of them.
     marker = "o" if len(loss.steps) < 5 else None
     _draw(axes, loss, _BLUE, "training loss", linewidth=1, marker=marker)
@@ -24,7 +25,7 @@ def draw_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
         _draw(axes, held_out, _ORANGE, "held-out actions", marker="o")
         _legend_below(axes)
     ylabel = "squared error of actions" if held_out.steps.size else "training loss"
-    axes.set(xlabel="updates", ylabel=ylabel, yscale="log")
+    axes.set(xlabel="updates", ylabel=ylabel)
     axes.grid(alpha=0.3, which="both")
 
 
@@ -43,8 +44,11 @@ def _draw(axes: Axes, curve: Curve, colour: Any, label: str, **style: Any) -> No
     mean, std = curve.values.mean(axis=0), curve.values.std(axis=0)
     axes.plot(curve.steps, mean, color=colour, label=label, **style)
     if len(curve.values) > 1:
+        low, high = mean - std, mean + std
+        if axes.get_yscale() == "log":  # where less than 0 would be infinitely low
+            low = np.maximum(low, curve.values.min(axis=0))
         axes.fill_between(
-            curve.steps, mean - std, mean + std, color=colour, alpha=_BAND, linewidth=0
+            curve.steps, low, high, color=colour, alpha=_BAND, linewidth=0
         )
 
 

@@ -48,6 +48,13 @@ def test_of_one_seed_there_is_no_band(axes):
     assert not axes.collections
 
 
+def test_a_band_of_losses_ends_at_the_lowest(axes):
+    values = np.array([[0.001, 0.1], [0.001, 0.1], [1.0, 0.1]])
+    figures.draw_loss(axes, Curve(np.array([1, 2]), values), NOTHING)
+    (band,) = axes.collections
+    assert band.get_paths()[0].vertices[:, 1].min() == 0.001
+
+
 def test_only_what_was_measured_is_drawn(axes):
     figures.draw_loss(axes, Curve(np.array([1]), np.array([[0.5]])), NOTHING)
     assert drawn(axes) == {"training loss": [[1, 0.5]]}

@@ -130,25 +130,25 @@ def _identity(run: Run) -> str:
     """Return what is the same in runs that differ in their seed alone."""
     config = {k: v for k, v in run.config.items() if k not in _WITHOUT_BEARING}
     named = run.config.data_path is None
-    played = None
-    if run.newest:  # maybe before its targets were changed
-        _, evaluation = run.newest
-        scored = evaluation.normalized_scores is not None
-        played = evaluation.target_returns.tolist(), len(evaluation.seeds), scored
-    return json.dumps([run.dataset["sha256"], named, played, config], sort_keys=True)
+    return json.dumps([run.dataset["sha256"], named, config], sort_keys=True)
 
 
 def _together(group: list[Run]) -> tuple[Run, ...]:
     """Return the runs whose means can be taken, each seed once."""
     group = sorted(group, key=lambda run: (run.seeds[0], run.workdir))
-    farthest = max(map(evaluated_after, group))
+    first = max(group, key=lambda run: (evaluated_after(run), bool(run.newest)))
     taken: dict[int, Run] = {}
     for run in group:
         twice = [seed for seed in run.seeds if seed in taken]
-        if evaluated_after(run) < farthest:
+        if evaluated_after(run) < evaluated_after(first):
             _leave_out(
                 f"{run.workdir}: evaluated after {evaluated_after(run)} updates, and "
-                f"other seeds of the same run after {farthest}"
+                f"other seeds of the same run after {evaluated_after(first)}"
+            )
+        elif _played(run) != _played(first):
+            _leave_out(
+                f"{run.workdir}: evaluated at other targets, or with other episodes, "
+                f"than {first.workdir}"
             )
         elif twice:
             _leave_out(
@@ -158,6 +158,15 @@ def _together(group: list[Run]) -> tuple[Run, ...]:
         else:
             taken |= dict.fromkeys(run.seeds, run)
     return tuple(dict.fromkeys(taken.values()))
+
+
+def _played(run: Run) -> tuple[list[float], int, bool] | None:
+    """Return of what kind the newest evaluation is; settings may have changed since."""
+    if run.newest is None:
+        return None
+    _, evaluation = run.newest
+    scored = evaluation.normalized_scores is not None
+    return evaluation.target_returns.tolist(), len(evaluation.seeds), scored
 
 
 def _told_apart(experiments: list[Experiment]) -> list[Experiment]:
@@ -181,9 +190,7 @@ def _differing(group: list[Experiment]) -> list[list[str]]:
     ]
     columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
     varied = [column for column in columns if len(set(column)) > 1]
-    return [list(settings) for settings in zip(*varied, strict=True)] or [[]] * len(
-        group
-    )
+    return [[column[i] for column in varied] for i in range(len(group))]
 
 
 def shown(value: Any) -> str:

@@ -53,12 +53,14 @@ def test_other_content_of_the_data_is_told(tmp_path):
     ]
 
 
-def test_a_run_whose_targets_were_changed_since_stands_alone(tmp_path):
+def test_a_run_whose_targets_were_changed_since_is_left_out(tmp_path):
     make_run(tmp_path / "a", train_seed=1)
     make_run(tmp_path / "b", train_seed=2, target_returns=(1.0, 2.0, 3.0))
     changed = config_of("hopper-medium-v2", train_seed=2)
     (tmp_path / "b/config.json").write_text(json.dumps(changed.to_dict()))
-    assert [each.seeds for each in read(tmp_path)] == [[1], [2]]
+    with pytest.warns(UserWarning, match=r"b: evaluated at other targets.* than .*a "):
+        (one,) = read(tmp_path)
+    assert one.seeds == [1]
 
 
 def test_a_run_that_is_behind_the_others_is_left_out(tmp_path):
@@ -69,6 +71,16 @@ def test_a_run_that_is_behind_the_others_is_left_out(tmp_path):
     assert one.seeds == [1]
     (one,) = experiments.read([tmp_path / "b"])  # alone it is told
     assert one.step == 20_000
+
+
+@pytest.mark.parametrize("until", [0, 5_000])
+def test_a_run_that_has_only_begun_is_left_out(tmp_path, until):
+    begin(tmp_path / "a", config_of("hopper-medium-v2", train_seed=1))
+    make_run(tmp_path / "b", train_seed=2, until=until)
+    with pytest.warns(UserWarning, match=r"a: evaluated .*\(left out\)"):
+        (one,) = read(tmp_path)
+    assert one.seeds == [2]
+    assert one.evaluation.returns.shape == (2, 100)
 
 
 def test_a_seed_counts_once(tmp_path):

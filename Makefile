@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
-.PHONY: help demo antmaze test test-slow faults lint clean
+.PHONY: help demo antmaze test test-slow faults lint docs clean
 
 help:
 	@echo "make demo       train the quickstart and show its table and picture"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  run the tests that take minutes each"
 	@echo "make faults     kill, break and starve the program (half an hour)"
 	@echo "make lint       check format, style and types"
+	@echo "make docs       make the site of docs/ in site/"
 	@echo "make clean      remove .venv and all caches"
 	@echo "PYTHON=python3.12 after any of these chooses the interpreter of a new .venv"
 
@@ -37,8 +38,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .*_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .*_cache .hypothesis build dist site *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing dt_jax and what it needs into .venv (a minute or two)"

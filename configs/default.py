@@ -31,15 +31,18 @@ def get_config() -> ml_collections.ConfigDict:
     """Return every key at its default."""
     config = ml_collections.ConfigDict()
 
-    # The run. The two labels are kept in config.json; nothing else reads them yet.
-    config.project = "dt_jax"  # a label to sort runs by
-    config.group = "DT-D4RL"  # another
-    config.name = "DT"  # names the run's folder, see checkpoints_path
+    # The run. The three are also what Weights & Biases calls it, see loggers.
+    config.project = "dt_jax"  # the project that it is shown in
+    config.group = "DT-D4RL"  # the group of runs that it belongs to
+    config.name = "DT"  # names the run's folder too, see checkpoints_path
 
     # The model.
     config.embedding_dim = 128  # width of every token; a multiple of num_heads
     config.num_layers = 3  # transformer blocks
     config.num_heads = 1  # attention heads in each block
+    # Ours: between the two layers of each block's perceptron; "gelu" is CORL's, "relu"
+    # and "gelu_new" (tanh instead of erf) are those of Hugging Face's models.
+    config.activation = "gelu"
     config.seq_len = 20  # steps the model sees: seq_len x (return, state, action)
     # Longest episode, for the table of timestep embeddings; None: the longest of the
     # data's and the environment's limit.
@@ -115,6 +118,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The log and the checkpoints.
     config.log_every = 100  # ours: updates between two rows of metrics.jsonl
+    # Ours: where the rows go besides: "tensorboard", "wandb", both or neither.
+    config.loggers = ()
     # Ours: updates between checkpoints; one is also made at each evaluation.
     config.checkpoint_every = 1000
     config.keep_checkpoints = 3  # ours: so many of the last (2 or more), and the best

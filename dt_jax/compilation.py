@@ -6,7 +6,6 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
-import jax
 import platformdirs
 
 _FROM_SECONDS = 0.5  # what compiles faster isn't worth a file
@@ -21,14 +20,21 @@ def keep_compiled() -> None:
     another. JAX's own variable, JAX_COMPILATION_CACHE_DIR, wins; empty, nothing is
     kept. Nor is it where the folder can't be made.
     """
+    import jax  # only here: whoever looks into the folder needs no JAX
+
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = Path(platformdirs.user_cache_dir("dt_jax")) / "compiled" / _processor()
+    folder = compiled_folder() / _processor()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _FROM_SECONDS)
+
+
+def compiled_folder() -> Path:
+    """Return where compiled programs are kept, a folder for each kind of processor."""
+    return Path(platformdirs.user_cache_dir("dt_jax")) / "compiled"
 
 
 def _processor() -> str:

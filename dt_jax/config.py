@@ -14,7 +14,7 @@ from dt_jax.data.minari import PREFIX
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
 from dt_jax.registry import lookup
-from dt_jax.rules import RULES
+from dt_jax.rules import ADDED, RULES
 from dt_jax.sizes import check_sizes
 
 
@@ -41,10 +41,14 @@ def override(config: ConfigDict, key: str, text: str, flag: str | None = None) -
         config[key] = value
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, *, trains: bool = True) -> None:
     """Check every key, and the keys against each other.
 
     Tuples of numbers become tuples of floats.
+
+    Args:
+      config: with every key.
+      trains: whether there have to be data to train on.
 
     Raises:
       UserError: a value is not what its key expects; the line names the key, the value
@@ -63,7 +67,7 @@ def validate(config: ConfigDict) -> None:
     if config.eval_episodes and config.target_returns == ():
         expected = "at least one number, or eval_episodes=0"
         raise _refused("config.target_returns", config.target_returns, expected)
-    if config.data_path is None:
+    if trains and config.data_path is None:
         _check_dataset(config.env_name)
 
 
@@ -84,7 +88,7 @@ def _check_dataset(env_name: str | None) -> None:
 
 def _refused(setting: str, value: Any, expected: str) -> UserError:
     """Return the one line about a value that is not what is expected."""
-    shown = str(value).replace("\0", r"\0")
+    shown = " ".join(str(value).replace("\0", r"\0").split())
     return UserError(f"{setting}={shown[:200]}: expected {expected}")
 
 
@@ -97,16 +101,21 @@ def workdir_for(config: ConfigDict, workdir: str | None) -> Path:
     folder = user_path(config.checkpoints_path or "runs") / config.name
     if workdir is not None:
         folder = user_path(workdir)
+    check_folder(folder, "--workdir")
+    return folder
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Raise a UserError, naming `flag`, if no checkpoint could be kept in a folder."""
     path = str(Path.cwd() / folder)
     if path != path.encode(errors="replace").decode():  # TensorStore needs UTF-8
-        raise UserError(f"{folder} is no path in UTF-8: choose another --workdir")
+        raise UserError(f"{folder} is no path in UTF-8: choose another {flag}")
     # Orbax takes them for a pattern, and saves what it then can't find.
     if wild := set(path) & set("[]*?"):
         raise UserError(
             f"{folder}: a run's folder may have no {' '.join(sorted(wild))} in its "
-            "path; choose another --workdir"
+            f"path; choose another {flag}"
         )
-    return folder
 
 
 def to_json(config: ConfigDict) -> str:
@@ -132,9 +141,12 @@ def from_json(text: str) -> ConfigDict:
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
     """Return the configuration whose keys and values JSON gave back, locked.
 
+    Of an older one, keys that were added since are as the program then was.
+
     Raises:
       UserError: a key is missing, or one is there that is unknown.
     """
+    values = {**ADDED, **values}
     if other := RULES.keys() ^ values:
         with_or_without = "without" if other & RULES.keys() else "with"
         raise UserError(

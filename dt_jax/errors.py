@@ -58,10 +58,20 @@ def printable(text: str) -> str:
     )
 
 
+class _WithWholeExamples(argparse.HelpFormatter):
+    """Wraps all but examples, which are to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are UserErrors; flags may not be shortened."""
 
     def __init__(self, **kwargs: Any):
+        kwargs.setdefault("formatter_class", _WithWholeExamples)
         super().__init__(**kwargs, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

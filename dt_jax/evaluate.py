@@ -64,10 +64,13 @@ def main() -> None:
     )
     before = record["config"]
     scored_as = env_name if env_name == before["env_name"] else spec.label
+    trained = f"after {record['step']} updates"
+    if "imported_from" in record["dataset"]:
+        trained = "imported"
     title = (
         f"{data_label(before, record['dataset'], scored_as)}, "
         f"{args.checkpoint} checkpoint "
-        f"of {args.workdir}, after {record['step']} updates"
+        f"of {args.workdir}, {trained}"
     )
     Console().print(evaluation_table(evaluator(params), title))
 
@@ -78,7 +81,7 @@ def _parser() -> OneLineParser:
         description="Evaluate a checkpoint of a run. What is not given is as the run's "
         "configuration has it.",
         epilog="example: python -m dt_jax.evaluate runs/hopper "
-        "--target_returns=3600,1800 --episodes=50",
+        "--target_returns=3600,1800",
     )
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument("--target_returns", help="such as 3600,1800")

@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     once, also on two machines, don't meet: the last one's content stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -43,7 +43,7 @@ def try_to_write(path: Path) -> None:
     """Make the folder of `path`, and raise an OSError if writing it would."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         temporary.touch()
     finally:
@@ -67,7 +67,7 @@ def remove_leftovers(path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return a name beside `path` that nobody else has."""
     # The suffix stays last: some writers choose the format by it.
     return path.with_name(

@@ -24,27 +24,42 @@ from dt_jax.rules import RULES
 HELP = """\
 Train a Decision Transformer, evaluate it and keep its checkpoints.
 
-usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
-                        [--workdir=FOLDER] [--dry_run] [--distributed]
+usage: {program} [--config=FILE.py[:DATASET]]
+         [--config.KEY=VALUE ...] [--workdir=FOLDER] [--dry_run] [--distributed]
 
-  --config=FILE.py:DATASET  the configuration, and which of its datasets
-                            (default: {default_config})
-  --config.KEY=VALUE        change one key of it; configs/default.py lists them all
-  --workdir=FOLDER          the run's folder (default: runs/<name>, or
-                            <checkpoints_path>/<name> where that key is set)
-  --dry_run                 only step the environment and make one update, on the data
-                            if it is at hand, else on made-up data; begin no run
-  --distributed             this is one of several processes, on one machine or many,
-                            that train one run: see docs/scaling.md
-  --help                    print this
+  --config=FILE.py:DATASET
+        the configuration, and which of its datasets; where there is no such
+        file, configs/NAME.py is one of ours (default: configs/quickstart.py)
+  --config.KEY=VALUE
+        change one key of it; configs/default.py lists them all
+  --workdir=FOLDER
+        the run's folder (default: runs/<name>, or <checkpoints_path>/<name>
+        where that key is set)
+  --dry_run
+        only step the environment and make one update, on the data if it is at
+        hand, else on made-up data; begin no run
+  --distributed
+        this is one of several processes, on one machine or many, that train
+        one run: see docs/scaling.md
+  --help
+        print this
 
 A second start with the same folder goes on from the last checkpoint.
+Our configurations are in {configs}.
 
 example:
-  python launch.py --config=configs/hopper.py:medium --workdir=runs/hopper \\
-      --config.batch_size=256 --config.update_steps=1e5 \\
+  {program} --config=configs/hopper.py:medium \\
+      --workdir=runs/hopper --config.batch_size=256 --config.update_steps=1e5 \\
       --config.target_returns=3600,1800 --config.clip_grad=None
 """
+
+_PACKAGE = Path(__file__).parent
+# In an installed package they lie inside of it, in a checkout beside it.
+CONFIGS = next(
+    folder
+    for folder in (_PACKAGE / "shipped" / "configs", _PACKAGE.parent / "configs")
+    if folder.is_dir()
+)
 
 
 class Request(NamedTuple):
@@ -56,20 +71,19 @@ class Request(NamedTuple):
     distributed: bool  # there are other processes of the same run
 
 
-def parse(argv: Sequence[str], default_config: Path) -> Request:
+def parse(argv: Sequence[str]) -> Request:
     """Return what a command line asks for.
 
     Args:
       argv: the program's name and its arguments, as in sys.argv.
-      default_config: the file used where --config names none.
 
     Raises:
       UserError: a flag, file, dataset, key or value is wrong; the line names the
         nearest valid ones.
     """
-    values = _define(default_config)
+    values = _define()
     if {"--help", "-h"} & set(argv):
-        print(HELP.format(default_config=os.path.relpath(default_config)), end="")
+        print(HELP.format(program=_program(argv[0]), configs=_shown(CONFIGS)), end="")
         sys.exit(0)
     _read(values, argv)
     for flag in ("config", "workdir"):
@@ -79,7 +93,7 @@ def parse(argv: Sequence[str], default_config: Path) -> Request:
         raise UserError("--workdir lacks its value: --workdir=FOLDER")
     if values.dry_run and values.distributed:
         raise UserError("--dry_run looks in one process: leave out --distributed")
-    config = _load(values.config, default_config.parent)
+    config = load(values.config)
     for key in RULES:
         if values[f"config.{key}"].present:
             override(config, key, str(values[f"config.{key}"].value))
@@ -92,17 +106,26 @@ def parse(argv: Sequence[str], default_config: Path) -> Request:
     )
 
 
-def _load(reference: str, shipped: Path) -> ConfigDict:
+def load(reference: str) -> ConfigDict:
     """Return what get_config() of "file.py" or "file.py:dataset" returns, locked.
 
-    Where there is no such file, the line names the nearest in its folder and `shipped`.
+    "configs/hopper.py" is ours where there is no such file here.
+
+    Raises:
+      UserError: there is no such file, and the line names the nearest; or it makes no
+        configuration.
     """
     path, colon, dataset = reference.partition(":")
+    if not Path(path).is_file() and (CONFIGS.parent / path).is_file():
+        path = str(CONFIGS.parent / path)
     if not Path(path).is_file():
-        files = {*Path(path).parent.glob("*.py"), *shipped.glob("*.py")}
+        files = {*Path(path).parent.glob("*.py"), *CONFIGS.glob("*.py")}
         hint = did_you_mean(Path(path).name, {file.name for file in files})
-        where = os.path.relpath(shipped)
-        raise UserError(f"no config file {path!r} (ours are in {where}/); {hint}")
+        raise UserError(
+            f"no config file {path!r} (ours are in {_shown(CONFIGS)}/); {hint}"
+        )
+    if str(CONFIGS.parent) not in sys.path:  # for `from configs import default`
+        sys.path.append(str(CONFIGS.parent))
     try:
         get_config = runpy.run_path(path).get("get_config")
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
@@ -128,10 +151,22 @@ def _load(reference: str, shipped: Path) -> ConfigDict:
     return config.lock()
 
 
-def _define(default_config: Path) -> flags.FlagValues:
+def _shown(folder: Path) -> str:
+    """Return a path as short as it can be from here."""
+    return min(str(folder), os.path.relpath(folder), key=len)
+
+
+def _program(name: str) -> str:
+    """Return how to start what has that name in sys.argv."""
+    of_the_package = Path(name).parent == _PACKAGE
+    return f"python {'-m dt_jax.launch' if of_the_package else name}"
+
+
+def _define() -> flags.FlagValues:
     """Define the flags, one for each key of the configuration among them."""
     values = flags.FlagValues()
-    flags.DEFINE_string("config", str(default_config), "", flag_values=values)
+    default = str(CONFIGS / "quickstart.py")
+    flags.DEFINE_string("config", default, "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
     flags.DEFINE_boolean("distributed", False, "", flag_values=values)

@@ -11,6 +11,10 @@ from filelock import FileLock, Timeout
 from dt_jax.errors import UserError
 
 
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which is made; left empty, it goes again.
@@ -19,7 +23,8 @@ def alone_in(workdir: Path) -> Iterator[None]:
     process, however that ends: the file that a killed one leaves is in nobody's way.
 
     Raises:
-      UserError: another process holds it, or `workdir` can be no folder.
+      InUseError: another process holds it.
+      UserError: `workdir` can be no folder.
     """
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]
     for path in (workdir, *workdir.parents):
@@ -37,7 +42,7 @@ def alone_in(workdir: Path) -> Iterator[None]:
     except Timeout:
         note = file.read_text() if file.exists() else ""
         process, host = [*note.split(), "?", "?"][:2]
-        raise UserError(
+        raise InUseError(
             f"{workdir} is in use by process {process} on {host}: wait until it ends, "
             "stop it, or choose another --workdir"
         ) from None

@@ -45,13 +45,35 @@ def restore(
     return agent, checkpoint.params(like), record
 
 
+def one_seed(
+    workdir: str | Path, params: Params, record: dict[str, Any], seed: int | None
+) -> Params:
+    """Return the parameters of one seed of a run, of the first where it is None.
+
+    Args:
+      workdir: the run's folder, for the error line.
+      params: as `restore` returned them.
+      record: likewise.
+      seed: as the run counts, from its train_seed on.
+
+    Raises:
+      UserError: the run has no such seed.
+    """
+    first, count = (record["config"][key] for key in ("train_seed", "num_seeds"))
+    index = 0 if seed is None else seed - first
+    if not 0 <= index < count:
+        raise UserError(f"{workdir} has no seed {seed}, but {count} from {first} on")
+    return params if count == 1 else jax.tree.map(lambda x: x[index], params)
+
+
 class Policy:
     """Acts in one or many running episodes; raw observations in, actions out.
 
-    >>> policy = Policy.load("runs/quickstart")
-    >>> policy.reset(2000.0)
-    >>> action = policy.act(observation)
-    >>> action = policy.act(next_observation, reward)
+    Examples:
+      >>> policy = Policy.load("runs/quickstart")
+      >>> policy.reset(2000.0)
+      >>> action = policy.act(observation)
+      >>> action = policy.act(next_observation, reward)
     """
 
     def __init__(self, agent: DecisionTransformerAgent, params: Params):
@@ -81,15 +103,7 @@ class Policy:
           UserError: there is no such run, no such valid checkpoint or no such seed.
         """
         agent, params, record = restore(Path(workdir), checkpoint)
-        first, count = (record["config"][key] for key in ("train_seed", "num_seeds"))
-        index = 0 if seed is None else seed - first
-        if not 0 <= index < count:
-            raise UserError(
-                f"{workdir} has no seed {seed}, but {count} from {first} on"
-            )
-        if count > 1:
-            params = jax.tree.map(lambda x: x[index], params)
-        return cls(agent, params)
+        return cls(agent, one_seed(workdir, params, record, seed))
 
     def reset(self, target_returns: float | Sequence[float] | np.ndarray) -> None:
         """Forget all episodes and begin new ones.

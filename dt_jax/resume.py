@@ -28,6 +28,7 @@ MAY_CHANGE = {
     "eval_every",
     "eval_seed",
     "log_every",
+    "loggers",
     "checkpoint_every",
     "keep_checkpoints",
     "checkpoints_path",
@@ -56,6 +57,11 @@ def last_checkpoint(
             )
         return None
     record = checkpoints[-1].record()
+    if "imported_from" in record["dataset"]:
+        raise UserError(
+            f"{workdir} was imported, and can't be gone on with: begin a run with it, "
+            f"by --config.init_from={workdir} and another --workdir"
+        )
     before = from_dict(record["config"])
     if (config.init_from is None) != (before.init_from is None):
         raise UserError(
@@ -98,6 +104,14 @@ def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
             f"{now['source']} is another (sha256 {before['sha256'][:12]}... -> "
             f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
         )
+
+
+def is_complete(
+    checkpoint: Checkpoint, record: dict[str, Any], config: ConfigDict
+) -> bool:
+    """Tell whether a run whose last checkpoint this is has nothing left to do."""
+    done = checkpoint.step >= config.update_steps
+    return done and owed(checkpoint, record) is None
 
 
 def owed(checkpoint: Checkpoint, record: dict[str, Any]) -> dict[str, float] | None:

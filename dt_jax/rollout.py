@@ -20,10 +20,15 @@ CHUNK = 25
 
 
 class Episodes(NamedTuple):
-    """What N episodes came to."""
+    """What N episodes came to.
 
-    returns: Array  # [N] sums of raw rewards
-    lengths: Array  # [N] int32 environment steps
+    Attributes:
+      returns: [N], sums of raw rewards.
+      lengths: [N] int32, environment steps.
+    """
+
+    returns: Array
+    lengths: Array
 
 
 class _Carry(NamedTuple):

@@ -48,6 +48,12 @@ def _parse_floats(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in inside.split(",")) if inside else ()
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    """Read "tensorboard,wandb" or "('tensorboard', 'wandb')"."""
+    parts = (part.strip(" ()[]'\"") for part in text.split(","))
+    return tuple(part for part in parts if part)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and -_MOST_FLOAT <= value <= _MOST_FLOAT
 
@@ -83,6 +89,18 @@ def _one_of(*values: str) -> Rule:
     return _text(f"one of {', '.join(values)}", values.__contains__)
 
 
+def _some_of(*values: str) -> Rule:
+    def holds(value: Any) -> bool:
+        return (
+            type(value) is tuple
+            and all(isinstance(each, str) and each in values for each in value)
+            and len(set(value)) == len(value)
+        )
+
+    expected = f"some of {','.join(values)}, each once, or () for none"
+    return Rule(expected, holds, _parse_names)
+
+
 def _or_none(rule: Rule) -> Rule:
     def holds(value: Any) -> bool:
         return value is None or rule.holds(value)
@@ -109,6 +127,7 @@ RULES = {
     "embedding_dim": _POSITIVE_INTEGER,
     "num_layers": _integer(1, _MOST_PARTS),
     "num_heads": _POSITIVE_INTEGER,
+    "activation": _one_of("gelu", "relu", "gelu_new"),
     "seq_len": _POSITIVE_INTEGER,
     "episode_len": _or_none(_POSITIVE_INTEGER),
     "attention_dropout": _DROPOUT,
@@ -163,6 +182,7 @@ RULES = {
     "eval_episodes": _INTEGER,
     "eval_every": _POSITIVE_INTEGER,
     "log_every": _POSITIVE_INTEGER,
+    "loggers": _some_of("tensorboard", "wandb"),
     "checkpoint_every": _POSITIVE_INTEGER,
     "keep_checkpoints": _integer(2),
     "checkpoints_path": _or_none(_text("the path of a folder")),
@@ -172,4 +192,11 @@ RULES = {
     "eval_seed": _INTEGER,
     "num_devices": _or_none(_POSITIVE_INTEGER),
     "device": _one_of("auto", "cpu", "gpu", "cuda", "tpu"),
+}
+
+# Keys that are newer than checkpoints of format 3, and what the program did before it
+# had them: a configuration that lacks one is read as if it said so.
+ADDED: dict[str, Any] = {
+    "activation": "gelu",
+    "loggers": (),
 }

@@ -98,7 +98,7 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"no {path}: is {workdir} the folder of a run?")
     try:
         config = from_json(path.read_text(errors="replace"))
-        validate(config)
+        validate(config, trains=False)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config

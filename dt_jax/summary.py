@@ -30,7 +30,7 @@ def data_label(
       scored_as: the env_name of the evaluation, if there was one.
     """
     trained_on, by_path = config["env_name"], config["data_path"] is not None
-    if by_path or trained_on.startswith(minari.PREFIX):
+    if by_path or trained_on is None or trained_on.startswith(minari.PREFIX):
         trained_on = dataset["source"]  # with a note where D4RL's scores are no measure
     if scored_as is None or (not by_path and scored_as == config["env_name"]):
         return printable(trained_on)

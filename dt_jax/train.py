@@ -28,7 +28,7 @@ from dt_jax.files import remove_leftovers
 from dt_jax.lock import alone_in
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import DatasetSpec
-from dt_jax.resume import as_before, check_same_data, last_checkpoint, owed
+from dt_jax.resume import as_before, check_same_data, is_complete, last_checkpoint
 from dt_jax.trainer import Trainer
 from dt_jax.types import Params
 from dt_jax.warm_start import WarmStart
@@ -82,7 +82,7 @@ def _prepare(
     processes.check_same(checkpoint=last and last.step)
     if last is not None:
         config = as_before(config, record["config"])
-        if last.step >= config.update_steps and owed(last, record) is None:
+        if is_complete(last, record, config):
             print(
                 f"{workdir}: this run is complete, with {last.step} updates "
                 "(python -m dt_jax.evaluate plays other episodes)"

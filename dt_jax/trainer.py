@@ -34,6 +34,7 @@ from dt_jax.evaluation import forget_evaluations_after
 from dt_jax.feed import make_feed
 from dt_jax.files import write_text
 from dt_jax.finite import FiniteCheck
+from dt_jax.loggers import Loggers, check_installed
 from dt_jax.measurements import Measurements
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import optimizer_of
@@ -80,6 +81,7 @@ class Trainer:
     ):
         if config.num_seeds > 1:
             check_rliable()  # now, rather than after the first evaluation
+        check_installed(config.loggers)
         self.config = config
         self.dataset = dataset.identity()
         self._workdir = workdir
@@ -200,15 +202,19 @@ class Trainer:
                 self._describe()
                 forget_evaluations_after(start, self._workdir)
         inputs = prefetch(self._dispatch.inputs, self._calls(start), config.num_workers)
+        # What is owed is written anew: a killed run may have done so already.
+        logged = start if self._owed is None else start - 1
         with (
+            # Closed last: while one waits for its server, all is saved, and a signal
+            # ends the program at once.
+            Loggers(config, self._workdir, up_to_step=logged) as self._loggers,
             StopRequest() as self._stop,
             CheckpointWriter(
                 self._workdir / "checkpoints", config.keep_checkpoints
             ) as self._writer,
             MetricsLog(
                 self._workdir / "metrics.jsonl" if processes.leads() else None,
-                # What is owed is written anew: a killed run may have done so already.
-                up_to_step=start if self._owed is None else start - 1,
+                up_to_step=logged,
             ) as self._log,
             ProgressReport(
                 config.update_steps, start, shown=processes.leads()
@@ -281,6 +287,7 @@ class Trainer:
                 raise self._stopped(stopped.asked, step, owed=row) from None
         if metrics or (row and self._logs(step)):
             self._log.write(step, row | metrics)
+            self._loggers.write(step, row | metrics)
             self._start_clock(step)
         # Last, so that a run which goes on from here finds the row above.
         if self._saves(step):

@@ -15,18 +15,32 @@ Params = Any  # a nested dict of arrays, as Flax keeps it
 
 
 class Batch(NamedTuple):
-    """Windows of trajectories as the model reads them; zeros past a window's end."""
+    """Windows of trajectories as the model reads them; zeros past a window's end.
 
-    states: Array  # [B, T, S] normalised
-    actions: Array  # [B, T, A] within ±max_action
-    returns_to_go: Array  # [B, T] times reward_scale
-    timesteps: Array  # [B, T] int32, counted on through the padding
-    mask: Array  # [B, T] 1 where there is data, 0 where there is padding
+    Attributes:
+      states: [B, T, S], normalised.
+      actions: [B, T, A], within ±max_action.
+      returns_to_go: [B, T], times reward_scale.
+      timesteps: [B, T] int32, counted on through the padding.
+      mask: [B, T], 1 where there is data, 0 where there is padding.
+    """
+
+    states: Array
+    actions: Array
+    returns_to_go: Array
+    timesteps: Array
+    mask: Array
 
 
 class Step(NamedTuple):
-    """What N environments answer to one action each."""
+    """What N environments answer to one action each.
 
-    observations: Array  # [N, S] float32
-    rewards: Array  # [N] float32
-    done: Array  # [N] bool: terminated or truncated
+    Attributes:
+      observations: [N, S] float32.
+      rewards: [N] float32.
+      done: [N] bool, terminated or truncated.
+    """
+
+    observations: Array
+    rewards: Array
+    done: Array

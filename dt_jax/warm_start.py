@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from dt_jax.agents.decision_transformer import SCALING, DecisionTransformerAgent
 from dt_jax.checkpoint import Checkpoint, choose
 from dt_jax.config import validate
-from dt_jax.corl import read_checkpoint
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
+from dt_jax.formats.corl import read_checkpoint
+from dt_jax.rules import ADDED
 from dt_jax.types import Params
 
 # The keys of a configuration that shape the network or what it computes. seq_len and
@@ -23,6 +24,7 @@ _NETWORK = (
     "embedding_dim",
     "num_layers",
     "num_heads",
+    "activation",
     "seq_len",
     "episode_len",
     "max_action",
@@ -132,7 +134,7 @@ def _from_run(source: str, chosen: Checkpoint, config: ConfigDict) -> WarmStart:
             f"{source} is a run of {seeds} seeds: a run can begin with one network only"
         )
     # Not by config.from_dict: the run may be older than some of today's keys.
-    _agree(source, record["config"], config)
+    _agree(source, {**ADDED, **record["config"]}, config)
     scaling = {key: np.asarray(record[key], np.float32) for key in SCALING}
     params = chosen.params(_shapes(config, scaling))
     print(
@@ -145,40 +147,18 @@ def _from_run(source: str, chosen: Checkpoint, config: ConfigDict) -> WarmStart:
 
 def _from_corl(source: str, path: Path, config: ConfigDict) -> WarmStart:
     saved = read_checkpoint(path)
-    params = saved.params
-    embedding_dim = params["transformer"]["emb_norm"]["scale"].size
-    rows = params["timestep_emb"]["embedding"].size // embedding_dim
-    seq_len = saved.seq_len or config.seq_len
-    known = {
-        "embedding_dim": embedding_dim,
-        "num_layers": sum(key.startswith("blocks_") for key in params["transformer"]),
-        "seq_len": seq_len,
-        "episode_len": rows - seq_len,
-    }
     if config.max_action is None:
         config.max_action = 1.0  # as in all of D4RL, CORL's data
-    _agree(source, known, config)
-    action_size = params["action_head"]["bias"].size
-    scaling = {
-        "state_mean": saved.state_mean,
-        "state_std": saved.state_std,
-        "action_center": np.zeros(action_size, np.float32),  # CORL's are raw
-        "action_scale": np.ones(action_size, np.float32),
-    }
-    like = flatten_dict(_shapes(config, scaling), sep="/")
-    for name, array in flatten_dict(params, sep="/").items():
-        if array.shape != like[name].shape:
-            raise UserError(
-                f"{source} is of another network than CORL's: {name} has shape "
-                f"{array.shape} instead of {like[name].shape}"
-            )
+    _agree(source, saved.network(saved.seq_len or config.seq_len), config)
+    scaling = saved.scaling()
+    check_shapes(source, saved.params, config, scaling)
     print(
         f"warm start: parameters and normalisation are those of {source}. It does not "
         f"say its num_heads, max_action and reward_scale; {config.num_heads}, "
         f"{config.max_action:g} and {config.reward_scale:g} here have to be those of "
         "the config.yaml beside it"
     )
-    return WarmStart(source, None, params, scaling)
+    return WarmStart(source, None, saved.params, scaling)
 
 
 def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
@@ -208,6 +188,19 @@ def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
             f"reward_scale {config.reward_scale:g}, but {source} was trained with "
             f"{reward_scale:g}: the same return is another number to the network"
         )
+
+
+def check_shapes(
+    source: str, params: Params, config: ConfigDict, scaling: Mapping[str, np.ndarray]
+) -> None:
+    """Raise a UserError unless parameters are those of the network of `config`."""
+    like = flatten_dict(_shapes(config, scaling), sep="/")
+    for name, array in flatten_dict(params, sep="/").items():
+        if array.shape != like[name].shape:
+            raise UserError(
+                f"{source} is of another network than ours: {name} has shape "
+                f"{array.shape} instead of {like[name].shape}"
+            )
 
 
 def _shapes(config: ConfigDict, scaling: Mapping[str, np.ndarray]) -> Params:

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent, make_update
-from dt_jax.corl import params_from_state_dict, state_dict_from_params
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.envs.toy import LinearEnv
+from dt_jax.formats.corl import params_from_state_dict, state_dict_from_params
 from dt_jax.models.decision_transformer import DecisionTransformer
 from dt_jax.optim import make_optimizer, make_schedule
 from dt_jax.rollout import make_rollout
@@ -31,7 +31,7 @@ FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
 MODEL_KEYS = [
     field.name
     for field in dataclasses.fields(DecisionTransformer)
-    if field.name not in ("action_size", "parent", "name")
+    if field.name not in ("action_size", "activation", "parent", "name")
 ]
 
 

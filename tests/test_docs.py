@@ -1,6 +1,9 @@
 """What the docs say is tried: their code, commands, options, links and paths."""
 
+import ast
+import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from dt_jax.holdout import METRIC
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import lookup
 from dt_jax.resume import MAY_CHANGE
+from dt_jax.rules import RULES
 from dt_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +100,7 @@ def test_launch_takes_every_command(monkeypatch):
     launches = [words for words in commands() if words[0] == "launch.py"]
     assert len(launches) > 3
     for words in launches:
-        parse(words, ROOT / "configs/quickstart.py")
+        parse(words)
 
 
 @pytest.mark.slow
@@ -129,6 +133,43 @@ def test_the_other_commands_have_their_options():
         elif program.endswith(".py"):
             assert (ROOT / program).is_file(), program
     assert checked > 3
+
+
+def test_the_configuration_page_has_every_key_at_its_default():
+    keys = runpy.run_path(str(ROOT / "docs/hooks.py"))["keys"]
+    table = keys((ROOT / "configs/default.py").read_text())
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (.+) \|$", table, re.MULTILINE)
+    shown = {key: ast.literal_eval(value) for key, value, _ in rows}
+    assert shown == default.get_config().to_dict()
+    assert list(shown) == list(RULES)
+    assert all(what for *_, what in rows)
+    assert "{{ configs/default.py }}" in (ROOT / "docs/configuration.md").read_text()
+
+
+def test_the_options_page_has_corls_keys():
+    page = (ROOT / "docs/options.md").read_text()
+    values = json.loads((ROOT / "tests/data/corl_hyperparameters.json").read_text())
+    assert set(values["hopper-medium-v2"]) <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_the_site_is_built(tmp_path):
+    """Strictly: every page is in it, and every link and anchor leads somewhere."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    made = subprocess.run(
+        [*build, f"--site-dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert "{{" not in (tmp_path / "configuration.html").read_text()
+    for page in tmp_path.glob("*.html"):
+        text = page.read_text()
+        assert "](http" not in text, page  # a link that was not taken for one
+        # What the pages load comes with them.
+        tags = re.findall(r"<(?:img|link|script) [^>]+>", text)
+        loaded = [
+            u for tag in tags for u in re.findall(r'(?:src|href)="?([^" >]+)', tag)
+        ]
+        assert loaded
+        assert not [url for url in loaded if url.startswith(("http", "//"))], page
 
 
 @every_page

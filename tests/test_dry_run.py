@@ -31,7 +31,7 @@ def all_is_there(name, capsys, *options):
     family, _, dataset = name.partition("-")
     reference = f"--config=configs/{family}.py:{dataset.rpartition('-')[0]}"
     command = ["launch.py", reference, "--dry_run", *options]
-    asked = parse(command, ROOT / "configs/quickstart.py")
+    asked = parse(command)
     assert asked.dry_run
     dry_run(asked.config, asked.workdir)
     return f"dry run: {name} reset and stepped" in capsys.readouterr().out

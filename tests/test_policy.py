@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import jax
@@ -64,6 +65,23 @@ def test_done_begins_that_episode_anew(policy):
     after_end = policy.act(seen[3], [9.0, 1.0], [True, False])
     np.testing.assert_allclose(after_end[0], fresh[0], atol=1e-6)
     assert np.abs(after_end[1] - fresh[1]).max() > 1e-3
+
+
+def test_copies_share_the_program_and_no_episode(policy):
+    seen = observations(LIMIT, n=1)[:, 0]
+    policy.reset(3.0)
+    alone = [policy.act(o, None if t == 0 else 0.5) for t, o in enumerate(seen)]
+    compiled = policy._act._cache_size()
+    first, second = copy.copy(policy), copy.copy(policy)
+    first.reset(3.0)
+    second.reset(-40.0)
+    differ = []
+    for t, o in enumerate(seen):
+        reward = None if t == 0 else 0.5
+        assert (first.act(o, reward) == alone[t]).all()
+        differ.append((second.act(o, reward) != alone[t]).any())
+    assert any(differ)
+    assert first._act._cache_size() == compiled
 
 
 def test_the_target_matters(policy):

@@ -9,7 +9,7 @@ from dt_jax.resume import as_before, last_checkpoint
 
 def begin(workdir, init_from):
     """Leave what a run that began with `init_from` goes on from."""
-    record = {"config": config(init_from).to_dict()}
+    record = {"config": config(init_from).to_dict(), "dataset": {}}
     with CheckpointWriter(workdir / "checkpoints", 2) as writer:
         writer.save(1, {"kernel": jnp.zeros(2)}, {"step": jnp.int32(1)}, record, None)
 

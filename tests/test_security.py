@@ -16,20 +16,25 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
+from a_run import write_a_run
 from recording import record
 from rich.console import Console
+from safetensors.numpy import load_file
 from serving import serving
 
 from dt_jax import datasets, envs, errors, evaluate, manifest
 from dt_jax.checkpoint import CheckpointWriter, choose
 from dt_jax.config import override, to_json, validate
-from dt_jax.corl import read_checkpoint
 from dt_jax.data import download, minari
 from dt_jax.data.cache import record_sha256, sha256_of
 from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.errors import UserError
 from dt_jax.evaluation import Evaluation
+from dt_jax.export import export, import_run
 from dt_jax.files import replacing
+from dt_jax.formats.corl import read_checkpoint
+from dt_jax.formats.corl_folder import read_config
 from dt_jax.registry import all_specs
 from dt_jax.summary import data_label, evaluation_table
 
@@ -187,6 +192,35 @@ def test_a_pytorch_that_runs_files_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.5.1"))
     with pytest.raises(UserError, match=r"takes 2\.6 or newer"):
         read_checkpoint(tmp_path / "dt_checkpoint.pt")
+
+
+def hf_folder(path, **weights):
+    """Write a run as Hugging Face has it, its weights as PyTorch saves them."""
+    torch = pytest.importorskip("torch")
+    write_a_run(path / "run")
+    export(path / "run", "hf", path / "hf")
+    arrays = load_file(path / "hf/model.safetensors")
+    (path / "hf/model.safetensors").unlink()
+    tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+    torch.save(tensors | weights, path / "hf/pytorch_model.bin")
+    return path / "hf"
+
+
+def test_weights_of_hugging_faces_are_not_unpickled(tmp_path, victim):
+    folder = hf_folder(tmp_path, more=Evil(victim))
+    with pytest.raises(UserError, match="more than arrays"):
+        import_run(folder, "hf", tmp_path / "imported", {})
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_config_yaml_makes_no_objects(tmp_path, victim):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"num_heads: !!python/object/apply:open [{victim}, w]\n")
+    yaml.unsafe_load(path.read_text())["num_heads"].close()
+    assert victim.exists()  # else the test would show nothing
+    victim.unlink()
+    with pytest.raises(UserError, match=r"is no config\.yaml of CORL's"):
+        read_config(path)
 
 
 @pytest.fixture
@@ -423,6 +457,33 @@ def test_a_file_of_corls_holds_what_it_announces(tmp_path):
     assert path.stat().st_size < 10_000
     with pytest.raises(UserError, match="1,000,000,000,000 numbers, more than its byt"):
         read_checkpoint(path)
+
+
+def test_weights_of_hugging_faces_hold_what_they_announce(tmp_path):
+    torch = pytest.importorskip("torch")
+    repeated = {"embed_ln.bias": torch.zeros(1).expand(10**6, 10**6)}
+    folder = hf_folder(tmp_path, **repeated)
+    with pytest.raises(UserError, match="1,000,000,004,275 numbers, more than its byt"):
+        import_run(folder, "hf", tmp_path / "imported", {})
+    size = 4 * 10**12
+    header = {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, size]}}
+    encoded = json.dumps(header).encode()
+    content = struct.pack("<Q", len(encoded)) + encoded + bytes(8)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="is no whole safetensors file"):
+        import_run(folder, "hf", tmp_path / "imported", {})
+
+
+def test_a_config_yaml_does_not_refer_to_itself(tmp_path):
+    """Each line has what is in the one before nine times; a few more fill a memory."""
+    path = tmp_path / "config.yaml"
+    lines = ["a: &a {num_heads: 1}"]
+    for before, after in zip("abcde", "bcdef", strict=True):
+        merged = ", ".join([f"*{before}"] * 9)
+        lines.append(f"{after}: &{after} {{<<: [{merged}]}}")
+    path.write_text("\n".join([*lines, "num_heads: 1", ""]))
+    with pytest.raises(UserError, match=r"is no config\.yaml of CORL's: a reference"):
+        read_config(path)
 
 
 # What is known of a file is checked.

@@ -76,6 +76,7 @@ class DecisionTransformerAgent:
             residual_dropout=config.residual_dropout,
             embedding_dropout=config.embedding_dropout,
             max_action=config.max_action,
+            activation=config.activation,
         )
         return cls(
             model,

@@ -1,4 +1,4 @@
-"""Datasets on this machine: python -m dt_jax.data list | info | download | verify."""
+"""Datasets here: python -m dt_jax.data list | info | download | verify | clear."""
 
 import shutil
 import sys
@@ -8,9 +8,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from dt_jax import datasets
+from dt_jax.compilation import compiled_folder
 from dt_jax.data import minari
-from dt_jax.data.cache import cache_folder, is_recorded
-from dt_jax.data.d4rl import read_env_name
+from dt_jax.data.cache import cache_folder, is_recorded, kept_with
+from dt_jax.data.d4rl import read_env_name, unpacked_folder
 from dt_jax.description import aligned, describe, lengths_line
 from dt_jax.errors import OneLineParser, UserError, did_you_mean, exit_with_one_line
 from dt_jax.files import user_path
@@ -77,6 +78,20 @@ def _parser() -> OneLineParser:
         "read all of a dataset and compare it with its recorded sha256",
         "hopper-medium-v2",
     )
+    clear = add(
+        "clear", _clear, "delete datasets from the cache folder", "hopper-medium-v2"
+    )
+    clear.add_argument(
+        "patterns",
+        nargs="*",
+        metavar="NAME",
+        help="of datasets that list names; * and ? stand for any",
+    )
+    clear.add_argument(
+        "--all",
+        action="store_true",
+        help="all of them, what was unpacked to be mapped, and compiled programs",
+    )
     _add_reading(info)
     _add_reading(verify)
     return parser
@@ -130,6 +145,9 @@ def _list(args: Namespace) -> None:
     for line in aligned(rows, "<<<><").splitlines():
         print(f"{line[: width - 1]}…" if width and len(line) > width else line)
     print(f"cache folder: {cache_folder()}")
+    for what, folder in _by_products().items():
+        if files := _files(folder):
+            print(f"{what}: {_megabytes(*files)} in {folder}")
     if width:
         print(f"urls begin with {_D4RL}; | cat shows all of them")
 
@@ -192,6 +210,37 @@ def _verify(args: Namespace) -> None:
         print(f"ok: sha256 {dataset.sha256}, as recorded")
     else:
         print(f"no sha256 was recorded; it is {dataset.sha256}")
+
+
+def _clear(args: Namespace) -> None:
+    """Delete what is cached of the datasets that are named, or of everything."""
+    if args.all == bool(args.patterns):
+        raise UserError("name the datasets to delete, or give --all; see --help")
+    cleared = []
+    for pattern in ["*"] if args.all else args.patterns:
+        specs = [s for name, s in all_specs().items() if fnmatch(name, pattern)]
+        if not specs:
+            raise _unknown(pattern)
+        paths = map(datasets.cached_path, specs)
+        cleared += [file for path in paths for file in kept_with(path)]
+    if args.all:
+        cleared += [
+            file for folder in _by_products().values() for file in _files(folder)
+        ]
+    cleared = list(dict.fromkeys(cleared))
+    size = _megabytes(*cleared)
+    for file in cleared:
+        file.unlink(missing_ok=True)
+    print(f"{size} deleted, in {len(cleared)} files")
+
+
+def _by_products() -> dict[str, Path]:
+    """Return the folders of what is made from datasets and programs."""
+    return {"unpacked": unpacked_folder(), "compiled programs": compiled_folder()}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:

@@ -75,6 +75,13 @@ def alone_with(path: Path, doing: str) -> Iterator[None]:
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
+def kept_with(path: Path) -> list[Path]:
+    """Return what there is of a file of the cache: itself, its record, a part of it."""
+    part = path.with_name(f".{path.name}.part")
+    every = path, _record(path), part, part.with_name(f"{part.name}.json")
+    return [file for file in every if file.exists()]
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -127,6 +127,11 @@ def _why_missing(path: Path) -> str:
     return f"no such file: {path} (looked for in {Path.cwd()})"
 
 
+def unpacked_folder() -> Path:
+    """Return where numbers are kept that their file has compressed, to be mapped."""
+    return cache_folder() / "unpacked"
+
+
 def _mapped(columns: Mapping[str, Column], sha256: str, said: str) -> list[np.ndarray]:
     """Map the numbers where they lie, or where they are unpacked to, now or before.
 
@@ -135,7 +140,7 @@ def _mapped(columns: Mapping[str, Column], sha256: str, said: str) -> list[np.nd
       sha256: of the file.
       said: to the user, once it is known that there is room for it.
     """
-    folder = cache_folder() / "unpacked"
+    folder = unpacked_folder()
     mapped = {key: columns[key].mapped() for key in schema.NUMBERS}
     files = {
         key: folder / f"{sha256}-{key}.npy"

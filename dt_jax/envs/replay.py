@@ -140,7 +140,7 @@ def main() -> None:
         prog="python -m dt_jax.envs.replay",
         description="Step the actions of a file from its stored states and compare "
         "what follows with what the file says.",
-        epilog="example: python -m dt_jax.envs.replay hopper_medium-v2.hdf5 "
+        epilog="example: python -m dt_jax.envs.replay hopper.hdf5 "
         "--env_name=hopper-medium-v2",
     )
     parser.add_argument("file", type=Path, help="HDF5 with infos/qpos and infos/qvel")

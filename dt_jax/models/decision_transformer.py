@@ -36,6 +36,7 @@ class DecisionTransformer(nn.Module):
       seq_len: T, the most timesteps that the model is shown.
       episode_len: the longest episode, in environment steps.
       max_action: actions lie in [-max_action, max_action].
+      activation: a key of `transformer.ACTIVATIONS`.
     """
 
     action_size: int
@@ -48,6 +49,7 @@ class DecisionTransformer(nn.Module):
     residual_dropout: float
     embedding_dropout: float
     max_action: float
+    activation: str = "gelu"
 
     def setup(self) -> None:
         """Name the parameters."""
@@ -67,6 +69,7 @@ class DecisionTransformer(nn.Module):
             self.attention_dropout,
             self.residual_dropout,
             self.embedding_dropout,
+            self.activation,
         )
         self.action_head = Linear(self.action_size)
 

@@ -5,6 +5,7 @@ float32 at least.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -131,6 +132,7 @@ class Block(nn.Module):
     num_heads: int
     attention_dropout: float
     residual_dropout: float
+    activation: str
     last: bool
 
     def setup(self) -> None:
@@ -155,7 +157,7 @@ class Block(nn.Module):
         """Map what is read of the tokens, [B, R, D]; `visible` is [1 or B, R, L]."""
         mixed = self.attention(projections, visible, deterministic)
         x = x + self.drop_mixed(mixed, deterministic)
-        hidden = _gelu(self.mlp_in(self.norm2(x)))
+        hidden = ACTIVATIONS[self.activation](self.mlp_in(self.norm2(x)))
         return x + self.drop_out(self.mlp_out(hidden), deterministic)
 
 
@@ -173,6 +175,7 @@ class Transformer(nn.Module):
     attention_dropout: float
     residual_dropout: float
     embedding_dropout: float
+    activation: str
 
     def setup(self) -> None:
         """Name the parameters."""
@@ -184,6 +187,7 @@ class Transformer(nn.Module):
                 self.num_heads,
                 self.attention_dropout,
                 self.residual_dropout,
+                self.activation,
                 last=i == self.num_layers - 1,
             )
             for i in range(self.num_layers)
@@ -293,6 +297,13 @@ _gelu.defvjp(lambda x: (_gelu(x), x), _gelu_backward)
 
 def _normal_cdf(x: Array) -> Array:
     return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": _gelu,
+    "relu": nn.relu,
+    "gelu_new": partial(nn.gelu, approximate=True),
+}
 
 
 def _everything(x: Array) -> Array:

@@ -84,7 +84,7 @@ def scores_of(experiment: Experiment, intervals: bool) -> Scores:
 def why_foreign(experiment: Experiment) -> str:
     """Return why nothing is published on the data of an experiment, "" if it is."""
     config = experiment.config
-    if config.data_path is not None:
+    if config.data_path is not None or config.env_name is None:
         return "own data"
     if config.env_name.startswith(PREFIX):
         return "Minari's data"

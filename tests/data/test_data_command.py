@@ -20,6 +20,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     folder.mkdir()
     monkeypatch.setenv("DT_JAX_DATA", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # of compiled programs
     return folder
 
 
@@ -257,3 +258,27 @@ def test_nothing_slow_is_imported_for_a_file(hopper_file):
     )
     assert result.returncode == 0, result.stderr
     assert "\ntransitions   141\n" in result.stdout
+
+
+def test_clear(run, fails, demo, cache, tmp_path):
+    mine = cache / "mine.hdf5"
+    mine.touch()
+    record_sha256(demo, sha256_of(demo))
+    d4rls = cache / "hopper_medium-v2.hdf5"
+    part = cache / f".{d4rls.name}.part"
+    for path in (d4rls, part, cache / "unpacked/x.npy", tmp_path / "dt_jax/compiled/y"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(100_000))
+    said = run("list")
+    assert f"unpacked: 0.1 MB in {cache}/unpacked" in said
+    assert f"compiled programs: 0.1 MB in {tmp_path}/dt_jax/compiled" in said
+    assert "name the datasets to delete, or give --all" in fails("clear")
+    assert "or give --all" in fails("clear", "--all", "hopper-medium-v2")
+    assert "nearest: hopper-medium-v2" in fails("clear", "hoper-medium-v2")
+    assert run("clear", "walker*", "hopper-*") == "0.2 MB deleted, in 2 files\n"
+    assert not d4rls.exists()
+    assert not part.exists()
+    assert demo.exists()
+    assert run("clear", "--all").endswith(" MB deleted, in 4 files\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert run("clear", "--all") == "0.0 MB deleted, in 0 files\n"

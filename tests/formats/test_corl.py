@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from dt_jax.corl import read_checkpoint, state_dict_from_params
 from dt_jax.errors import UserError
+from dt_jax.formats.corl import read_checkpoint, state_dict_from_params
 from dt_jax.models.decision_transformer import DecisionTransformer
 
 torch = pytest.importorskip("torch")

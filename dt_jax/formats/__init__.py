@@ -1,0 +1,1 @@
+"""Trained networks in other programs' files: CORL's, Hugging Face's, safetensors."""

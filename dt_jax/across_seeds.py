@@ -1,15 +1,42 @@
 """What runs that differ in their seed alone come to together."""
 
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dt_jax.errors import UserError
 
 _REPETITIONS = 2000  # of the bootstrap
+
+
+class Curve(NamedTuple):
+    """A metric over a run of S seeds.
+
+    Attributes:
+      steps: [T], updates completed.
+      values: [S, T].
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def joined(curves: Sequence[Curve]) -> Curve:
+    """Return the curves of several runs as one, at the steps that all of them have."""
+    steps = curves[0].steps
+    for curve in curves[1:]:
+        steps = np.intersect1d(steps, curve.steps)
+    return Curve(
+        steps,
+        np.concatenate(
+            [curve.values[:, np.isin(curve.steps, steps)] for curve in curves]
+        ),
+    )
 
 
 def across_seeds(
@@ -46,17 +73,37 @@ def across_seeds(
 
 def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
     """Return the mean of the middle half of values [S], and its 95% interval."""
+    return _interquartile_mean(tuple(map(float, values)))
+
+
+@lru_cache(maxsize=1000)  # a report tells each several times
+def _interquartile_mean(values: tuple[float, ...]) -> tuple[float, float, float]:
     library, aggregate = _rliable()
-    with warnings.catch_warnings():  # arch renames an argument that rliable gives
+    with warnings.catch_warnings(), _numpys_own_numbers_from(0):
+        # arch renames an argument that rliable gives
         warnings.simplefilter("ignore", FutureWarning)
         points, intervals = library.get_interval_estimates(
-            {"": np.asarray(values, np.float64)[:, None]},  # [runs, tasks]
+            {"": np.array(values)[:, None]},  # [runs, tasks]
             lambda scores: np.array([aggregate.aggregate_iqm(scores)]),
             reps=_REPETITIONS,
-            random_state=np.random.RandomState(0),
         )
     low, high = intervals[""][:, 0]
     return float(points[""][0]), float(low), float(high)
+
+
+@contextmanager
+def _numpys_own_numbers_from(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator for a while.
+
+    rliable draws from it, whatever random_state it is given:
+    https://github.com/google-research/rliable, library.py, update_indices.
+    """
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 def check_rliable() -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dt_jax import registry
 from dt_jax.data import minari
 from dt_jax.data.cache import alone_with, cache_folder, sha256_of, verify_sha256
@@ -13,6 +15,8 @@ from dt_jax.data.trajectories import Trajectories
 from dt_jax.errors import UserError
 from dt_jax.files import user_path
 from dt_jax.registry import DatasetSpec
+
+_BINS = 50  # of the histogram of returns
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,8 @@ class Dataset:
 
     def identity(self) -> dict[str, Any]:
         """Return what a run and its checkpoints record of their data."""
+        returns = self.trajectories.episode_returns.astype(np.float64)
+        counts, edges = np.histogram(returns, bins=_BINS)
         return {
             "source": self.source,
             "sha256": self.sha256,
@@ -41,6 +47,7 @@ class Dataset:
             "dropped_tail": self.trajectories.dropped_tail,
             "return_mean": float(self.trajectories.episode_returns.mean()),
             "return_best": float(self.trajectories.episode_returns.max()),
+            "return_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         }
 
 

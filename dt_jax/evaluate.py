@@ -4,18 +4,17 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from dt_jax import envs
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
-from dt_jax.config import from_json, override, prepare_backend, validate
+from dt_jax.config import override, prepare_backend
 from dt_jax.data.minari import PREFIX
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.evaluation import Evaluator
-from dt_jax.files import user_path
 from dt_jax.policy import restore
 from dt_jax.registry import DatasetSpec
+from dt_jax.runs import read_config
 from dt_jax.summary import data_label, evaluation_table
 from dt_jax.types import Params
 
@@ -85,7 +84,7 @@ def chosen(args: Namespace, changes: dict[str, str]) -> Chosen:
     Raises:
       UserError: there is no such run, or it can't be played like that.
     """
-    config = _config_of(args.workdir)
+    config = read_config(args.workdir)
     config.device = "auto"  # the run may have been trained on another machine
     env_name = args.env_name or config.env_name
     if env_name != config.env_name:
@@ -142,18 +141,6 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--device", help="auto (the default), cpu, gpu or tpu")
     return parser
-
-
-def _config_of(workdir: Path) -> ConfigDict:
-    path = user_path(workdir) / "config.json"
-    if not path.is_file():
-        raise UserError(f"no {path}: is {workdir} the folder of a run?")
-    try:
-        config = from_json(path.read_text(errors="replace"))
-        validate(config, trains=False)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return config
 
 
 if __name__ == "__main__":

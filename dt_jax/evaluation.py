@@ -106,22 +106,27 @@ class Evaluation:
 
 def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
     """Return the step and the episodes of a run's newest evaluation, if any."""
-    files = {int(path.stem): path for path in _files(workdir)}
+    files = _files(workdir)
     if not files:
         return None
     step = max(files)
     return step, Evaluation.load(files[step])
 
 
+def _files(workdir: Path) -> dict[int, Path]:
+    """Return where a run's evaluations are, by the updates completed before each."""
+    return {
+        int(path.stem): path
+        for path in (workdir / "eval").glob("*.npz")
+        if path.stem.isdecimal()
+    }
+
+
 def forget_evaluations_after(step: int, workdir: Path) -> None:
     """Delete the evaluations that a run which goes on from `step` has lost."""
-    for path in _files(workdir):
-        if int(path.stem) > step:
+    for of_step, path in _files(workdir).items():
+        if of_step > step:
             path.unlink()
-
-
-def _files(workdir: Path) -> list[Path]:
-    return [path for path in (workdir / "eval").glob("*.npz") if path.stem.isdecimal()]
 
 
 _FROM_EPISODES = 8  # in halves they are faster: docs/benchmarks.md

@@ -1,11 +1,9 @@
 """What a run came to: a table on the terminal, a picture in its folder."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -14,12 +12,11 @@ from rich.text import Text
 from dt_jax.across_seeds import interquartile_mean
 from dt_jax.data import minari
 from dt_jax.errors import printable
-from dt_jax.evaluation import Evaluation, last_evaluation
+from dt_jax.evaluation import Evaluation
+from dt_jax.figures import draw_loss, draw_returns
 from dt_jax.files import replacing
 from dt_jax.holdout import METRIC as HOLDOUT
-from dt_jax.metrics import read_metrics
-
-_BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
+from dt_jax.runs import Run
 
 
 def data_label(
@@ -41,23 +38,37 @@ def data_label(
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
-    """Return a row for each target return; ± is the standard error over episodes.
+    """Return a row for each target return, see `evaluation_rows`."""
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    header, *rows = evaluation_rows(evaluation)
+    for name in header:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def evaluation_rows(evaluation: Evaluation, intervals: bool = True) -> list[list[str]]:
+    """Return a header and a row for each target; ± is the standard error over episodes.
 
     Of several seeds it is that over the seeds' means, and a column more has their
     interquartile mean with its 95% bootstrap interval.
+
+    Args:
+      evaluation: of one seed or several.
+      intervals: False leaves that column out.
     """
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
     scores = evaluation.normalized_scores
     *seeds, _, episodes = evaluation.returns.shape
-    table.add_column("target", justify="right")
-    table.add_column("return", justify="right")
+    header = ["target", "return"]
     if scores is not None:
-        table.add_column("normalised score", justify="right")
-    if seeds:
-        of = "return" if scores is None else "score"
-        table.add_column(f"IQM of the {of} over seeds", justify="right")
-    table.add_column("length", justify="right")
-    table.add_column("seeds x episodes" if seeds else "episodes", justify="right")
+        header.append("normalised score")
+    if seeds and intervals:
+        header.append(
+            f"IQM of the {'return' if scores is None else 'score'} over seeds"
+        )
+    header += ["length", "seeds x episodes" if seeds else "episodes"]
+    rows = [header]
     for k, target in enumerate(evaluation.target_returns):
         returns, lengths = (
             values[..., k, :] for values in (evaluation.returns, evaluation.lengths)
@@ -68,13 +79,13 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
         if scores is not None:
             compared, digits = scores[..., k, :], 1
             row.append(_with_error(compared, digits))
-        if seeds:
+        if seeds and intervals:
             iqm, low, high = interquartile_mean(compared.mean(axis=-1))
             row.append(f"{iqm:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
         row.append(f"{lengths.mean():.0f}")
         row.append(" x ".join(map(str, [*seeds, episodes])))
-        table.add_row(*row)
-    return table
+        rows.append(row)
+    return rows
 
 
 def _with_error(values: np.ndarray, digits: int) -> str:
@@ -86,98 +97,34 @@ def _with_error(values: np.ndarray, digits: int) -> str:
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
-def show(workdir: Path, label: str) -> None:
+def show(run: Run, label: str) -> None:
     """Print the final table of a run, and where its picture is."""
     console = Console()
-    if newest := last_evaluation(workdir):
-        step, evaluation = newest
+    if run.newest:
+        step, evaluation = run.newest
         console.print(evaluation_table(evaluation, f"{label}, after {step} updates"))
-    if rows := [r for r in read_metrics(workdir / "metrics.jsonl") if HOLDOUT in r]:
+    if rows := [row for row in run.rows if HOLDOUT in row]:
         least = min(rows, key=lambda row: row[HOLDOUT])
         print(
             f"{label}: squared error of held-out actions {rows[-1][HOLDOUT]:.4g}, at "
             f"the least {least[HOLDOUT]:.4g} after {least['step']} updates"
         )
-    print(f"run folder {workdir}, picture {workdir / 'summary.png'}")
+    print(f"run folder {run.workdir}, picture {run.workdir / 'summary.png'}")
 
 
-def draw(workdir: Path, label: str, dataset: dict[str, Any]) -> None:
+def draw(run: Run, label: str) -> None:
     """Write summary.png: the loss, and the achieved against the target return.
 
     Args:
-      workdir: the run's folder.
-      label: what the run was trained on.
-      dataset: its identity, with the mean and the best return of its trajectories.
+      run: what is in its folder.
+      label: what it was trained on.
     """
-    newest = last_evaluation(workdir)
-    panels = 2 if newest else 1
-    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
-    _draw_loss(
-        figure.add_subplot(1, panels, 1), read_metrics(workdir / "metrics.jsonl")
-    )
-    if newest:
-        _draw_returns(figure.add_subplot(1, panels, 2), *newest, dataset)
+    panels = 2 if run.newest else 1
+    figure = Figure(figsize=(5 * panels, 4.4), layout="constrained")
+    loss, held_out = run.curve("train_loss"), run.curve(HOLDOUT)
+    draw_loss(figure.add_subplot(1, panels, 1), loss, held_out)
+    if run.newest:
+        draw_returns(figure.add_subplot(1, panels, 2), *run.newest, run.dataset)
     figure.suptitle(label, parse_math=False)
-    with replacing(workdir / "summary.png") as temporary:
+    with replacing(run.workdir / "summary.png") as temporary:
         figure.savefig(temporary, dpi=120)
-
-
-def _draw_loss(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    trained = [row for row in rows if "train_loss" in row]
-    steps, losses = ([row[key] for row in trained] for key in ("step", "train_loss"))
-    marker = "o" if len(steps) < 5 else None  # a line needs two of them
-    axes.plot(
-        steps, losses, color=_BLUE, linewidth=1, marker=marker, label="training loss"
-    )
-    if held_out := [row for row in rows if HOLDOUT in row]:
-        axes.plot(
-            [row["step"] for row in held_out],
-            [row[HOLDOUT] for row in held_out],
-            "o-",
-            color=_ORANGE,
-            label="held-out actions",
-        )
-        axes.legend(fontsize="small")
-    ylabel = "squared error of actions" if held_out else "training loss"
-    axes.set(xlabel="updates", ylabel=ylabel, yscale="log")
-    axes.grid(alpha=0.3, which="both")
-
-
-def _draw_returns(
-    axes: Axes, step: int, evaluation: Evaluation, dataset: dict[str, Any]
-) -> None:
-    targets = evaluation.target_returns
-    # Of several seeds all together, [K, S·E].
-    returns = np.moveaxis(evaluation.returns, -2, 0).reshape(len(targets), -1)
-    every = np.repeat(targets, returns.shape[1])
-    axes.scatter(
-        every,
-        returns.ravel(),
-        s=18,
-        color=_BLUE,
-        alpha=0.35,
-        linewidths=0,
-        label="achieved, each episode",
-    )
-    order = np.argsort(targets)
-    means = returns.mean(axis=1)
-    axes.plot(
-        targets[order],
-        means[order],
-        "o-",
-        color=_BLUE,
-        label="achieved, mean of episodes",
-    )
-    ends = [min(targets.min(), means.min()), max(targets.max(), means.max())]
-    axes.plot(ends, ends, ":", color=_GREY, label="achieved = target")
-    axes.axhline(
-        dataset["return_mean"], color=_ORANGE, linestyle="--", label="data, mean"
-    )
-    axes.axhline(dataset["return_best"], color=_ORANGE, label="data, best")
-    axes.set(
-        xlabel="target return",
-        ylabel="achieved return",
-        title=f"evaluation after {step} updates",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")

@@ -16,6 +16,7 @@ from dt_jax import (
     description,
     envs,
     processes,
+    runs,
     summary,
     warm_start,
 )
@@ -23,7 +24,6 @@ from dt_jax.agents.decision_transformer import SCALING
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
-from dt_jax.evaluation import last_evaluation
 from dt_jax.files import remove_leftovers
 from dt_jax.lock import alone_in
 from dt_jax.metrics import read_metrics
@@ -236,7 +236,8 @@ def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -
 
 
 def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    scored_as = config.env_name if last_evaluation(workdir) else None
+    run = runs.recorded(workdir, config, dataset)
+    scored_as = config.env_name if run.newest else None
     label = summary.data_label(config, dataset, scored_as)
-    summary.draw(workdir, label, dataset)
-    summary.show(workdir, label)
+    summary.draw(run, label)
+    summary.show(run, label)

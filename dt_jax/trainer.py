@@ -295,6 +295,7 @@ class Trainer:
 
     def _measure(self, step: int) -> tuple[dict[str, float], float]:
         """Return what an evaluation comes to, and by what checkpoints compare."""
+        began = time.perf_counter()
         with self._report.doing("evaluating"):
             measured = self._measurements(
                 self.params,
@@ -303,7 +304,8 @@ class Trainer:
             )
         if measured.evaluation and processes.leads():
             measured.evaluation.save(self._workdir / "eval" / f"{step}.npz")
-        return measured.metrics, measured.score
+        seconds = time.perf_counter() - began
+        return measured.metrics | {"eval/seconds": seconds}, measured.score
 
     def _save(
         self, step: int, score: float | None, owed: dict[str, float] | None = None

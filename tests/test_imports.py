@@ -38,10 +38,11 @@ LAYERS = [
     ["feed"],
     ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],
     ["data.__main__", "evaluation", "imported"],
-    ["measurements", "resume", "summary"],
+    ["figures", "measurements", "resume", "runs"],
+    ["summary"],
     ["trainer"],
     ["train"],
-    ["dry_run", "evaluate", "export", "sweep"],
+    ["dry_run", "evaluate", "export", "report", "sweep"],
     ["launch", "video"],
     ["__init__"],
 ]

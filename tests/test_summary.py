@@ -4,9 +4,11 @@ import matplotlib.image
 import numpy as np
 from rich.console import Console
 
+from configs import default
 from dt_jax import summary
 from dt_jax.evaluation import Evaluation
 from dt_jax.metrics import MetricsLog
+from dt_jax.runs import recorded
 
 DATASET = {"source": "mine.hdf5", "return_mean": 500.0, "return_best": 900.0}
 
@@ -71,7 +73,8 @@ def test_picture_with_and_without_an_evaluation(tmp_path):
         with MetricsLog(tmp_path / "metrics.jsonl", up_to_step=-1) as log:
             log.write(100, {"train_loss": 0.5})
             log.write(200, {"train_loss": 0.1})
-        summary.draw(tmp_path, "mine.hdf5", DATASET)
+        run = recorded(tmp_path, default.get_config(), DATASET)
+        summary.draw(run, "mine.hdf5")
         picture = matplotlib.image.imread(tmp_path / "summary.png")
         assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50  # something is drawn
         sizes.append(picture.shape[1])

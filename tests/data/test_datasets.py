@@ -110,7 +110,9 @@ def test_no_two_names_share_a_file_in_the_cache(refuse, monkeypatch):
 def test_identity_is_that_of_the_file(raw, write_hdf5):
     path = write_hdf5(hopper(raw))
     dataset = datasets.load(HOPPER, str(path), episode_len=1000)
-    assert dataset.identity() == {
+    identity = dataset.identity()
+    histogram = identity.pop("return_histogram")
+    assert identity == {
         "source": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "num_transitions": 66,
@@ -120,6 +122,14 @@ def test_identity_is_that_of_the_file(raw, write_hdf5):
         "return_best": float(dataset.trajectories.episode_returns.max()),
     }
     assert json.loads(json.dumps(dataset.identity())) == dataset.identity()
+    edges, counts = np.array(histogram["edges"]), histogram["counts"]
+    assert len(edges) == len(counts) + 1
+    returns = dataset.trajectories.episode_returns
+    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        within = (returns >= low) & ((returns < high) | (high == edges[-1]))
+        assert within.sum() == count
+    assert sum(counts) == len(returns)
+    assert (edges[0], edges[-1]) == (returns.min(), returns.max())
 
 
 def test_source_is_the_name_in_the_cache(raw, write_hdf5, cache, refuse):

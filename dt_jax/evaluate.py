@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from dt_jax import envs

@@ -1,6 +1,5 @@
 """A run's folder made of an agent that another program has trained."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,11 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.decision_transformer import SCALING
 from dt_jax.checkpoint import CheckpointWriter
-from dt_jax.config import to_json, validate
+from dt_jax.config import validate
 from dt_jax.errors import UserError
-from dt_jax.files import write_text
 from dt_jax.formats.interchange import Trained, new_folder
 from dt_jax.rules import ADDED
+from dt_jax.runs import describe
 from dt_jax.versions import versions
 from dt_jax.warm_start import check_shapes
 
@@ -100,9 +99,7 @@ def write_run(workdir: Path, source: Path, trained: Trained, data: dict) -> None
         "owed": None,
     }
     with new_folder(workdir) as temporary:
-        write_text(temporary / "config.json", to_json(config))
-        told = json.dumps(about | {"dataset": data}, indent=2) + "\n"
-        write_text(temporary / "versions.json", told)
+        describe(temporary, config, about | {"dataset": data})
         with CheckpointWriter(temporary / "checkpoints", keep=2) as writer:
             # No optimiser's state: nothing goes on from here.
             writer.save(0, trained.params, {"step": np.int32(0)}, record, None)

@@ -1,4 +1,4 @@
-"""A run's folder, read back."""
+"""What a run's folder says of the run: written, and read back."""
 
 import json
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.across_seeds import Curve
-from dt_jax.config import from_json, validate
+from dt_jax.config import from_json, to_json, validate
 from dt_jax.errors import UserError
 from dt_jax.evaluation import Evaluation, last_evaluation
-from dt_jax.files import user_path
+from dt_jax.files import user_path, write_text
 from dt_jax.metrics import read_metrics
 
 
@@ -59,6 +59,19 @@ class Run:
             np.array([row["step"] for row in rows], np.int64),
             np.array([[row[name] for row in rows] for name in names], np.float64),
         )
+
+
+def describe(workdir: Path, config: ConfigDict, about: Mapping[str, Any]) -> None:
+    """Write what a run is.
+
+    Args:
+      workdir: its folder, made if it is not there.
+      config: as it runs.
+      about: with what it is made, and the identity of its data as "dataset".
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "config.json", to_json(config))
+    write_text(workdir / "versions.json", json.dumps(about, indent=2) + "\n")
 
 
 def recorded(

@@ -1,13 +1,11 @@
 """One run: its training state, and what is done with it at each step."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from signal import Signals
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,6 @@ from dt_jax.agents.decision_transformer import (
     make_update,
 )
 from dt_jax.checkpoint import Checkpoint, CheckpointWriter
-from dt_jax.config import to_json
 from dt_jax.data.prefetch import prefetch
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
@@ -32,7 +29,6 @@ from dt_jax.dispatch import Dispatch, share_out
 from dt_jax.errors import UserError
 from dt_jax.evaluation import forget_evaluations_after
 from dt_jax.feed import make_feed
-from dt_jax.files import write_text
 from dt_jax.finite import FiniteCheck
 from dt_jax.loggers import Loggers, check_installed
 from dt_jax.measurements import Measurements
@@ -41,6 +37,7 @@ from dt_jax.optim import optimizer_of
 from dt_jax.placement import place
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import owed
+from dt_jax.runs import describe
 from dt_jax.stopping import Stopped, StopRequest
 from dt_jax.train_state import TrainState
 from dt_jax.types import Params
@@ -171,10 +168,7 @@ class Trainer:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
             jax.eval_shape(self._init, self._drawn_from),
         )
-        return TrainState(
-            params=checkpoint.params(like.params),
-            **checkpoint.train(_train_items(like)),
-        )
+        return TrainState.restored(checkpoint, like)
 
     @property
     def params(self) -> Params:
@@ -199,7 +193,8 @@ class Trainer:
             print("nothing is evaluated: no episode is played, no trajectory held out")
         with processes.all_or_none():
             if processes.leads():
-                self._describe()
+                about = self._record["versions"] | {"dataset": self.dataset}
+                describe(self._workdir, config, about)
                 forget_evaluations_after(start, self._workdir)
         inputs = prefetch(self._dispatch.inputs, self._calls(start), config.num_workers)
         # What is owed is written anew: a killed run may have done so already.
@@ -253,13 +248,6 @@ class Trainer:
             config.steps_per_dispatch,
             between=(config.log_every, config.eval_every, config.checkpoint_every),
         )
-
-    def _describe(self) -> None:
-        """Write what the run is, and with what it is made."""
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        write_text(self._workdir / "config.json", to_json(self.config))
-        about = self._record["versions"] | {"dataset": self.dataset}
-        write_text(self._workdir / "versions.json", json.dumps(about, indent=2) + "\n")
 
     def _logs(self, step: int) -> bool:
         return step % self.config.log_every == 0 or self._is_last(step)
@@ -323,9 +311,8 @@ class Trainer:
             return
         self._finite.params(self._state.params, step)
         record = self._record | {"step": step, "owed": owed}
-        self._writer.save(
-            step, self._state.params, _train_items(self._state), record, score=score
-        )
+        state = self._state
+        self._writer.save(step, state.params, state.beside_params, record, score=score)
         self._saved = step
 
     def _stopped(
@@ -360,8 +347,3 @@ class Trainer:
 
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step
-
-
-def _train_items(state: TrainState) -> dict[str, Any]:
-    """Return what a checkpoint keeps beside the parameters."""
-    return {"step": state.step, "opt_state": state.opt_state, "key": state.key}

@@ -131,6 +131,7 @@ def test_the_floor_goes_by_and_never_ends(body):
     seen.close()
 
 
+@pytest.mark.slow  # 16 s
 @pytest.mark.usefixtures("draws")
 def test_hands_look_as_envpool_draws_them(tmp_path):
     """Which draws its own states, but from its own cameras alone.

@@ -5,13 +5,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
-.PHONY: help demo antmaze test test-slow faults lint docs clean
+.PHONY: help demo antmaze test test-slow test-gpu faults lint docs clean
 
 help:
 	@echo "make demo       train the quickstart and show its table and picture"
 	@echo "make antmaze    collect antmaze-umaze-demo, train on it and evaluate"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take minutes each"
+	@echo "make test-gpu   run the tests that need an NVIDIA GPU"
 	@echo "make faults     kill, break and starve the program (half an hour)"
 	@echo "make lint       check format, style and types"
 	@echo "make docs       make the site of docs/ in site/"
@@ -29,6 +30,10 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+test-gpu: .venv/installed-dev
+	$(INSTALL) ".[dev,cuda]"
+	$(BIN)/python -m pytest -q -m gpu
 
 faults: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m faults -n auto tests/faults

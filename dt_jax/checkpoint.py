@@ -10,6 +10,7 @@ units of actions, the dataset's identity and the version of this format.
 
 import logging
 import shutil
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ import orbax.checkpoint as ocp
 
 from dt_jax import manifest, processes
 from dt_jax.errors import UserError
+
+_PAUSE_SECONDS = 0.01  # between two looks at a save that all processes wait for
 
 
 @dataclass(frozen=True)
@@ -134,14 +137,25 @@ class CheckpointWriter:
     def poll(self) -> None:
         """Write the manifest of a save that has ended; return at once otherwise."""
         if self._unconfirmed and not self._manager.is_saving_in_progress():
-            self.confirm()
+            self._confirm()
 
     def confirm(self) -> None:
         """Wait for the save under way, and write its manifest.
 
+        Of several processes all call this at the same step, and wait for each other.
+
         Raises:
           UserError: it failed.
         """
+        # Orbax would wait in vain for a process that is gone; this fails at once.
+        while jax.process_count() > 1 and int(processes.largest(self._is_saving())):
+            time.sleep(_PAUSE_SECONDS)
+        self._confirm()
+
+    def _is_saving(self) -> bool:
+        return self._unconfirmed is not None and self._manager.is_saving_in_progress()
+
+    def _confirm(self) -> None:
         if self._unconfirmed is None:
             return
         step, score = self._unconfirmed
@@ -185,11 +199,15 @@ class CheckpointWriter:
     def __enter__(self) -> "CheckpointWriter":
         return self
 
-    def __exit__(self, kind: type | None, *exception: object) -> None:
-        alone = jax.process_count() == 1
-        if not alone and kind and issubclass(kind, jax.errors.JaxRuntimeError):
-            return  # another process is gone, and the save would wait for it
-        self.confirm()
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: object
+    ) -> None:
+        if jax.process_count() > 1 and processes.may_be_alone(error):
+            return  # the save would wait for the other
+        if error is None:
+            self.confirm()
+        else:  # maybe this process's alone
+            self._confirm()
         self._manager.close()
 
 

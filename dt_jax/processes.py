@@ -73,12 +73,10 @@ def _end(error: BaseException) -> NoReturn:
         signal.signal(each, signal.SIG_IGN)
     if leads():  # JAX aborts the others once it is gone: let them go first
         time.sleep(_GRACE_SECONDS)
-    why = str(error).partition("\n")[0][:200]
-    lost = any(word in why.lower() for word in _OF_A_LOST_CONNECTION)
-    if isinstance(error, jax.errors.JaxRuntimeError) and lost:
+    if _lost(error):
         error = UserError(
             "another process of this run is gone, or can't be reached any more: "
-            f"start all of them again ({why})"
+            f"start all of them again ({_first_line(error)})"
         )
 
     def fail() -> NoReturn:
@@ -93,6 +91,23 @@ def _end(error: BaseException) -> NoReturn:
         traceback.print_exc()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def _lost(error: BaseException | None) -> bool:
+    """Tell whether an error says that a connection is lost."""
+    # A ValueError where it is noticed as a program is called, not as it runs.
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+    why = _first_line(error).lower() if error and of_jax else ""
+    return any(word in why for word in _OF_A_LOST_CONNECTION)
+
+
+def may_be_alone(error: BaseException | None) -> bool:
+    """Tell whether an error may mean that another process is gone: don't wait then."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or _lost(error)
 
 
 def _number(variable: str) -> int | None:
@@ -170,9 +185,9 @@ def all_or_none() -> Iterator[None]:
         yield
     except Stopped as stopped:
         mine = stopped.asked
-    except jax.errors.JaxRuntimeError:
-        raise  # another process may be gone: nobody to agree with
     except Exception as failure:
+        if may_be_alone(failure):
+            raise  # nobody to agree with
         mine, error = _FAILED, failure
     worst = int(largest(mine))
     if error:

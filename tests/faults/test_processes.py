@@ -182,20 +182,23 @@ def assert_same_end(ours, theirs):
 
 def test_one_alone_is_not_left_waiting(undisturbed, runs, hopper_file, record_property):
     """One is killed: the other ends in one line, and the run goes on afterwards."""
-    workdir = runs / "alone"
-    processes = start_two(hopper_file, workdir, *LONGER)
-    while not newest(workdir):
-        assert processes[0].poll() is None, end(processes)
-        time.sleep(0.05)
-    processes[1].send_signal(signal.SIGKILL)
-    sent = time.monotonic()
-    (status, _), (said, _) = end(processes)
-    seconds = time.monotonic() - sent
-    record_property("the other one ended after", f"{seconds:.1f} s")
-    assert seconds < SECONDS
-    assert status == 2, said
-    assert "Traceback" not in said
-    assert "another process" in said.splitlines()[-1]
+    workdir, draw, slowest = runs / "alone", random.Random(1), 0.0
+    for _ in range(4):  # inside a save, an evaluation, ...
+        before = newest(workdir)
+        processes = start_two(hopper_file, workdir, *LONGER)
+        while newest(workdir) == before:
+            assert processes[0].poll() is None, end(processes)
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.3))
+        processes[1].send_signal(signal.SIGKILL)
+        sent = time.monotonic()
+        (status, _), (said, _) = end(processes)
+        slowest = max(slowest, time.monotonic() - sent)
+        assert status == 2, said
+        assert "Traceback" not in said
+        assert "another process" in said.splitlines()[-1]
+    record_property("the other one ended within", f"{slowest:.1f} s, 4 of 4 times")
+    assert slowest < SECONDS
     statuses, said = end(start_two(hopper_file, workdir, *LONGER))
     assert statuses == [0, 0], said
     assert_same_end(workdir, undisturbed)

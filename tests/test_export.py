@@ -31,6 +31,7 @@ from dt_jax.config import from_json
 from dt_jax.errors import UserError
 from dt_jax.evaluate import main as evaluate
 from dt_jax.export import export, import_run
+from dt_jax.formats import torch_files
 from dt_jax.policy import Policy, restore
 from dt_jax.resume import last_checkpoint
 
@@ -184,6 +185,13 @@ def test_one_seed_of_several(tmp_path, several):
     np.testing.assert_array_equal(arrays["action_head/bias"], bias)
     config = json.loads((tmp_path / "out/dt_jax.json").read_text())["config"]
     assert (config["num_seeds"], config["train_seed"]) == (1, 11)
+
+
+def test_where_pytorch_is_missing(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(torch_files, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^dt_checkpoint.pt: .*dt_jax\[corl\]"):
+        export(run, "corl", tmp_path / "corl")
+    assert not (tmp_path / "corl").exists()
 
 
 def test_nan_is_not_exported(tmp_path):

@@ -139,7 +139,7 @@ def save(folder: Path, trained: Trained) -> Trained:
       UserError: PyTorch is not installed, or the network is none of CORL's.
     """
     path, config = folder / _FILE, trained.config
-    torch = torch_files.import_torch(folder, "to write CORL's files", "corl")
+    torch = torch_files.import_torch(Path(_FILE), "to write CORL's files", "corl")
     if config["activation"] != "gelu":
         raise UserError(
             f"CORL's network has activation=gelu, and this one "

@@ -12,7 +12,7 @@ from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.config import override, prepare_backend
 from dt_jax.data.minari import PREFIX
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
-from dt_jax.evaluation import Evaluator
+from dt_jax.evaluation import make_evaluator
 from dt_jax.policy import restore
 from dt_jax.registry import DatasetSpec
 from dt_jax.runs import read_config
@@ -52,14 +52,8 @@ def main() -> None:
     """Play the episodes that the command line asks for, and print a table."""
     args = _parser().parse_args()
     config, spec, agent, params, record = chosen(args, _CHANGES)
-    evaluator = Evaluator(
-        agent,
-        spec,
-        config.target_returns,
-        config.eval_episodes,
-        config.eval_seed,
-        config.num_seeds,
-    )
+    evaluator = make_evaluator(config, agent, spec)
+    assert evaluator is not None  # `chosen` has seen to it
     before = record["config"]
     same = config.env_name == before["env_name"]
     scored_as = config.env_name if same else spec.label

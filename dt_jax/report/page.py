@@ -1,6 +1,7 @@
 """A report as one HTML page that needs nothing else, and in Markdown."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -199,4 +200,6 @@ def _html(table: Table) -> str:
 
 def _cell(text: str) -> str:
     kind = ' class="text"' if len(text) > _MOST_IN_A_NUMBER else ""
-    return f"<td{kind}>{escape(text)}</td>"
+    # Where a narrow page may break names of keys and of files.
+    shown = re.sub(r"([_=/])", r"\1<wbr>", escape(text))
+    return f"<td{kind}>{shown}</td>"

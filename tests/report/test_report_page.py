@@ -25,7 +25,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("img", "meta"):
+        if tag not in ("img", "meta", "wbr"):  # which have no end
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from dt_jax.agents.decision_transformer import SCALING
 from dt_jax.config import check_folder, from_dict, override
@@ -164,7 +164,8 @@ def _trained(
 def _save_safetensors(folder: Path, trained: Trained) -> Trained:
     flat = flatten_dict(trained.params, sep="/")
     arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    save_file(arrays, folder / "model.safetensors")
+    # Not by save_file: what it writes, nobody but its owner may read.
+    (folder / "model.safetensors").write_bytes(save(arrays))
     return trained
 
 

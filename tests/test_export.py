@@ -103,6 +103,13 @@ def test_the_pages_plain_numpy_acts_the_same(tmp_path, activation, monkeypatch):
         np.testing.assert_allclose(actions[t], ours, atol=1e-5)
 
 
+@pytest.mark.parametrize("to", ["safetensors", "hf"])
+def test_whoever_may_read_new_files_may_read_the_weights(tmp_path, run, to):
+    export(run, to, tmp_path / "out")
+    modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert modes == {(tmp_path / "run/config.json").stat().st_mode}
+
+
 def test_hf_there_and_back(tmp_path, run):
     """By its files alone; the table's rows beyond an episode are not kept."""
     export(run, "hf", tmp_path / "hf")

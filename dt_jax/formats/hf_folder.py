@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as safetensors_of
 
 from dt_jax.errors import UserError
 from dt_jax.files import user_path, write_text
@@ -77,7 +77,9 @@ def save(folder: Path, trained: Trained) -> Trained:
         "vocab_size": 1,
     }
     arrays = state_dict_from_params(params, num_positions)
-    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    # Not by save_file: what it writes, nobody but its owner may read.
+    weights = safetensors_of(arrays, metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(weights)
     write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
     return trained
 

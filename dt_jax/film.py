@@ -6,9 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from subprocess import PIPE, Popen
 from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dt_jax.errors import UserError
 
@@ -21,18 +21,20 @@ def check_format(path: Path) -> None:
     """Raise a UserError unless a film can be written to a file of this name."""
     if path.suffix.lower() not in FPS:
         raise UserError(f"{path}: expected a name that ends in {' or '.join(FPS)}")
-    _package("PIL.Image")
     if path.suffix.lower() == ".mp4":
-        _package("imageio_ffmpeg")
+        _ffmpeg(path)
 
 
-def _package(name: str) -> Any:
+def _ffmpeg(path: Path) -> str:
+    """Return the program that writes `path`."""
     try:
-        return import_module(name)
+        found: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except ImportError:
         raise UserError(
-            f"{name.partition('.')[0]} is missing: pip install 'dt_jax[video]'"
+            f"{path}: an .mp4 takes imageio-ffmpeg: pip install 'dt_jax[video]', or "
+            "let the name end in .gif"
         ) from None
+    return found
 
 
 def write(
@@ -47,7 +49,7 @@ def write(
       size: width and height; even, for an .mp4.
 
     Raises:
-      UserError: a package is missing.
+      UserError: imageio-ffmpeg is missing, or can't write it.
     """
     if path.suffix.lower() == ".gif":
         images = _gif_images(pictures)
@@ -65,7 +67,7 @@ def _write_mp4(
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size)]
     film = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
     # Not imageio_ffmpeg.write_frames: its os.fork has JAX warn of a deadlock.
-    command = [_package("imageio_ffmpeg").get_ffmpeg_exe(), "-y", "-loglevel", "error"]
+    command = [_ffmpeg(path), "-y", "-loglevel", "error"]
     command += [*raw, "-r", f"{fps:.6f}", "-i", "-", *film, str(path.absolute())]
     with TemporaryFile() as said:
         with Popen(command, stdin=PIPE, stdout=said, stderr=said) as process:
@@ -79,11 +81,10 @@ def _write_mp4(
             raise UserError(f"ffmpeg could not write {path}: {why}")
 
 
-def _gif_images(pictures: Iterable[np.ndarray]) -> Iterator[Any]:
+def _gif_images(pictures: Iterable[np.ndarray]) -> Iterator[Image.Image]:
     """Yield images with the colours that each has the most need of."""
-    image = _package("PIL.Image")
     for picture in pictures:
-        yield image.fromarray(picture).quantize(128, dither=image.Dither.NONE)
+        yield Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE)
 
 
 def captioned(
@@ -96,13 +97,11 @@ def captioned(
       texts: set side by side, in as many lines as it takes.
       size: width and height.
     """
-    image, ops = _package("PIL.Image"), _package("PIL.ImageOps")
-    draws, fonts = _package("PIL.ImageDraw"), _package("PIL.ImageFont")
-    canvas = image.fromarray(picture)
+    canvas = Image.fromarray(picture)
     if canvas.size != size:
-        canvas = ops.pad(canvas, size)
+        canvas = ImageOps.pad(canvas, size)
     points = max(_SMALLEST_FONT, min(size) // 26)
-    font, margin = fonts.load_default(points), points // 2
+    font, margin = ImageFont.load_default(points), points // 2
     lines: list[str] = []
     for text in texts:
         longer = f"{lines[-1]}   {text}" if lines else ""
@@ -110,7 +109,7 @@ def captioned(
             lines[-1] = longer
         else:
             lines.append(text)
-    draw = draws.Draw(canvas, "RGBA")
+    draw = ImageDraw.Draw(canvas, "RGBA")
     where, block = (margin, margin), "\n".join(lines)
     left, top, right, bottom = draw.multiline_textbbox(where, block, font=font)
     box = left - margin, top - margin, right + margin, bottom + margin

@@ -108,6 +108,8 @@ def read_config(workdir: Path) -> ConfigDict:
     """
     path = user_path(workdir) / "config.json"
     if not path.is_file():
+        if any(path.parent.glob("*/config.json")):
+            raise UserError(f"{workdir} is a folder of runs: name one in it")
         raise UserError(f"no {path}: is {workdir} the folder of a run?")
     try:
         config = from_json(path.read_text(errors="replace"))
@@ -121,6 +123,8 @@ def _read_versions(path: Path) -> dict[str, Any]:
     """Return what versions.json holds, with an identity that can be relied on."""
     try:
         versions: dict[str, Any] = json.loads(path.read_text(errors="replace"))
+        if "imported_from" in versions["dataset"]:
+            raise UserError(f"{path.parent} was imported: it tells of no training")
         _check_dataset(versions["dataset"])
     except FileNotFoundError:
         raise UserError(f"no {path}: restore it, or start the run again") from None

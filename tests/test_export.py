@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import default
 from dt_jax import export as command
-from dt_jax import warm_start
+from dt_jax import runs, warm_start
 from dt_jax.checkpoint import Checkpoint
 from dt_jax.config import from_json
 from dt_jax.errors import UserError
@@ -218,6 +218,8 @@ def test_an_import_is_no_run_to_go_on_with(tmp_path, run):
     config = from_json((back / "config.json").read_text())
     with pytest.raises(UserError, match="was imported, and can't be gone on with: beg"):
         last_checkpoint(back, config)
+    with pytest.raises(UserError, match="back was imported: it tells of no training"):
+        runs.read(back)
     again = default.get_config()
     again.update(config)
     start = warm_start.load(str(back), again.lock())

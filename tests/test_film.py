@@ -84,6 +84,6 @@ def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     film.check_format(tmp_path / "x.GIF")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(
-        UserError, match=r"imageio_ffmpeg is missing: pip install 'dt_j"
+        UserError, match=r"x.mp4: an .mp4 takes imageio-ffmpeg: pip install 'dt_j"
     ):
         film.check_format(tmp_path / "x.mp4")

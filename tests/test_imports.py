@@ -119,7 +119,8 @@ def test_dependencies_are_exactly_what_is_imported():
     # absl-py>=2.1 is imported as absl, orbax-checkpoint as orbax
     installed = {re.match(r"\w+", line)[0] for line in project["dependencies"]}
     installed = {name.removeprefix("Py").lower() for name in installed}  # PyYAML
-    imported = third_party([*PACKAGE, *CONFIGS])
+    installed = {{"pillow": "pil"}.get(name, name) for name in installed}
+    imported = {name.lower() for name in third_party([*PACKAGE, *CONFIGS])}
     assert installed == imported - {"configs", "dt_jax"}
 
 

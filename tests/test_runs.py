@@ -44,6 +44,13 @@ def test_a_folder_is_read_back(tmp_path):
     assert run.curve("grad_norm").values.shape == (2, 0)
 
 
+def test_a_folder_of_runs_is_none(tmp_path):
+    (tmp_path / "hopper").mkdir()
+    write(tmp_path / "hopper")
+    with pytest.raises(UserError, match="is a folder of runs: name one in it"):
+        runs.read(tmp_path)
+
+
 def test_of_one_seed_a_curve_is_under_the_plain_name(tmp_path):
     run = runs.read(write(tmp_path))
     run.config.unlock().num_seeds = 1

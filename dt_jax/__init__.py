@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dt_jax.policy import Policy
 
 __all__ = ["Policy"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

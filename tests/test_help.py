@@ -49,6 +49,13 @@ def test_help_has_an_example_and_fits_80_columns(command, monkeypatch, capsys):
     assert words[3 : 3 + len(more)] == more
 
 
+def test_every_command_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dt_jax"])
+    runpy.run_module("dt_jax")["main"]()
+    listed = capsys.readouterr().out.partition("commands:\n")[2].splitlines()
+    assert {line.split()[2] for line in listed} == {*COMMANDS} - {"dt_jax"}
+
+
 def test_every_command_of_data_is_tried():
     source = ast.parse((ROOT / "dt_jax/data/__main__.py").read_text())
     added = [

@@ -8,7 +8,10 @@ import tarfile
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from command import ROOT
+
+import dt_jax
 
 CONSTRAINTS = ROOT / "constraints.txt"
 SMALL = [
@@ -69,6 +72,12 @@ def test_the_wheel_has_what_the_package_and_the_configs_have(built):
     assert shipped == expected | {f"dt_jax/shipped/{name}" for name in configs}
     assert "dt_jax/py.typed" in shipped
     assert any(name.endswith("policies/hopper.npz") for name in shipped)
+
+
+def test_there_is_one_version(built):
+    assert built["wheel"].name.startswith(f"dt_jax-{dt_jax.__version__}-")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dt_jax.__version__
 
 
 def test_the_sdist_has_the_tests_and_the_docs(built):

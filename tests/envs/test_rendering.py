@@ -187,8 +187,8 @@ def test_the_floor_goes_by_and_never_ends(body):
     square = seen._period / 2
     assert np.abs(at(0) - at(1000 * square)).mean() < 1
     moved = np.abs(at(0) - at(1001 * square))
-    assert moved[60:].mean() > 5
-    assert moved[:20].max() < 5  # the sky, over it
+    assert moved[60:].mean() > 40  # all of the lower half, as it is seen from above
+    assert moved[:20].max() < 5  # the sky
     seen.close()
 
 

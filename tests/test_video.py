@@ -129,7 +129,7 @@ def test_a_film_shows_what_evaluation_would_play(run, tmp_path, monkeypatch, cap
     before = out.read_bytes()
     monkeypatch.setattr(video, "captioned", stop)
     with pytest.raises(KeyboardInterrupt):
-        film(monkeypatch, capsys, run, f"--out={out}", *size)
+        film(monkeypatch, capsys, run, f"--out={out}", *what, *size)
     assert [*tmp_path.iterdir()] == [out]
     assert out.read_bytes() == before
 
@@ -142,7 +142,7 @@ def test_the_first_of_several_seeds_plays_at_the_highest_target(
     what = run, f"--out={tmp_path / 'x.gif'}", "--speed=4", "--device=cpu"
     alone = film(monkeypatch, capsys, *what)
     assert alone.startswith("target 50, seed ")
-    # Four seconds of the world in each: 400 steps. The last picture stays for one.
+    # 400 steps a second and 10 pictures: the first, and the last, held for a second.
     assert f"x.gif: {2 + 10} pictures, 10 a second" in alone
 
     def as_of_two(*arguments):
@@ -154,6 +154,16 @@ def test_the_first_of_several_seeds_plays_at_the_highest_target(
 
     monkeypatch.setattr(video, "chosen", as_of_two)
     assert film(monkeypatch, capsys, *what) == alone
+
+
+@pytest.mark.filterwarnings("ignore:episodes of")
+def test_a_bad_place_is_told_before_anything_is_played(
+    run, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        film(monkeypatch, capsys, run, f"--out={tmp_path}/file/x.gif", "--device=cpu")
+    assert not capsys.readouterr().out
 
 
 class Unseen(View):

@@ -123,12 +123,14 @@ def test_a_film_shows_what_evaluation_would_play(run, tmp_path, monkeypatch, cap
         assert np.abs(one - two)[30:].max() > 50  # below the caption
     assert [*tmp_path.iterdir()] == [out]
 
-    def stop(*arguments):
-        raise KeyboardInterrupt
+    def fail_on_the_way(picture, texts, size):
+        if texts[2] == "step 10":
+            raise UserError("it is broken off")
+        return captioned(picture, texts, size)
 
     before = out.read_bytes()
-    monkeypatch.setattr(video, "captioned", stop)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(video, "captioned", fail_on_the_way)
+    with pytest.raises(UserError, match="broken off"):
         film(monkeypatch, capsys, run, f"--out={out}", *what, *size)
     assert [*tmp_path.iterdir()] == [out]
     assert out.read_bytes() == before

@@ -1,5 +1,6 @@
 """What is drawn of each family; where nothing draws, these are skipped."""
 
+import os
 from dataclasses import replace
 
 import envpool
@@ -206,6 +207,7 @@ def test_a_body_is_posed_as_gymnasium_observes_it(body):
     posed, state = ours._picture.data.qpos, theirs.unwrapped.data.qpos
     np.testing.assert_allclose(posed[1:], state[1:], atol=1e-6)
     assert ours.step_seconds == pytest.approx(theirs.unwrapped.dt)
+    assert not ours.has_goal
     theirs.close()
     ours.close()
 
@@ -366,6 +368,10 @@ def test_the_users_gym_is_not_drawn():
     spec = envs.lookup("Pendulum-v1")
     with pytest.raises(UserError, match="gym can't be drawn; --env_name with one"):
         view(replace(spec, family="gym"), 0, SIZE)
+
+
+def test_what_draws_is_told_to_others_that_draw(draws):
+    assert os.environ["MUJOCO_GL"] == draws
 
 
 @pytest.mark.usefixtures("nothing_known")

@@ -68,6 +68,10 @@ def test_a_pose_would_be_observed_as_it_was(task):
             adroit.pose(data, observation)
             seen, where = observe(task, data)
             np.testing.assert_allclose(seen, observation[where], atol=0.02)
+            fingers = slice(24) if task == "pen" else slice(8, 28)
+            low, high = adroit.model.jnt_range[fingers].T
+            assert (low - 0.3 < data.qpos[fingers]).all()  # each joint has its own
+            assert (data.qpos[fingers] < high + 0.3).all()
 
 
 def test_the_latch_and_the_door_turn_as_observed():

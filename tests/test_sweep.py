@@ -1,5 +1,6 @@
 """Queues of real runs, which are small."""
 
+import os
 import signal
 import sys
 import time
@@ -89,6 +90,22 @@ def test_one_that_fails_stops_no_other(config, queue, tmp_path):
     lines = ["[1/1] mine-good: complete already", "", "mine-good  complete already"]
     assert queue(*again) == (lines, 0)
 
+    (runs / "mine-last").write_text("no folder")
+    lines, status = queue(f"{config}:last", *again)
+    assert status == 1
+    assert lines[0] == (
+        f"[1/2] mine-last: failed: {runs}/mine-last is no folder: choose another "
+        "--workdir"
+    )
+    assert lines[1] == "[2/2] mine-good: complete already"
+
+    log = runs / "mine-good" / "log.txt"
+    before = log.read_text()
+    lines, status = queue(*again, "--config.batch_size=8")
+    assert status == 1  # another run is there, and that is no complete one
+    assert "holds another run (batch_size 4 -> 8)" in lines[1]
+    assert log.read_text().startswith(before)
+
 
 @pytest.mark.slow
 def test_a_signal_is_passed_on_and_the_same_command_goes_on(
@@ -102,6 +119,8 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(
     while not read_metrics(workdir / "metrics.jsonl"):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
+    number = int((workdir / ".lock").read_text().split()[0])
+    assert os.getpgid(number) == number  # a terminal's Ctrl-C is not for it too
     process.send_signal(signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 138
@@ -126,7 +145,8 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(
 
 
 def test_the_runs_of_a_family_and_of_all(queue):
-    assert queue("pen", "quickstart", "--list") == (
+    flags = "--num_seeds=2", "--config.deterministic"
+    assert queue("pen", *flags, "quickstart", "--list") == (
         ["pen:cloned", "pen:expert", "pen:human", "quickstart"],
         0,
     )

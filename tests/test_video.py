@@ -16,8 +16,11 @@ from dt_jax import envs, video
 from dt_jax.agents.decision_transformer import DecisionTransformerAgent
 from dt_jax.envs import offscreen
 from dt_jax.envs.rendering import view
+from dt_jax.envs.view import View
 from dt_jax.errors import UserError
+from dt_jax.evaluate import chosen
 from dt_jax.evaluation import Evaluator
+from dt_jax.film import captioned
 from dt_jax.policy import restore
 from dt_jax.registry import lookup
 from dt_jax.train import train_and_evaluate
@@ -84,7 +87,11 @@ def film(monkeypatch, capsys, *arguments):
 @pytest.mark.usefixtures("_draws")
 @pytest.mark.filterwarnings("ignore:episodes of")
 def test_a_film_shows_what_evaluation_would_play(run, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "x.gif"
+    out, texts = tmp_path / "x.gif", []
+    (tmp_path / ".x.01234567.tmp.gif").write_text("of one that was killed")
+    monkeypatch.setattr(
+        video, "captioned", lambda p, t, size: texts.append(t) or captioned(p, t, size)
+    )
     what = "--episodes=2", "--target_return=50,5", "--seed=7", "--device=cpu"
     size = "--width=128", "--height=96"
     said = film(monkeypatch, capsys, run, f"--out={out}", *what, *size)
@@ -100,15 +107,114 @@ def test_a_film_shows_what_evaluation_would_play(run, tmp_path, monkeypatch, cap
     assert found == expected
     with Image.open(out) as image:
         assert image.size == (128, 96)
-        pictures = [np.asarray(image.convert("RGB"), int)]
-        for i in range(1, image.n_frames):
+        pictures, duration = [], 0
+        for i in range(image.n_frames):
             image.seek(i)
             pictures.append(np.asarray(image.convert("RGB"), int))
+            duration += image.info["duration"]
     # 100 steps a second and 10 pictures: 5 for an episode, of which the last is held.
     assert len(pictures) == 4 * 5
+    assert duration == 4 * (500 + 1000)
+    assert [text[3] for text in texts[::5]] == [
+        f"episode {i} of 4" for i in range(1, 5)
+    ]
     assert min(picture.std() for picture in pictures) > 20
     for one, two in pairwise(pictures):
         assert np.abs(one - two)[30:].max() > 50  # below the caption
+    assert [*tmp_path.iterdir()] == [out]
+
+    def fail_on_the_way(picture, texts, size):
+        if texts[2] == "step 10":
+            raise UserError("it is broken off")
+        return captioned(picture, texts, size)
+
+    before = out.read_bytes()
+    monkeypatch.setattr(video, "captioned", fail_on_the_way)
+    with pytest.raises(UserError, match="broken off"):
+        film(monkeypatch, capsys, run, f"--out={out}", *what, *size)
+    assert [*tmp_path.iterdir()] == [out]
+    assert out.read_bytes() == before
+
+
+@pytest.mark.usefixtures("_draws")
+@pytest.mark.filterwarnings("ignore:episodes of")
+def test_the_first_of_several_seeds_plays_at_the_highest_target(
+    run, tmp_path, monkeypatch, capsys
+):
+    what = run, f"--out={tmp_path / 'x.gif'}", "--speed=4", "--device=cpu"
+    alone = film(monkeypatch, capsys, *what)
+    assert alone.startswith("target 50, seed ")
+    # 400 steps a second and 10 pictures: the first, and the last, held for a second.
+    assert f"x.gif: {2 + 10} pictures, 10 a second" in alone
+
+    def as_of_two(*arguments):
+        found = chosen(*arguments)
+        with found.config.unlocked():
+            found.config.num_seeds = 2
+        params = jax.tree.map(lambda p: np.stack([p, 9 * p]), found.params)
+        return found._replace(params=params)
+
+    monkeypatch.setattr(video, "chosen", as_of_two)
+    assert film(monkeypatch, capsys, *what) == alone
+
+
+@pytest.mark.filterwarnings("ignore:episodes of")
+def test_a_bad_place_is_told_before_anything_is_played(
+    run, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        film(monkeypatch, capsys, run, f"--out={tmp_path}/file/x.gif", "--device=cpu")
+    assert not capsys.readouterr().out
+
+
+class Unseen(View):
+    """A ball whose pictures tell how often it was followed, and no more."""
+
+    has_goal = True
+
+    def __init__(self, seed):
+        self.env, self.followed = envs.make(lookup("maze2d-umaze-v1"), [seed]), None
+
+    def begin(self, observation):
+        self.followed = 0
+
+    def follow(self, observation):
+        self.followed += 1
+
+    def frame(self, observation):
+        return self.followed
+
+    def close(self):
+        """Nothing is to be given back."""
+
+
+def test_a_picture_tells_what_has_been_reached_when_it_is_taken(monkeypatch):
+    """Of every third step, and of the last one."""
+    monkeypatch.setattr(video, "captioned", lambda *what: what)
+    seed = 14  # which begins a cell to the right of the goal
+    actions, achieved = np.tile(np.float32([0, -1]), (32, 1)), [0]
+    env = Unseen(seed).env
+    env.host_reset()
+    for action in actions:
+        achieved.append(achieved[-1] + env.host_step(action[None]).rewards[0])
+    episode = video.Episode(50.0, seed, actions, np.float32(achieved[-1]))
+    shown = [*video.frames(episode, Unseen(seed), 3, (64, 64), "episode 2 of 3")]
+    assert shown == [
+        (
+            step,
+            [
+                "target 50",
+                f"return {achieved[step]:.1f}",
+                f"step {step}",
+                "episode 2 of 3",
+                *(["goal reached"] if achieved[step] else []),
+            ],
+            (64, 64),
+        )
+        for step in [*range(0, 32, 3), 32]
+    ]
+    assert achieved[3] == 0 < achieved[-1]
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,17 @@ def test_a_pose_would_be_observed_as_it_was(task):
             adroit.pose(data, observation)
             seen, where = observe(task, data)
             np.testing.assert_allclose(seen, observation[where], atol=0.02)
+            fingers = slice(24) if task == "pen" else slice(8, 28)
+            low, high = adroit.model.jnt_range[fingers].T
+            assert (low - 0.3 < data.qpos[fingers]).all()  # each joint has its own
+            assert (data.qpos[fingers] < high + 0.3).all()
+
+
+def test_the_latch_and_the_door_turn_as_observed():
+    """Which random actions hardly do."""
+    env, adroit = envs.make(lookup("door-human-v1"), [3]), Adroit("door")
+    data, observation = mujoco.MjData(adroit.model), env.host_reset()[0]
+    adroit.pose(data, observation, first=True)
+    observation[27:29] = 1.2, 0.5
+    adroit.pose(data, observation)
+    np.testing.assert_allclose(observe("door", data)[0][:2], [1.2, 0.5], atol=1e-6)

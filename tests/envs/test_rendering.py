@@ -1,10 +1,13 @@
 """What is drawn of each family; where nothing draws, these are skipped."""
 
+import os
 from dataclasses import replace
 
+import envpool
 import gymnasium
 import mujoco
 import numpy as np
+import playing
 import pytest
 from command import run
 from recording import record
@@ -56,6 +59,8 @@ def play(name, steps, size=SIZE):
     spec, rng = envs.lookup(name), np.random.default_rng(0)
     seen = view(spec, 3, size)
     observation = seen.env.host_reset()[0]
+    played = envs.make(spec, [3]).host_reset()[0]
+    np.testing.assert_array_equal(observation, played)
     seen.begin(observation)
     first = seen.frame(observation)
     np.testing.assert_array_equal(seen.frame(observation), first)
@@ -85,10 +90,36 @@ def path_pixels(picture):
     return ((red > 150) & (green < 110) & (blue > green + 30)).sum()
 
 
+def goal_pixels(picture):
+    """Return where it is of the goal's green, which nothing else is, [P, 2]."""
+    red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+    return np.argwhere((green > red + 40) & (green > blue + 30))
+
+
+def pixel(spec, maze, x, y):
+    """Return the row and column of a place in a maze, from above, and a metre's pixels.
+
+    maze2d has its first row on top, antmaze its last.
+    """
+    row, column, metres, down = x + 0.2, y + 0.2, 1, 1
+    if spec.family == "antmaze":
+        row, column, metres, down = y / 4 + maze.start[0], x / 4 + maze.start[1], 4, -1
+    rows, columns = maze.free.shape
+    cell = min(240 / rows, 320 / columns) / 1.06
+    off = down * (row - (rows - 1) / 2), column - (columns - 1) / 2
+    return np.array([119.5, 159.5]) + cell * np.array(off), cell / metres
+
+
+def around(picture, place):
+    """Return the 3 x 3 pixels at a row and column."""
+    row, column = np.rint(place).astype(int)
+    return picture[row - 1 : row + 2, column - 1 : column + 2].astype(int)
+
+
 @pytest.mark.usefixtures("draws")
 @pytest.mark.parametrize("name", [name for name in D4RL if "maze" in name])
 def test_the_way_through_the_maze_is_drawn(name):
-    """Where it has been, and not elsewhere; all of the maze can be seen."""
+    """Where it has been, and the goal where it is; all of the maze can be seen."""
     spec = envs.lookup(name)
     maze = getattr(mazes, spec.family)(spec.maze)
     goal = maze.goal
@@ -96,7 +127,13 @@ def test_the_way_through_the_maze_is_drawn(name):
     seen = view(spec, 3, (320, 240))
     observation = seen.env.host_reset()[0]
     seen.begin(observation)
-    pixels = []
+    found = goal_pixels(seen.frame(observation))
+    at = seen.env.goals[0] if spec.family == "antmaze" else goal
+    place, metre = pixel(spec, maze, *at)
+    np.testing.assert_allclose(found.mean(axis=0), place, atol=4)
+    # As far as it is rewarded, less what a wall hides.
+    assert len(found) == pytest.approx(np.pi * (0.5 * metre) ** 2, rel=0.25)
+    pixels, places = [], []
     for row, column in path:
         at = [row - 0.2, column - 0.2]
         if spec.family == "antmaze":
@@ -105,7 +142,13 @@ def test_the_way_through_the_maze_is_drawn(name):
         seen.follow(observation)
         picture = seen.frame(observation)
         pixels.append(path_pixels(picture))
+        places.append(pixel(spec, maze, *at)[0])
+        body = around(picture, places[-1])
+        assert (np.ptp(body, axis=-1) > 50).any()  # it has a colour, and is no path
+        assert path_pixels(body) < 9
     assert (np.diff(pixels) > 0).all()
+    for place in places[:-1]:
+        assert path_pixels(around(picture, place))
     seen.begin(observation)  # a new episode
     assert path_pixels(seen.frame(observation)) < pixels[1]
     seen.close()
@@ -113,6 +156,23 @@ def test_the_way_through_the_maze_is_drawn(name):
         [picture[[0, -1]].reshape(-1, 3), picture[:, [0, -1]].reshape(-1, 3)]
     )
     assert (edge.min(axis=-1) > 180).all()  # floor around the outermost walls
+
+
+@pytest.mark.usefixtures("draws")
+@pytest.mark.parametrize(
+    ("name", "speed"), [("maze2d-umaze-v1", 2), ("antmaze-umaze-v2", 15)]
+)
+def test_a_step_in_a_maze_takes_as_long_as_its_speed_tells(name, speed):
+    spec, rng = envs.lookup(name), np.random.default_rng(0)
+    seen = view(spec, 3, (64, 64))
+    actions = rng.uniform(-1, 1, (40, 1, spec.action_size))
+    observations = playing.play(seen.env, actions)[0][:, 0]
+    seen.close()
+    speeds = observations[:, speed : speed + 2]
+    mean = (speeds[1:] + speeds[:-1]) / 2
+    way = np.diff(observations[:, :2], axis=0)
+    seconds = (way * mean).sum() / (mean * mean).sum()
+    assert seen.step_seconds == pytest.approx(seconds, rel=0.1)
 
 
 @pytest.mark.usefixtures("draws")
@@ -127,8 +187,62 @@ def test_the_floor_goes_by_and_never_ends(body):
 
     square = seen._period / 2
     assert np.abs(at(0) - at(1000 * square)).mean() < 1
-    assert np.abs(at(0) - at(1001 * square)).mean() > 5
+    moved = np.abs(at(0) - at(1001 * square))
+    assert moved[60:].mean() > 40  # all of the lower half, as it is seen from above
+    assert moved[:20].max() < 5  # the sky
     seen.close()
+
+
+@pytest.mark.usefixtures("draws")
+@pytest.mark.parametrize("body", ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"])
+def test_a_body_is_posed_as_gymnasium_observes_it(body):
+    theirs = gymnasium.make(body)
+    theirs.reset(seed=0)
+    theirs.action_space.seed(0)
+    for _ in range(5):
+        observation, _, _, _, info = theirs.step(theirs.action_space.sample())
+    ours = view(envs.lookup(f"{body[:-3].lower()}-medium-v2"), 3, SIZE)
+    ours.env.info = {"x_position": [info["x_position"]]}
+    ours.frame(observation)
+    posed, state = ours._picture.data.qpos, theirs.unwrapped.data.qpos
+    np.testing.assert_allclose(posed[1:], state[1:], atol=1e-6)
+    assert ours.step_seconds == pytest.approx(theirs.unwrapped.dt)
+    assert not ours.has_goal
+    theirs.close()
+    ours.close()
+
+
+# What an observation says of the object, and of what is drawn anew for each episode;
+# and what is added to it.
+HANDS = {
+    "pen": ((slice(24, 27), 0.1), (slice(36, 39), 1.0)),  # metres, a direction
+    "door": ((slice(28, 29), 0.3), (slice(32, 35), 0.1)),  # radians, metres
+    "hammer": ((slice(36, 39), 0.1), (slice(42, 45), 0.1)),
+    "relocate": ((slice(36, 39), 0.1), (slice(33, 36), 0.1)),
+}
+
+
+@pytest.mark.usefixtures("draws")
+@pytest.mark.parametrize("task", HANDS)
+def test_the_object_and_what_it_is_to_do_are_seen(task):
+    """Neither is out of the picture, or hidden by the table."""
+    seen = view(envs.lookup(f"{task}-human-v1"), 3, SIZE)
+    observation = seen.env.host_reset()[0]
+    seen.begin(observation)
+    pictures = [seen.frame(observation).astype(int)]
+    for i, (what, change) in enumerate(HANDS[task]):
+        other = observation.copy()
+        other[what] += change
+        if i:
+            seen.begin(other)
+        pictures.append(seen.frame(other).astype(int))
+    seen.close()
+    for picture in pictures[1:]:
+        changed = np.abs(picture - pictures[0]).max(axis=-1) > 30
+        assert changed.sum() > 15
+    config = envpool.make_spec(f"AdroitHand{task.capitalize()}-v1").config
+    step = config.frame_skip * seen._adroit.model.opt.timestep
+    assert seen.step_seconds == pytest.approx(step)
 
 
 @pytest.mark.slow  # 16 s
@@ -245,6 +359,7 @@ def test_one_that_a_minari_dataset_names_draws_itself(tmp_path, monkeypatch):
 
 def test_one_of_envpools_draws_itself():
     first, last = play("Pendulum-v1", 15)
+    assert first.shape == (120, 160, 3)
     assert first.std() > 5
     assert np.abs(first.astype(int) - last).max() > 30
 
@@ -253,6 +368,10 @@ def test_the_users_gym_is_not_drawn():
     spec = envs.lookup("Pendulum-v1")
     with pytest.raises(UserError, match="gym can't be drawn; --env_name with one"):
         view(replace(spec, family="gym"), 0, SIZE)
+
+
+def test_what_draws_is_told_to_others_that_draw(draws):
+    assert os.environ["MUJOCO_GL"] == draws
 
 
 @pytest.mark.usefixtures("nothing_known")

@@ -1,3 +1,4 @@
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -60,7 +61,12 @@ def test_the_page_is_whole_and_needs_nothing_else(report):
     assert "@import" not in page.text
     assert "url(" not in page.text
     # Curves, returns and loss of three; nothing of what has just begun.
-    assert [tag for tag, _ in page.tags].count("img") == 9
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    svgs = [base64.b64decode(source.partition(",")[2]) for source in sources]
+    pictures = [picture for each in report.pictures for picture in each]
+    assert svgs == [picture.svg for picture in pictures]
+    assert len(svgs) == 9
+    assert page.text.count("Normalised score over the updates") == 3
 
 
 def test_text_from_outside_is_text(report):
@@ -92,6 +98,7 @@ def test_what_is_known_of_each_is_there(report):
         "2 seeds (10, 11), 100,000 of 100,000 updates",
         "walker2d-medium-v2",
         "unfinished: 0 of 100,000",
+        "1 seed (10), 0 of 100,000 updates",
         "demo data",
         "63.00 ± 3.00",
         "65.10 ± 1.61",
@@ -137,16 +144,23 @@ def test_the_seconds_of_updates_and_evaluations(report):
     assert "cpu, Linux-6.1, Python 3.12.1, jax 0.10.0, dt_jax 0.1.0 0123456789" in first
     *_, last = tables.timings(report.experiments).rows
     assert first[0] != last[0]
+    assert [tables._seconds(s) for s in (48, 720, 11_520)] == [
+        "48 s",
+        "12 min",
+        "3.2 h",
+    ]
 
 
 def test_every_row_of_corls_table_fits_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     longest = max(published(), key=len)
-    make_run(tmp_path, longest, scores=(100.0, 123.456), eval_every=100_000)
+    settings = {"eval_every": 100_000, "batch_size": 64}
+    make_run(tmp_path, longest, scores=(100.0, 123.456), **settings)
     _show(make([tmp_path]))
     out = capsys.readouterr().out
     assert longest in out
     assert "111.73 ± 11.73" in out
+    assert f"{longest}: batch_size 64 (CORL: 4096)" in out
     assert np.max([len(line) for line in out.splitlines()]) <= 80
 
 

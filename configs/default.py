@@ -127,8 +127,7 @@ def get_config() -> ml_collections.ConfigDict:
     # the folder itself and wins.
     config.checkpoints_path = None
 
-    # Reproducibility and the machine. device and deterministic act before JAX's back
-    # end starts.
+    # Reproducibility and the machine.
     # XLA's deterministic GPU kernels: slower, the same bits at every run. The CPU's are
     # always so.
     config.deterministic = False

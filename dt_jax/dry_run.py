@@ -13,7 +13,7 @@ from dt_jax.placement import place
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, last_checkpoint
-from dt_jax.train import load_data, new_trainer, read_source
+from dt_jax.train import check_packages, load_data, new_trainer, read_source
 
 _BATCH = 64  # windows at the most
 
@@ -36,6 +36,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last:
         config = as_before(config, last[1]["config"])
+    check_packages(config)
     small = ConfigDict(config.to_dict())
     if last:
         small.init_from = None  # what the run began with is not read again

@@ -88,7 +88,8 @@ def chosen(args: Namespace, changes: dict[str, str]) -> Chosen:
         if (text := getattr(args, key)) is not None:
             override(config, key, text, flag)
     if env_name is None:
-        raise UserError("this run has no environment: name one by --env_name")
+        also = "" if config.target_returns else ", and give --target_returns"
+        raise UserError(f"this run has no environment: name one by --env_name{also}")
     if args.env_name is None and ":" in env_name and not env_name.startswith(PREFIX):
         raise UserError(
             f"{args.workdir} was evaluated in {env_name}, for which a package has to "

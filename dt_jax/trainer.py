@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import processes
-from dt_jax.across_seeds import across_seeds, check_rliable
+from dt_jax.across_seeds import across_seeds
 from dt_jax.agents.decision_transformer import (
     DecisionTransformerAgent,
     Metrics,
@@ -30,7 +30,7 @@ from dt_jax.errors import UserError
 from dt_jax.evaluation import forget_evaluations_after
 from dt_jax.feed import make_feed
 from dt_jax.finite import FiniteCheck
-from dt_jax.loggers import Loggers, check_installed
+from dt_jax.loggers import Loggers
 from dt_jax.measurements import Measurements
 from dt_jax.metrics import MetricsLog, ProgressReport
 from dt_jax.optim import optimizer_of
@@ -76,9 +76,6 @@ class Trainer:
         scaling: Mapping[str, np.ndarray],
         params: Params | None = None,
     ):
-        if config.num_seeds > 1:
-            check_rliable()  # now, rather than after the first evaluation
-        check_installed(config.loggers)
         self.config = config
         self.dataset = dataset.identity()
         self._workdir = workdir

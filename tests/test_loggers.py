@@ -15,6 +15,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from dt_jax import loggers, trainer
 from dt_jax.checkpoint import find
+from dt_jax.dry_run import dry_run
 from dt_jax.errors import UserError
 from dt_jax.loggers import Loggers, check_installed
 from dt_jax.metrics import read_metrics
@@ -279,12 +280,14 @@ def test_a_wandb_that_is_killed_is_told_once(small_config, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_missing_package_is_told_before_the_run(
+def test_a_missing_package_is_told_before_the_data_are_read(
     small_config, tmp_path, monkeypatch, name
 ):
     package = {"tensorboard": "tensorboardX"}.get(name, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"{package}.*pip install 'dt_jax\[{name}\]'"):
-        train_and_evaluate(config_with(small_config, name), tmp_path / "run")
+    config = config_with(small_config, name, data_path=str(tmp_path / "not-there"))
+    for begin in (train_and_evaluate, dry_run):
+        with pytest.raises(UserError, match=rf"{package}.*'dt_jax\[{name}\]'"):
+            begin(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     check_installed(())

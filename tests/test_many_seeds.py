@@ -1,6 +1,7 @@
 """Runs that differ in their seed, in one program: each is as it is alone."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from test_train import changed
 from dt_jax import across_seeds as across_seeds_module
 from dt_jax.across_seeds import across_seeds, interquartile_mean
 from dt_jax.checkpoint import find
+from dt_jax.dry_run import dry_run
 from dt_jax.errors import UserError
 from dt_jax.evaluation import last_evaluation
 from dt_jax.metrics import read_metrics
@@ -50,6 +52,16 @@ def test_each_seed_is_its_run_alone(together, small_config, tmp_path):
     same_episodes(together, alone)
     same_policies(together, alone)
     refusals(together, small_config, tmp_path)
+
+
+def test_without_rliable_it_is_told_before_the_data_are_read(
+    small_config, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    config = changed(small_config, num_seeds=2, data_path=str(tmp_path / "not-there"))
+    for begin in (train_and_evaluate, dry_run):
+        with pytest.raises(UserError, match=r"rliable.*pip install 'dt_jax\[seeds\]'"):
+            begin(config, tmp_path / "run")
 
 
 def same_parameters(together, alone):

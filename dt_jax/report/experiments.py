@@ -134,8 +134,11 @@ def _identity(run: Run) -> str:
 
 
 def _together(group: list[Run]) -> tuple[Run, ...]:
-    """Return the runs whose means can be taken, each seed once."""
-    group = sorted(group, key=lambda run: (run.seeds[0], run.workdir))
+    """Return the runs whose means can be taken, each seed once.
+
+    Of two with the same seed, that with more seeds is taken.
+    """
+    group = sorted(group, key=lambda run: (-len(run.seeds), run.seeds[0], run.workdir))
     first = max(group, key=lambda run: (evaluated_after(run), bool(run.newest)))
     taken: dict[int, Run] = {}
     for run in group:
@@ -157,7 +160,7 @@ def _together(group: list[Run]) -> tuple[Run, ...]:
             )
         else:
             taken |= dict.fromkeys(run.seeds, run)
-    return tuple(dict.fromkeys(taken.values()))
+    return tuple(dict.fromkeys(taken[seed] for seed in sorted(taken)))
 
 
 def _played(run: Run) -> tuple[list[float], int, bool] | None:

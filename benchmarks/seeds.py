@@ -49,12 +49,9 @@ def main() -> None:
 
 def updates(config: ConfigDict) -> Callable[[], Any]:
     """Return what makes steps_per_dispatch updates of all seeds."""
-    k, num_seeds = config.steps_per_dispatch, config.num_seeds
+    k = config.steps_per_dispatch
     update, state = workload.training(config)
-    if num_seeds > 1:
-        update = jax.vmap(update)
-        state = jax.tree.map(lambda x: jax.numpy.stack([x] * num_seeds), state)
-    feed = OnDevice([workload.sampler(config)] * num_seeds, place(config))
+    feed = OnDevice([workload.sampler(config)] * config.num_seeds, place(config))
     dispatch = Dispatch(update, feed, k)
     inputs = dispatch.inputs(range(k))
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,16 @@ def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
 def training(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> tuple[Update, TrainState]:
-    """Return the training step and the state before the first one."""
+    """Return the training step, of all seeds, and the state before the first one."""
     ours = agent(config, observation_size, action_size)
     optimizer, schedule = optimizer_of(config)
-    begin = jax.jit(
-        lambda: init_train_state(ours, optimizer, config.train_seed),
-        out_shardings=place(config).state,
-    )
-    return make_update(ours, optimizer, schedule), begin()
+    begin = partial(init_train_state, ours, optimizer)
+    update = make_update(ours, optimizer, schedule)
+    seeds = np.arange(config.train_seed, config.train_seed + config.num_seeds)
+    if len(seeds) > 1:
+        begin, update = jax.vmap(begin), jax.vmap(update)
+    state = jax.jit(begin, out_shardings=place(config).state)(seeds.squeeze())
+    return update, state
 
 
 def seconds_of(

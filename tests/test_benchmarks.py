@@ -1,0 +1,35 @@
+"""Every benchmark runs to its table; how fast anything is, is not asked here."""
+
+import re
+
+import pytest
+from command import ROOT, run
+
+SHORT = {
+    "bounds.py": "--top=3",
+    "data.py": "--batch_sizes=4 --rounds=1 --seconds=0.1",
+    "environments.py": "--families=hopper --episodes=2",
+    "large_data.py": "--gigabytes=0.01 --seconds=0.2 --folder={folder}",
+    "load.py": "",
+    "precision.py": "{data} --updates=20 --batch_size=4",
+    "rollout.py": "--episodes=2 --rounds=1",
+    "seeds.py": "--seeds=1,2 --batch_size=4 --rounds=1 --seconds=0.1",
+    "stepping.py": "",
+    "train_step.py": "--batch_sizes=4 --rounds=1 --seconds=0.1",
+}
+LONG = {"return_conditioning.py", "scaling.py"}  # minutes
+
+
+def test_every_benchmark_is_known():
+    files = (ROOT / "benchmarks").glob("*.py")
+    programs = {file.name for file in files if "__main__" in file.read_text()}
+    assert programs == {*SHORT} | LONG
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_benchmark_runs(name, hopper_file, tmp_path):
+    words = SHORT[name].format(folder=tmp_path, data=hopper_file).split()
+    status, out, err = run(ROOT / "benchmarks" / name, *words)
+    assert status == 0, err
+    assert re.search(r"\d", "".join(out.splitlines()[-3:]))  # its last row

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
-from safetensors.numpy import save
 
 from dt_jax.agents.decision_transformer import SCALING
 from dt_jax.config import check_folder, from_dict, override
@@ -17,7 +16,12 @@ from dt_jax.data.cache import sha256_of
 from dt_jax.errors import OneLineParser, UserError, exit_with_one_line
 from dt_jax.files import user_path
 from dt_jax.formats import corl_folder, hf_folder
-from dt_jax.formats.interchange import Trained, new_folder, write_record
+from dt_jax.formats.interchange import (
+    Trained,
+    new_folder,
+    write_record,
+    write_safetensors,
+)
 from dt_jax.imported import write_run
 from dt_jax.policy import one_seed, restore
 
@@ -164,8 +168,7 @@ def _trained(
 def _save_safetensors(folder: Path, trained: Trained) -> Trained:
     flat = flatten_dict(trained.params, sep="/")
     arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    # Not by save_file: what it writes, nobody but its owner may read.
-    (folder / "model.safetensors").write_bytes(save(arrays))
+    write_safetensors(folder / "model.safetensors", arrays)
     return trained
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_of
 
 from dt_jax.errors import UserError
 from dt_jax.files import user_path, write_text
@@ -23,6 +22,7 @@ from dt_jax.formats.interchange import (
     check_agreement,
     read_json,
     read_record,
+    write_safetensors,
 )
 from dt_jax.models.transformer import ACTIVATIONS, LAYER_NORM_EPS
 
@@ -77,9 +77,7 @@ def save(folder: Path, trained: Trained) -> Trained:
         "vocab_size": 1,
     }
     arrays = state_dict_from_params(params, num_positions)
-    # Not by save_file: what it writes, nobody but its owner may read.
-    weights = safetensors_of(arrays, metadata={"format": "pt"})
-    (folder / "model.safetensors").write_bytes(weights)
+    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
     write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
     return trained
 

@@ -94,6 +94,10 @@ def changed(**values):
         (changed(learning_rate=float("nan")), ["learning_rate=nan", "number above 0"]),
         (changed(betas={"a": 1}), ["betas", "two numbers"]),
         (changed(env_name=None), ["no environment: name one by --env_name"]),
+        (
+            changed(env_name=None, target_returns=None),
+            ["name one by --env_name, and give --target_returns"],
+        ),
     ],
 )
 def test_evaluate_with_a_config_that_is_damaged(copied, change, words):

@@ -9,11 +9,12 @@ from dt_jax import data_defaults, datasets, envs
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
+from dt_jax.extras import check_packages
 from dt_jax.placement import place
 from dt_jax.policy import Policy
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, last_checkpoint
-from dt_jax.train import check_packages, load_data, new_trainer, read_source
+from dt_jax.train import load_data, new_trainer, read_source
 
 _BATCH = 64  # windows at the most
 

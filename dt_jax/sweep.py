@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from dt_jax import flags
 from dt_jax.description import aligned
 from dt_jax.errors import OneLineParser, UserError, did_you_mean, exit_with_one_line
+from dt_jax.extras import check_packages
 from dt_jax.lock import InUseError, alone_in
 from dt_jax.registry import all_specs
 from dt_jax.resume import is_complete, last_checkpoint
@@ -53,6 +54,8 @@ def main() -> None:
     if args.list:
         print("\n".join(asked))
         return
+    for each in queue:
+        check_packages(each.config)
     # This process's alone: what else is there is for the runs.
     jax.config.update("jax_platforms", "cpu")
     outcomes = []

@@ -20,14 +20,13 @@ from dt_jax import (
     summary,
     warm_start,
 )
-from dt_jax.across_seeds import check_rliable
 from dt_jax.agents.decision_transformer import SCALING
 from dt_jax.datasets import Dataset
 from dt_jax.envs.spaces import action_units
 from dt_jax.errors import UserError
+from dt_jax.extras import check_packages
 from dt_jax.files import remove_leftovers
 from dt_jax.lock import alone_in
-from dt_jax.loggers import check_installed
 from dt_jax.metrics import read_metrics
 from dt_jax.registry import DatasetSpec
 from dt_jax.resume import as_before, check_same_data, is_complete, last_checkpoint
@@ -105,13 +104,6 @@ def _prepare(
         **{f"config.{key}": trainer.config[key] for key in config},
     )
     return trainer, trainer.config, identity
-
-
-def check_packages(config: ConfigDict) -> None:
-    """Raise a UserError if a package is missing that the run will need."""
-    if config.num_seeds > 1:
-        check_rliable()
-    check_installed(config.loggers)
 
 
 def _new(config: ConfigDict, workdir: Path) -> Trainer:

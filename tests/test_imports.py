@@ -33,7 +33,7 @@ LAYERS = [
         "optim",
         "scores",
     ],
-    ["collect", "flags", "formats", "train_state", "versions"],
+    ["collect", "extras", "flags", "formats", "train_state", "versions"],
     ["agents", "datasets"],
     ["feed"],
     ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],

@@ -155,6 +155,14 @@ def test_the_runs_of_a_family_and_of_all(queue):
     assert {"antmaze:umaze-diverse", "hopper:medium-replay"} < {*lines}
 
 
+def test_a_missing_package_is_told_before_the_first_run(queue, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    table = f"--workdir={tmp_path / 'table'}"
+    with pytest.raises(UserError, match=r"pip install 'dt_jax\[seeds\]'"):
+        queue("pen", "--num_seeds=2", table)
+    assert not (tmp_path / "table").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

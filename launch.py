@@ -1,7 +1,8 @@
-"""Train and evaluate a Decision Transformer: python launch.py --help."""
+"""Train an agent: `python launch.py ...` is `python -m dt_jax train ...`."""
 
-from dt_jax.errors import exit_with_one_line
-from dt_jax.launch import main
+import sys
+
+from dt_jax.cli.main import run
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    run(["train", *sys.argv[1:]], "launch.py")

@@ -23,8 +23,8 @@ import workload
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.errors import OneLineParser, exit_with_one_line
 from dt_jax.types import Array
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 UPDATES, TIMESTEPS, EPISODES = 5, 25, 100
 

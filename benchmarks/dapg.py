@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

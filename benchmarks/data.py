@@ -31,14 +31,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax import datasets
-from dt_jax.data.prefetch import prefetch
 from dt_jax.data.sampler import Sampler
-from dt_jax.dispatch import Dispatch
-from dt_jax.errors import OneLineParser, exit_with_one_line
-from dt_jax.feed import Feed, OnDevice, OnHost, make_feed
-from dt_jax.placement import Placement, place
+from dt_jax.datasets import load as datasets
+from dt_jax.training.batches import Feed, OnDevice, OnHost, make_feed
+from dt_jax.training.multi_step import Dispatch
+from dt_jax.training.prefetch import prefetch
 from dt_jax.types import Batch
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
+from dt_jax.utils.sharding import Placement, place
 
 NUMBERS = workload.STATE + workload.ACTION + 1  # float32, of a transition
 

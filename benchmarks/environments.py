@@ -31,17 +31,17 @@ import dapg
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.collect.ant_controller import AntController
-from dt_jax.collect.antmaze import ACTION_NOISE, Followers
-from dt_jax.collect.maze2d import WaypointController
-from dt_jax.collect.policies import LEVELS, LinearPolicy
+from dt_jax.data.registry import DatasetSpec, lookup
+from dt_jax.data.scores import normalized_score
+from dt_jax.datasets.demo.ant_controller import AntController
+from dt_jax.datasets.demo.antmaze import ACTION_NOISE, Followers
+from dt_jax.datasets.demo.maze2d import WaypointController
+from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import AntMaze, center
 from dt_jax.envs.base import HostEnv, usable_cores
 from dt_jax.envs.maze2d import Maze2D
-from dt_jax.errors import OneLineParser, exit_with_one_line
-from dt_jax.registry import DatasetSpec, lookup
-from dt_jax.scores import normalized_score
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 # A dataset of each; the references of the random policy and of the good one.
 ENVIRONMENTS = {

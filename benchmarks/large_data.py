@@ -36,13 +36,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax import datasets
 from dt_jax.data.cache import cache_folder, sha256_of
-from dt_jax.data.prefetch import prefetch
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.errors import OneLineParser, exit_with_one_line
+from dt_jax.datasets import load as datasets
+from dt_jax.training.prefetch import prefetch
 from dt_jax.types import Batch
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 STATE, ACTION, EPISODE, SEQ = 17, 6, 1000, 20
 BATCH_SIZES, THREADS = (64, 4096), (0, 4)

@@ -62,7 +62,7 @@ def write(path: Path, dtype: type, episode: int, options: dict) -> None:
 
 def measure(path: Path) -> None:
     """Load `path` and print seconds, bytes of the arrays, and peak bytes."""
-    from dt_jax import datasets
+    from dt_jax.datasets import load as datasets
 
     before = resident("VmRSS")
     start = time.perf_counter()

@@ -16,12 +16,12 @@ import workload
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax import datasets
 from dt_jax.data.sampler import Sampler
-from dt_jax.dispatch import Dispatch, share_out
-from dt_jax.errors import OneLineParser, exit_with_one_line
-from dt_jax.feed import OnDevice
-from dt_jax.placement import place
+from dt_jax.datasets import load as datasets
+from dt_jax.training.batches import OnDevice
+from dt_jax.training.multi_step import Dispatch, share_out
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
+from dt_jax.utils.sharding import place
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from dt_jax.evaluation import last_evaluation
+from dt_jax.runs.evaluations import last_evaluation
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax import envs
-from dt_jax.errors import OneLineParser, exit_with_one_line
-from dt_jax.evaluation import Evaluator
-from dt_jax.policy import Policy
-from dt_jax.registry import lookup
+from dt_jax.data.registry import lookup
+from dt_jax.evaluation.evaluator import Evaluator
+from dt_jax.evaluation.policy import Policy
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 TARGET = 6000.0
 SPEC = lookup("halfcheetah-medium-v2")

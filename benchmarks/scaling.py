@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from rollout import SPEC, TARGET
 
-from dt_jax.errors import OneLineParser, exit_with_one_line
-from dt_jax.evaluation import Evaluator
+from dt_jax.evaluation.evaluator import Evaluator
+from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 TRANSITIONS = 10_000, 100_000, 1_000_000, 10_000_000
 WINDOWS = 5, 10, 20, 40, 80

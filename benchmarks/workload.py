@@ -14,18 +14,18 @@ from ml_collections import ConfigDict
 sys.path.append(str(Path(__file__).parents[1]))  # configs are no package
 
 from configs import default
-from dt_jax.agents.decision_transformer import (
+from dt_jax.agents.base import TrainState
+from dt_jax.agents.dt import (
     DecisionTransformerAgent,
     init_train_state,
     make_update,
 )
+from dt_jax.agents.optim import optimizer_of
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.dispatch import Update
-from dt_jax.optim import optimizer_of
-from dt_jax.placement import place
-from dt_jax.train_state import TrainState
+from dt_jax.training.multi_step import Update
+from dt_jax.utils.sharding import place
 
 STATE, ACTION, EPISODE = 17, 6, 1000
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from configs import default
-from dt_jax.agents.decision_transformer import SCALING, DecisionTransformerAgent
-from dt_jax.checkpoint import CheckpointWriter
-from dt_jax.config import to_json
+from dt_jax.agents.dt import SCALING, DecisionTransformerAgent
+from dt_jax.config.config import to_json
+from dt_jax.runs.checkpoint import CheckpointWriter
 
 S, A, T, EPISODE = 5, 3, 4, 12
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from dt_jax.registry import lookup
+from dt_jax.data.registry import lookup
 
 # For the tests of several devices; all others use the first alone.
 jax.config.update("jax_num_cpu_devices", 8)

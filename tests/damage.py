@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 MOST_SECONDS = 60
 MOST_MEMORY = 1 << 28  # bytes more, for files of a few kB

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from configs import default
-from dt_jax.evaluation import Evaluation
-from dt_jax.flags import parse
-from dt_jax.holdout import METRIC
-from dt_jax.metrics import read_metrics
-from dt_jax.registry import lookup
-from dt_jax.resume import MAY_CHANGE
-from dt_jax.rules import RULES
-from dt_jax.train import train_and_evaluate
+from dt_jax.config.flags import parse
+from dt_jax.config.rules import RULES
+from dt_jax.data.registry import lookup
+from dt_jax.evaluation.holdout import METRIC
+from dt_jax.runs.evaluations import Evaluation
+from dt_jax.runs.metrics import read_metrics
+from dt_jax.training.resume import MAY_CHANGE
+from dt_jax.training.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]

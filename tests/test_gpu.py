@@ -8,7 +8,7 @@ import pytest
 from command import run, start
 from test_launch import arguments, restored, untimed
 
-from dt_jax.checkpoint import find
+from dt_jax.runs.checkpoint import find
 
 pytestmark = pytest.mark.gpu
 

@@ -13,49 +13,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = sorted(ROOT.glob("dt_jax/**/*.py"))
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 
-# The lowest first. A module of dt_jax imports from the rows before its own; a package
-# (data, models, ...) counts as one module and may import itself. A command in a package
-# may have a row of its own.
-LAYERS = [
-    ["stopping"],
-    ["compilation", "errors", "files", "types"],
-    ["data", "film", "lock", "manifest", "placement", "processes", "registry"],
-    ["rules", "sizes"],
-    [
-        "across_seeds",
-        "checkpoint",
-        "config",
-        "data_defaults",
-        "envs",
-        "loggers",
-        "metrics",
-        "models",
-        "optim",
-        "scores",
-    ],
-    ["collect", "extras", "flags", "formats", "train_state", "versions"],
-    ["agents", "datasets"],
-    ["feed"],
-    ["description", "dispatch", "finite", "holdout", "policy", "rollout", "warm_start"],
-    ["data.__main__", "evaluation"],
-    ["figures", "measurements", "resume", "runs"],
-    ["imported", "summary"],
-    ["trainer"],
-    ["train"],
-    ["dry_run", "evaluate", "export", "report", "sweep"],
-    ["launch", "video"],
-    ["__init__"],
-    ["__main__"],
+# From the bottom up. A folder imports from the rows above its own, and from itself.
+FLOORS = [
+    ["types", "utils"],
+    ["data", "networks"],
+    ["envs", "agents"],
+    ["rollout", "config"],
+    ["datasets", "runs", "interop"],
+    ["evaluation"],
+    ["video", "analysis"],
+    ["training"],
+    ["cli"],
+    ["__init__", "__main__"],
 ]
-BASE = {*LAYERS[0], *LAYERS[1], *LAYERS[2]}
-
-# Less than their rows would let them.
-ONLY = {"models": {"types"}, "collect": BASE | {"data", "envs"}}
-KNOWN_BY = {"collect": {"datasets"}}
 
 JAX = {"flax", "jax", "optax", "orbax"}
 WITHOUT_JAX = [path for path in PACKAGE if "/data/" in path.as_posix()]
-WITHOUT_JAX.remove(ROOT / "dt_jax/data/prefetch.py")
 
 
 def imports(path: Path) -> list[tuple[str, str]]:
@@ -77,33 +50,28 @@ def third_party(paths: list[Path]) -> set[str]:
     return roots - sys.stdlib_module_names
 
 
-def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT / "dt_jax").with_suffix("").parts
-    dotted = ".".join(parts)
-    return dotted if any(dotted in layer for layer in LAYERS) else parts[0]
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "dt_jax").with_suffix("").parts[0]
 
 
-def allowed(module: str) -> set[str]:
-    """Return what a module of dt_jax may import of dt_jax."""
-    row = next((i for i, layer in enumerate(LAYERS) if module in layer), None)
-    assert row is not None, (
-        f"dt_jax/{module} is new: add it to LAYERS in {Path(__file__).name}, "
-        "in the lowest row after all that it imports"
-    )
-    below = {name for layer in LAYERS[:row] for name in layer}
-    hidden = {name for name in below if module not in KNOWN_BY.get(name, {module})}
-    package = {module} if (ROOT / "dt_jax" / module).is_dir() else set()
-    return ONLY.get(module, below - hidden) | package
+@pytest.mark.parametrize("room", [room for floor in FLOORS for room in floor])
+def test_imports_go_downwards(room):
+    floor = next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+    below = {name for rooms in FLOORS[:floor] for name in rooms} | {room}
+    if room == "utils":
+        below.add("types")
+    for path in PACKAGE:
+        if room_of(path) != room:
+            continue
+        for where, name in imports(path):
+            root, _, rest = name.partition(".")
+            if root == "dt_jax":
+                other = rest.split(".")[0]
+                assert other in below, f"{where}: {room} must not import {other}"
 
 
-@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_from_the_layers_below_it(path):
-    may = allowed(module_of(path))
-    for where, name in imports(path):
-        root, _, rest = name.partition(".")
-        if root == "dt_jax":
-            other = rest.split(".")[0].replace("__version__", "__init__")
-            assert other in may, f"{where}: {module_of(path)} must not import {other}"
+def test_every_folder_has_a_floor():
+    assert {room_of(path) for path in PACKAGE} == {r for rooms in FLOORS for r in rooms}
 
 
 @pytest.mark.parametrize("path", WITHOUT_JAX, ids=lambda path: path.name)

@@ -101,8 +101,8 @@ def test_it_runs_away_from_the_checkout(kind, built, tmp_path):
     # A path in a .pth file, whose own .pth files, the checkout's, are not looked at.
     (libraries / "more.pth").write_text(sysconfig.get_path("purelib") + "\n")
     succeed(python, "-c", "import dt_jax; print(dt_jax.__file__)", cwd=tmp_path)
-    said = succeed(python, "-m", "dt_jax.launch", "--help", cwd=tmp_path)
-    assert "python -m dt_jax.launch --config=configs/hopper.py:medium" in said
+    said = succeed(python, "-m", "dt_jax", "train", "--help", cwd=tmp_path)
+    assert "python -m dt_jax train --config=configs/hopper.py:medium" in said
     configs = libraries.relative_to(tmp_path) / "dt_jax/shipped/configs"
     assert f"Our configurations are in {configs}." in said
     (tmp_path / "mine.py").write_text(
@@ -113,7 +113,8 @@ def test_it_runs_away_from_the_checkout(kind, built, tmp_path):
         "    return config\n"
     )
     said = succeed(
-        *(python, "-m", "dt_jax.launch", "--dry_run", "--config=mine.py"), cwd=tmp_path
+        *(python, "-m", "dt_jax", "train", "--dry_run", "--config=mine.py"),
+        cwd=tmp_path,
     )
     assert "dry run: hopper-demo reset and stepped" in said
 
@@ -125,10 +126,10 @@ def test_it_trains_in_an_empty_environment(built, tmp_path):
     succeed(*install, "-c", CONSTRAINTS, built["wheel"], cwd=tmp_path)
     run = [*SMALL, "--config=configs/hopper.py:demo", "--config.update_steps=20"]
     run += ["--config.eval_episodes=2", "--workdir=run"]
-    said = succeed(python, "-m", "dt_jax.launch", *run, cwd=tmp_path)
+    said = succeed(python, "-m", "dt_jax", "train", *run, cwd=tmp_path)
     assert "hopper-demo, after 20 updates" in said
     assert (tmp_path / "run/summary.png").exists()
     said = succeed(
-        *(python, "-m", "dt_jax.evaluate", "run", "--episodes=1"), cwd=tmp_path
+        *(python, "-m", "dt_jax", "evaluate", "run", "--episodes=1"), cwd=tmp_path
     )
     assert "after 20 updates" in " ".join(said.split())

@@ -23,20 +23,25 @@ from rich.console import Console
 from safetensors.numpy import load_file
 from serving import serving
 
-from dt_jax import datasets, envs, errors, evaluate, manifest
-from dt_jax.checkpoint import CheckpointWriter, choose
-from dt_jax.config import override, to_json, validate
-from dt_jax.data import download, minari
+from dt_jax import envs
+from dt_jax.analysis.summary import data_label, evaluation_table
+from dt_jax.cli import evaluate
+from dt_jax.cli.common import run_command
+from dt_jax.cli.export import export, import_run
+from dt_jax.config.config import override, to_json, validate
+from dt_jax.data import minari
 from dt_jax.data.cache import record_sha256, sha256_of
 from dt_jax.data.d4rl import read_d4rl, read_env_name
-from dt_jax.errors import UserError
-from dt_jax.evaluation import Evaluation
-from dt_jax.export import export, import_run
-from dt_jax.files import replacing
-from dt_jax.formats.corl import read_checkpoint
-from dt_jax.formats.corl_folder import read_config
-from dt_jax.registry import all_specs
-from dt_jax.summary import data_label, evaluation_table
+from dt_jax.data.registry import all_specs
+from dt_jax.datasets import download
+from dt_jax.datasets import load as datasets
+from dt_jax.interop.corl import read_checkpoint
+from dt_jax.interop.corl_folder import read_config
+from dt_jax.runs import manifest
+from dt_jax.runs.checkpoint import CheckpointWriter, choose
+from dt_jax.runs.evaluations import Evaluation
+from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import replacing
 
 ROWS = 1024
 CHUNK = 128 * ROWS
@@ -272,9 +277,8 @@ def test_a_run_imports_only_what_its_user_names(
         small_config.env_name = "run.code:Hopper-v5"
     (run / "config.json").write_text(to_json(small_config))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("sys.argv", ["evaluate", str(run)])
     with pytest.raises(UserError, match="trust it, give --env_name=run"):
-        evaluate.main()
+        evaluate.main([str(run)])
 
 
 # Names and files stay where they belong.
@@ -543,8 +547,12 @@ def test_text_from_outside_cannot_steer_the_terminal(tmp_path, capsys):
     with h5py.File(path, "a") as file:
         file.attrs["env_name"] = STEERING
     assert read_env_name(path) == WRITTEN_OUT
+
+    def fail():
+        raise UserError(STEERING)
+
     with pytest.raises(SystemExit):
-        errors.fail(STEERING, status=2)
+        run_command(fail, "test")
     download._tell(STEERING)
     shown = capsys.readouterr().err
     assert shown.count(WRITTEN_OUT.removeprefix(r"\x1b[2J")) == 2

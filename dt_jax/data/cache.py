@@ -11,8 +11,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from dt_jax.errors import UserError
-from dt_jax.files import remove_leftovers, user_path, write_text
+from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import remove_leftovers, user_path, write_text
 
 
 def cache_folder() -> Path:

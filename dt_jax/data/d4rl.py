@@ -21,8 +21,8 @@ from dt_jax.data.hdf5 import hdf5_attribute, hdf5_columns
 from dt_jax.data.limits import check_memory, check_room, memory
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import Column, RawData
-from dt_jax.errors import UserError, printable
-from dt_jax.files import replacing
+from dt_jax.utils.errors import UserError, printable
+from dt_jax.utils.files import replacing
 
 
 def read_d4rl(

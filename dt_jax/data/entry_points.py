@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 _ENVIRONMENTS = "env_spec", "eval_env_spec"  # in metadata.json
 _PACKAGES = "gymnasium", "gymnasium_robotics"

@@ -12,7 +12,7 @@ import numpy as np
 
 from dt_jax.data.limits import MOST_DEFLATED, check_memory
 from dt_jax.data.schema import FLAGS, NUMBERS, Column, damage_told, rows_at_once
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 _ALWAYS_FINE = 1 << 20  # bytes
 _UNPACKED_UNSEEN = 1 << 28  # bytes of a chunk

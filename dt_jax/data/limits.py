@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 MOST_DEFLATED = 1032  # bytes that one byte of gzip's or .npz's can stand for
 

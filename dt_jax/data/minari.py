@@ -19,7 +19,7 @@ from dt_jax.data.entry_points import check_environments
 from dt_jax.data.hdf5 import check_stored
 from dt_jax.data.limits import MOST_DEFLATED, check_memory
 from dt_jax.data.schema import RawData, check_finite
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 PREFIX = "minari:"  # an env_name that begins so goes on with a dataset's id
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dt_jax.data.limits import MOST_DEFLATED, check_memory
 from dt_jax.data.schema import Column, damage_told, rows_at_once
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 _LONGEST_HEADER = 1 << 14  # bytes; NumPy refuses to parse as many
 _BOUNDED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # others unpack to any size

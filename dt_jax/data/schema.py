@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dt_jax.data.aligned import aligned_empty
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 BLOCK_ROWS = 4096  # enough for speed, and next to nothing in memory
 _BLOCK_BYTES = 1 << 26  # fewer rows, where they are this wide

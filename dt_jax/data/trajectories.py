@@ -15,7 +15,7 @@ from dt_jax.data.cache import writing_to_cache
 from dt_jax.data.limits import check_room
 from dt_jax.data.schema import RawData
 from dt_jax.data.statistics import column_statistics
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 _ROWS_AT_ONCE = 1 << 20  # of which returns-to-go are computed together
 

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.data.minari import PREFIX as MINARI
+from dt_jax.data.registry import DatasetSpec, all_specs
 from dt_jax.envs import envpool_env, gym_env, gymnasium_env, minari_env
 from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze
@@ -17,8 +18,7 @@ from dt_jax.envs.gym_env import GymEnv
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.maze2d import Maze2D
 from dt_jax.envs.minari_env import MinariEnv
-from dt_jax.errors import UserError
-from dt_jax.registry import DatasetSpec, all_specs
+from dt_jax.utils.errors import UserError
 
 _LOCOMOTION = {
     "halfcheetah": "HalfCheetah-v4",

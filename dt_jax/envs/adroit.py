@@ -18,7 +18,7 @@ import envpool
 import numpy as np
 
 from dt_jax.envs.envpool_env import EnvPoolEnv
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 WEIGHT = 0.1  # of the palm's distance in D4RL's reward
 _PEN_HEIGHT, _DROPPED = 26, 0.075  # index into the observation; metres

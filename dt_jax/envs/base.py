@@ -8,8 +8,8 @@ import numpy as np
 from jax.experimental import io_callback
 
 from dt_jax.envs.spaces import MEND, playing
-from dt_jax.errors import UserError
 from dt_jax.types import Array, Step
+from dt_jax.utils.errors import UserError
 
 EnvState = Any  # a pytree; () where the state lives outside JAX
 

@@ -14,9 +14,9 @@ from typing import Any
 import envpool
 import numpy as np
 
+from dt_jax.data.registry import DatasetSpec
 from dt_jax.envs.base import HostEnv, usable_cores
 from dt_jax.envs.spaces import cannot_build, spec_from_spaces
-from dt_jax.registry import DatasetSpec
 
 
 def describe(env_id: str) -> DatasetSpec:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from dt_jax.data.registry import DatasetSpec, all_specs
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.spaces import building, spec_from_spaces
-from dt_jax.errors import UserError
-from dt_jax.registry import DatasetSpec, all_specs
+from dt_jax.utils.errors import UserError
 
 
 def describe(env_name: str) -> DatasetSpec:

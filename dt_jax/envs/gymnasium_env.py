@@ -11,10 +11,10 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from dt_jax.data.registry import DatasetSpec, all_specs
 from dt_jax.envs.base import HostEnv
 from dt_jax.envs.spaces import building, spec_from_spaces
-from dt_jax.errors import UserError
-from dt_jax.registry import DatasetSpec, all_specs
+from dt_jax.utils.errors import UserError
 
 
 def describe(env_id: str) -> DatasetSpec:

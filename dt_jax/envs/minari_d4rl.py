@@ -21,12 +21,12 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 
 from dt_jax.data.minari import Episode, episodes
+from dt_jax.data.registry import DatasetSpec, all_specs
 from dt_jax.envs import mazes
 from dt_jax.envs.adroit import WEIGHT, palm_distance
 from dt_jax.envs.maze2d import at_goal
 from dt_jax.envs.mazes import Maze
-from dt_jax.errors import UserError
-from dt_jax.registry import DatasetSpec, all_specs
+from dt_jax.utils.errors import UserError
 
 Converted = tuple[np.ndarray, np.ndarray, np.ndarray]  # observations, actions, rewards
 

@@ -13,16 +13,16 @@ from gymnasium.wrappers import TransformObservation
 
 from dt_jax.data import minari
 from dt_jax.data.entry_points import check_environments
+from dt_jax.data.registry import DatasetSpec
 from dt_jax.data.schema import RawData
 from dt_jax.envs import minari_d4rl
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.spaces import building, spec_from_spaces
-from dt_jax.errors import UserError
-from dt_jax.registry import DatasetSpec
+from dt_jax.utils.errors import UserError
 
 # What helps where the dataset's environment is of no use.
 _ELSEWHERE = (
-    "eval_episodes=0 trains without it, and dt_jax.evaluate takes another env_name"
+    "eval_episodes=0 trains without it, and dt_jax.cli.evaluate takes another env_name"
 )
 
 

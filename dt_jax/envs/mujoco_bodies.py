@@ -9,7 +9,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from dt_jax.envs.base import usable_cores
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 # Or it would write MUJOCO_LOG.TXT into the working folder; `Bodies.step` tells it.
 mujoco.set_mju_user_warning(lambda message: None)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dt_jax.errors import UserError
-from dt_jax.registry import NO_LIMIT, DatasetSpec
+from dt_jax.data.registry import NO_LIMIT, DatasetSpec
+from dt_jax.utils.errors import UserError
 
 MEND = "mend the environment, or set eval_episodes=0"
 

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dt_jax.agents.decision_transformer import (
+from dt_jax.agents.dt import (
     DecisionTransformerAgent,
     init_train_state,
     make_update,
 )
-from dt_jax.models.decision_transformer import DecisionTransformer
-from dt_jax.optim import make_optimizer, make_schedule
+from dt_jax.agents.optim import make_optimizer, make_schedule
+from dt_jax.networks.decision_transformer import DecisionTransformer
 from dt_jax.types import Batch
 
 S, A, T, LIMIT, SCALE = 3, 2, 4, 12, 0.5

@@ -11,7 +11,7 @@ from dt_jax.data.cache import (
     sha256_of,
     verify_sha256,
 )
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from dt_jax.data.d4rl import read_d4rl, read_env_name, read_states
 from dt_jax.data.schema import BLOCK_ROWS, RawData
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 
 def assert_same(ours: RawData, theirs: RawData):

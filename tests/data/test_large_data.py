@@ -14,11 +14,11 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax import datasets
 from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.errors import UserError
+from dt_jax.datasets import load as datasets
+from dt_jax.utils.errors import UserError
 
 ROWS, EPISODE, SEQ = 1_500_000, 1000, 20
 ALLOWED = 32_000_000  # bytes; the transitions take 144,000,000 and more
@@ -87,7 +87,7 @@ def returns_to_go(rows: np.ndarray) -> np.ndarray:
 CHILD = """
 import json, resource, sys
 import numpy as np
-from dt_jax import datasets
+from dt_jax.datasets import load as datasets
 from dt_jax.data.sampler import Sampler
 
 def status(field):

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from dt_jax.data.limits import check_memory, check_room, memory
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 
 def test_there_is_memory_but_not_any_amount():

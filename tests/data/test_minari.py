@@ -11,7 +11,7 @@ import pytest
 from recording import record
 
 from dt_jax.data import minari
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 NAME = "minari:mujoco/hopper/test-v0"
 COPY = "minari:MINE/COPIED-v0"  # its metadata still has the id of the other

@@ -6,7 +6,7 @@ import pytest
 from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import BLOCK_ROWS
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 WRITERS = {"stored": np.savez, "compressed": np.savez_compressed}
 

@@ -7,7 +7,7 @@ import pytest
 from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.schema import BLOCK_ROWS, RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 ARRAYS = [f.name for f in dataclasses.fields(Trajectories) if f.type is np.ndarray]
 

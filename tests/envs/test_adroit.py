@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from playing import play
 
+from dt_jax.data.registry import lookup
 from dt_jax.envs import adroit, episode_seeds
 from dt_jax.envs.adroit import AdroitEnv
-from dt_jax.errors import UserError
-from dt_jax.registry import lookup
+from dt_jax.utils.errors import UserError
 
 TASKS = ("pen", "door", "hammer", "relocate")
 

@@ -4,12 +4,12 @@ import pytest
 from playing import play
 
 from dt_jax import envs
-from dt_jax.collect.ant_controller import AntController
-from dt_jax.collect.antmaze import Followers
+from dt_jax.data.registry import lookup
+from dt_jax.datasets.demo.ant_controller import AntController
+from dt_jax.datasets.demo.antmaze import Followers
 from dt_jax.envs import antmaze, mazes
 from dt_jax.envs.antmaze import AntMaze
-from dt_jax.errors import UserError
-from dt_jax.registry import lookup
+from dt_jax.utils.errors import UserError
 
 STANCE = np.array([0, 0, 2, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # within its limits
 # Where the joint is, in qpos, that each action drives: hip 4, ankle 4, hip 1, ...

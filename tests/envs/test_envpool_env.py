@@ -8,9 +8,9 @@ import pytest
 from playing import play
 
 from dt_jax import envs
+from dt_jax.data.registry import lookup
 from dt_jax.envs.envpool_env import EnvPoolEnv
-from dt_jax.errors import UserError
-from dt_jax.registry import lookup
+from dt_jax.utils.errors import UserError
 
 HOPPER = {"env_id": "Hopper-v4", "max_episode_steps": 1000}
 

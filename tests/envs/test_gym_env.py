@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dt_jax import envs
+from dt_jax.data.scores import normalized_score
 from dt_jax.envs import gym_env
-from dt_jax.errors import UserError
-from dt_jax.scores import normalized_score
+from dt_jax.utils.errors import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gym's farewell
@@ -154,8 +154,8 @@ def test_an_unknown_name_is_told():
 
 def test_a_mistake_is_one_line_though_gym_prints_at_its_import():
     program = (
-        "from dt_jax import envs, errors; "
-        "errors.exit_with_one_line(lambda: envs.lookup('Nothing-v0', 'gym'))"
+        "from dt_jax import envs; from dt_jax.cli.common import run_command; "
+        "run_command(lambda: envs.lookup('Nothing-v0', 'gym'), '-c')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -9,7 +9,7 @@ from playing import play
 from dt_jax import envs
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.spaces import spec_from_spaces
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 STATE = Box(-np.inf, np.inf, (3,), np.float32)
 LOW, HIGH = [-3.0, 0.0], [1.0, 0.5]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.registry import all_specs
+from dt_jax.data.registry import all_specs
 
 
 def test_every_dataset_has_its_environment():

@@ -4,10 +4,10 @@ import pytest
 from playing import play
 
 from dt_jax import envs
+from dt_jax.data.registry import lookup
 from dt_jax.envs import maze2d, mazes
 from dt_jax.envs.maze2d import Maze2D
-from dt_jax.errors import UserError
-from dt_jax.registry import lookup
+from dt_jax.utils.errors import UserError
 
 LIMITS = {"umaze": 300, "medium": 600, "large": 800}
 TIMESTEP, GEAR = 0.01, 100.0

@@ -17,12 +17,12 @@ from recording import record
 
 from dt_jax import envs
 from dt_jax.data.minari import Episode, open_dataset
+from dt_jax.data.registry import all_specs
 from dt_jax.envs import mazes, minari_d4rl, minari_env
 from dt_jax.envs.adroit import AdroitEnv, palm_distance
 from dt_jax.envs.maze2d import Maze2D, points
 from dt_jax.envs.minari_env import MinariEnv
-from dt_jax.errors import UserError
-from dt_jax.registry import all_specs
+from dt_jax.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)

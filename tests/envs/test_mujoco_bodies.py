@@ -4,7 +4,7 @@ import pytest
 
 from dt_jax.envs import antmaze, mazes
 from dt_jax.envs.mujoco_bodies import Bodies
-from dt_jax.errors import UserError
+from dt_jax.utils.errors import UserError
 
 N, SUBSTEPS = 5, 3
 

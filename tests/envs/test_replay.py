@@ -5,11 +5,12 @@ import h5py
 import numpy as np
 import pytest
 
-from dt_jax.collect import collect_demo
-from dt_jax.envs import replay as module
-from dt_jax.envs.replay import replay
-from dt_jax.errors import UserError, exit_with_one_line
-from dt_jax.registry import lookup
+from benchmarks import replay as module
+from benchmarks.replay import replay
+from dt_jax.cli.common import run_command
+from dt_jax.data.registry import lookup
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.utils.errors import UserError
 
 KEYS = ("qpos", "qvel")
 FLOAT32 = 1e-6  # how far a stored observation may be from the state, in a maze
@@ -172,6 +173,6 @@ def test_the_command(maze2d, monkeypatch, capsys, tmp_path):
     nameless = changed(maze2d, tmp_path / "nameless.hdf5")
     monkeypatch.setattr(sys, "argv", ["replay", str(nameless)])
     with pytest.raises(SystemExit) as error:
-        exit_with_one_line(module.main)
+        run_command(module.main, "replay.py")
     assert error.value.code == 2
     assert "give --env_name" in capsys.readouterr().err

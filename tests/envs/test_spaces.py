@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from dt_jax.data.registry import all_specs, lookup
 from dt_jax.envs.spaces import action_units
-from dt_jax.registry import all_specs, lookup
 
 
 def map_action(center, scale, action):

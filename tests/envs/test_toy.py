@@ -1,8 +1,7 @@
 import jax
 import numpy as np
 import pytest
-
-from dt_jax.envs.toy import LinearEnv
+from toy import LinearEnv
 
 HORIZONS = [3, 6, 4]
 

@@ -8,10 +8,10 @@ import pytest
 from command import ROOT, refusal, run
 from smallest import launch
 
-EVALUATE = ["-m", "dt_jax.evaluate"]
-DATA = ["-m", "dt_jax.data"]
-COLLECT = ["-m", "dt_jax.collect"]
-REPLAY = ["-m", "dt_jax.envs.replay"]
+EVALUATE = ["-m", "dt_jax", "evaluate"]
+DATA = ["-m", "dt_jax", "data"]
+COLLECT = ["-m", "dt_jax", "collect"]
+REPLAY = ["benchmarks/replay.py"]
 
 
 @pytest.fixture

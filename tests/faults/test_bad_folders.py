@@ -11,11 +11,11 @@ import pytest
 from command import ROOT, refusal, run
 from smallest import launch
 
-from dt_jax.checkpoint import find
-from dt_jax.metrics import read_metrics
+from dt_jax.runs.checkpoint import find
+from dt_jax.runs.metrics import read_metrics
 
-EVALUATE = ["-m", "dt_jax.evaluate"]
-COLLECT = ["-m", "dt_jax.collect", "hopper-demo", "--steps=2000"]
+EVALUATE = ["-m", "dt_jax", "evaluate"]
+COLLECT = ["-m", "dt_jax", "collect", "hopper-demo", "--steps=2000"]
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import pytest
 from command import refusal, run
 from smallest import launch
 
-from dt_jax.errors import UserError
-from dt_jax.policy import Policy
+from dt_jax.evaluation.policy import Policy
+from dt_jax.utils.errors import UserError
 
-EVALUATE = ["-m", "dt_jax.evaluate"]
+EVALUATE = ["-m", "dt_jax", "evaluate"]
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dt_jax.checkpoint import find
-from dt_jax.errors import UserError
-from dt_jax.metrics import read_metrics
-from dt_jax.resume import last_checkpoint
-from dt_jax.train import train_and_evaluate
+from dt_jax.runs.checkpoint import find
+from dt_jax.runs.metrics import read_metrics
+from dt_jax.training.resume import last_checkpoint
+from dt_jax.training.train import train_and_evaluate
+from dt_jax.utils.errors import UserError
 
 RNG = random.Random(0)
 

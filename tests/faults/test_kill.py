@@ -23,7 +23,7 @@ from command import ROOT
 from serving import serve, serving
 from test_launch import restored, untimed
 
-from dt_jax.metrics import read_metrics
+from dt_jax.runs.metrics import read_metrics
 
 SMALL = [
     "--config.embedding_dim=8",

@@ -17,7 +17,7 @@ import pytest
 from command import run, start
 from matplotlib.figure import Figure
 
-from dt_jax.metrics import read_metrics
+from dt_jax.runs.metrics import read_metrics
 
 # The quickstart, five times as long, with twice as many evaluations and checkpoints.
 UPDATES, EVERY, LOGGED = 20_000, 1_000, 100
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 @pytest.mark.skipif(sys.platform != "linux", reason="tells glibc what to keep")
 def test_memory_files_and_threads_stay_as_they_are(tmp_path, record_property):
     data = {"DT_JAX_DATA": str(tmp_path / "data")}
-    status, _, err = run("-m", "dt_jax.data", "download", "halfcheetah-demo", **data)
+    status, _, err = run("-m", "dt_jax", "data", "download", "halfcheetah-demo", **data)
     assert status == 0, err
     samples = watched(
         tmp_path / "run",

@@ -12,8 +12,8 @@ import pytest
 
 from configs import quickstart
 from dt_jax import envs
-from dt_jax.agents.decision_transformer import SCALING, DecisionTransformerAgent
-from dt_jax.evaluation import Evaluator
+from dt_jax.agents.dt import SCALING, DecisionTransformerAgent
+from dt_jax.evaluation.evaluator import Evaluator
 
 EPISODES = 2_000  # for which 1000 steps [S + A + 1] would be 190 MB
 CHUNK = 25  # timesteps between two looks at the memory

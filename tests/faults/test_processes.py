@@ -13,8 +13,8 @@ from command import run, start
 from smallest import launch
 from test_launch import restored, untimed
 
-from dt_jax.checkpoint import find
-from dt_jax.evaluation import last_evaluation
+from dt_jax.runs.checkpoint import find
+from dt_jax.runs.evaluations import last_evaluation
 
 LONGER = [
     "--config.update_steps=120",
@@ -89,7 +89,7 @@ def test_two_processes_train_what_one_does(undisturbed, runs, hopper_file):
     assert ours.returns.shape == (1, 3)
     np.testing.assert_array_equal(ours.seeds, theirs.seeds)
     np.testing.assert_allclose(ours.returns, theirs.returns, rtol=0.05)
-    status, out, err = run("-m", "dt_jax.evaluate", undisturbed, "--episodes=1")
+    status, out, err = run("-m", "dt_jax", "evaluate", undisturbed, "--episodes=1")
     assert status == 0, err
     assert "after 120 updates" in " ".join(out.split())
 

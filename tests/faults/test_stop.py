@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command import run, start, wait_until_it_listens
 
-from dt_jax.checkpoint import find
-from dt_jax.stopping import SIGNALS
+from dt_jax.runs.checkpoint import find
+from dt_jax.utils.signals import SIGNALS
 
 SECONDS = 10  # in which a run answers
 COMMAND = (
@@ -29,7 +29,7 @@ def quickstart(tmp_path_factory):
     cache = str(tmp_path_factory.mktemp("cache"))
     out = f"{cache}/halfcheetah-demo.hdf5"
     status, _, err = run(
-        "-m", "dt_jax.collect", "halfcheetah-demo", f"--out={out}", "--steps=20000"
+        "-m", "dt_jax", "collect", "halfcheetah-demo", f"--out={out}", "--steps=20000"
     )
     assert status == 0, err
     # More updates than can be made between all the signals.

@@ -12,14 +12,17 @@ import sys
 import time
 from collections import Counter
 
-import launch
-from dt_jax import collect, datasets, summary
-from dt_jax.checkpoint import CheckpointWriter
-from dt_jax.collect import demo
+from dt_jax.analysis import summary
+from dt_jax.cli import train
+from dt_jax.cli.common import run_command
 from dt_jax.data import d4rl
-from dt_jax.errors import exit_with_one_line
-from dt_jax.evaluation import Evaluation, Evaluator
-from dt_jax.metrics import MetricsLog
+from dt_jax.datasets import demo as collect
+from dt_jax.datasets import load as datasets
+from dt_jax.datasets.demo import demo
+from dt_jax.evaluation.evaluator import Evaluator
+from dt_jax.runs.checkpoint import CheckpointWriter
+from dt_jax.runs.evaluations import Evaluation
+from dt_jax.runs.metrics import MetricsLog
 
 # All of a phase happens in one call, but for "save", which goes on in the background.
 PHASES = {
@@ -96,5 +99,5 @@ def marked(marks, phase, function):
 
 if __name__ == "__main__":
     watch(Marks(int(sys.argv[1]), sys.argv[2]))
-    sys.argv[:] = [launch.__file__, *sys.argv[3:]]
-    exit_with_one_line(launch.main)
+    sys.argv[:] = ["launch.py", *sys.argv[3:]]
+    run_command(lambda: train.main(sys.argv[1:]), "launch.py")

@@ -1,0 +1,129 @@
+"""What all commands share: the argument parser, and errors as one line."""
+
+import argparse
+import errno
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from dt_jax.utils.errors import UserError, printable
+from dt_jax.utils.signals import Stopped, exit_on_signals
+
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space and run the same command again",
+    errno.EDQUOT: "free some disk space and run the same command again",
+    errno.EACCES: "permission denied: change the permissions or choose another path",
+    errno.EROFS: "choose a path on a writable file system",
+    errno.EEXIST: "move the existing file away or choose another path",
+    errno.EISDIR: "this is a folder: choose the path of a file",
+    errno.ELOOP: "broken or circular symbolic link: fix it or choose another path",
+}
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Wraps everything but examples, which users copy."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UserErrors and accepts no abbreviated flags."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(**kwargs, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError instead of printing the usage."""
+        raise UserError(f"{message}; see --help")
+
+
+def run_command(main: Callable[[], None], program: str) -> None:
+    """Run `main`; a user's error becomes one line on stderr and exit status 2.
+
+    Args:
+      main: the command.
+      program: how the user started it, "launch.py".
+    """
+
+    def report(line: str) -> None:
+        text = printable(" ".join(line.split()))
+        with suppress(OSError):  # stderr is closed
+            print(f"{program}: {text}", file=sys.stderr, flush=True)
+
+    def leave(stopped: Stopped) -> NoReturn:
+        # os._exit: cleaning up after an interrupted import or compilation can crash,
+        # and all files are safe against `kill -9` too.
+        report(str(stopped))
+        with suppress(OSError, RuntimeError):
+            sys.stdout.flush()
+        os._exit(stopped.status)
+
+    def warn(message: Warning | str, *where: Any, **more: Any) -> None:
+        report(f"warning: {message}")
+
+    warnings.showwarning = warn
+    for library in ("absl", "asyncio", "concurrent.futures"):  # of Orbax's threads
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    exit_on_signals(leave)
+    try:
+        main()
+        print(end="", flush=True)  # here, where a full disk can be reported
+        return
+    except Stopped as stopped:
+        leave(stopped)
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
+        status = 1
+    except Exception as error:
+        line = _user_error(error)
+        if line is None:
+            traceback.print_exc()
+            status = 1
+        else:
+            report(f"error: {line}")
+            status = 2
+    _exit(status)
+
+
+def _user_error(error: Exception) -> str | None:
+    """Return the line about an error that a user can correct; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        # os.rename names two files; the second one is the user's.
+        name = error.filename2 or error.filename
+        line = error.strerror or str(error)
+        line += f": {name}" if name else ""
+        remedy = _REMEDIES.get(error.errno or 0)
+        return f"{line}; {remedy}" if remedy else line
+    out_of_memory = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    )
+    if out_of_memory:
+        reason = str(error).partition("\n")[0][:200] or "no reason given"
+        return (
+            f"out of memory: {reason}; reduce batch_size, eval_episodes, seq_len or "
+            "embedding_dim, or set memory_limit_gb to keep the data on disk"
+        )
+    return None
+
+
+def _exit(status: int) -> NoReturn:
+    """Exit, without waiting for the other processes of a distributed run."""
+    if "jax" in sys.modules:
+        from dt_jax.utils import distributed
+
+        distributed.exit_if_joined(status)
+    try:
+        print(end="", flush=True)
+    except OSError:  # or Python would try again at exit and report it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

@@ -1,6 +1,0 @@
-"""Datasets in D4RL's schema from behaviour policies in environments."""
-
-from dt_jax.collect.demo import collect_demo
-from dt_jax.collect.episodes import Actor, Episode, run_episodes, write_d4rl
-
-__all__ = ["Actor", "Episode", "collect_demo", "run_episodes", "write_d4rl"]

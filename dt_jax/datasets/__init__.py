@@ -1,0 +1,1 @@
+"""Datasets by name or path: load, download, describe, and the demo datasets."""

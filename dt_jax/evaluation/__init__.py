@@ -1,0 +1,1 @@
+"""Evaluation of trained agents, and the policy for use in any loop."""

@@ -1,0 +1,1 @@
+"""Rollouts: all episodes at once in a compiled program."""

@@ -1,0 +1,116 @@
+"""Evaluations of a run: episodes at several target returns, one .npz per step."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dt_jax.data.npz import npz_columns
+from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import replacing
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The episodes of one evaluation, K targets with E episodes each.
+
+    Of a run with S seeds, returns, lengths and scores are [S, K, E].
+
+    Attributes:
+      target_returns: [K] float64, what was asked for.
+      seeds: [E], episode i's seed, the same at every target.
+      returns: [K, E] float32, what was reached.
+      lengths: [K, E] int32, environment steps.
+      normalized_scores: [K, E], D4RL's score of each return; None where nobody knows
+        which returns are to score 0 and 100.
+    """
+
+    target_returns: np.ndarray
+    seeds: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+    normalized_scores: np.ndarray | None = None
+
+    @property
+    def score(self) -> float:
+        """The mean return over all targets, by which checkpoints compare.
+
+        Normalised scores put them in the same order.
+        """
+        return float(self.returns.mean(dtype=np.float64))
+
+    def of_seed(self, i: int) -> "Evaluation":
+        """Return the episodes of the i-th seed, of several."""
+        scores = self.normalized_scores
+        return replace(
+            self,
+            returns=self.returns[i],
+            lengths=self.lengths[i],
+            normalized_scores=None if scores is None else scores[i],
+        )
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return means and standard deviations over episodes under CORL's names.
+
+        They are numbers, or [S].
+        """
+        arrays = {
+            "return": self.returns,
+            "normalized_score": self.normalized_scores,
+            "length": self.lengths,
+        }
+        metrics = {}
+        for k, target in enumerate(self.target_returns):
+            for name, values in arrays.items():
+                if values is not None:
+                    name = f"eval/{float(target)}_{name}"
+                    metrics[f"{name}_mean"] = values[..., k, :].mean(axis=-1)
+                    metrics[f"{name}_std"] = values[..., k, :].std(axis=-1)
+        return metrics
+
+    def save(self, path: Path) -> None:
+        """Write every array to an .npz."""
+        arrays = {k: array for k, array in vars(self).items() if array is not None}
+        with replacing(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Read what `save` wrote.
+
+        Raises:
+          UserError: it is damaged, or another file.
+        """
+        try:
+            with npz_columns(path) as columns:
+                for column in columns.values():
+                    column.check_whole(gaps=False)
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**arrays)
+        except (TypeError, UserError, ValueError) as error:
+            raise UserError(f"{path} is no evaluation: remove it ({error})") from None
+
+
+def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
+    """Return the step and the episodes of a run's newest evaluation, if any."""
+    files = _files(workdir)
+    if not files:
+        return None
+    step = max(files)
+    return step, Evaluation.load(files[step])
+
+
+def _files(workdir: Path) -> dict[int, Path]:
+    """Return where a run's evaluations are, by the updates completed before each."""
+    return {
+        int(path.stem): path
+        for path in (workdir / "eval").glob("*.npz")
+        if path.stem.isdecimal()
+    }
+
+
+def forget_evaluations_after(step: int, workdir: Path) -> None:
+    """Delete the evaluations that a run which goes on from `step` has lost."""
+    for of_step, path in _files(workdir).items():
+        if of_step > step:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""Training: new and resumed runs."""

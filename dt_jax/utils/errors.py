@@ -1,0 +1,33 @@
+"""Errors that a user can correct, and helpers for their messages."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_MOST_NAMES = 20  # listed in one error message
+
+
+class UserError(Exception):
+    """A mistake the user can correct; the message says what, where and how."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the known names nearest to `name`.
+
+    If none is near, all known names, or a sample of them. Case is ignored.
+    """
+    names = {each.lower(): each for each in sorted(known)}
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if near:
+        return f"nearest: {', '.join(names[each] for each in near)}"
+    some, label = list(names.values()), "known"
+    if len(some) > _MOST_NAMES:
+        label = f"among the {len(some)} known"
+        some = some[:: -(-len(some) // 5)]
+    return f"{label}: {', '.join(some)}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters escaped, so that a terminal is safe."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )

@@ -1,0 +1,82 @@
+"""Signal handling: Ctrl-C, kill, SLURM's SIGUSR1, or a closed terminal."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the program to stop.
+
+    Args:
+      signal: which one.
+      after: the end of the message, such as " after 100 updates".
+    """
+
+    def __init__(self, signal: signal.Signals, after: str = ""):
+        super().__init__(f"interrupted by {signal.name}{after}")
+        self.signal = signal
+
+    @property
+    def status(self) -> int:
+        """The exit status, as a shell reports it for this signal."""
+        return 128 + self.signal
+
+
+def exit_on_signals(leave: Callable[[Stopped], NoReturn]) -> None:
+    """From now on, have `leave` end the program when a signal arrives.
+
+    The handler does not raise `Stopped` itself: imports of compiled modules crash on
+    an exception, and callbacks of libraries swallow it.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        leave(Stopped(signal.Signals(number)))
+
+    for each in SIGNALS:
+        _set_handler(each, handler)
+
+
+class StopRequest:
+    """Records a signal, to be acted on where stopping loses nothing.
+
+    A context manager. A second Ctrl-C inside it acts as the first would outside. In
+    any thread but the main one, which signals never reach, it does nothing.
+
+    Attributes:
+      received: the last signal.
+    """
+
+    received: signal.Signals | None = None
+
+    def check(self) -> None:
+        """Raise `Stopped` if a signal was received."""
+        if self.received is not None:
+            raise Stopped(self.received)
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT:
+            _set_handler(signal.SIGINT, self._before[signal.SIGINT])
+            signal.raise_signal(signal.SIGINT)
+        self.received = signal.Signals(number)
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {each: _set_handler(each, self._record) for each in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for each, handler in self._before.items():
+            _set_handler(each, handler)
+
+
+def _set_handler(each: signal.Signals, handler: Any) -> Any:
+    """Set a signal's handler and return the one before; an ignored signal stays so."""
+    before = signal.getsignal(each)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and before not in (signal.SIG_IGN, None):
+        signal.signal(each, handler)
+    return before

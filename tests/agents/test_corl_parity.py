@@ -1,0 +1,240 @@
+"""CORL's own numbers, held in float64 and float32.
+
+The files come from running CORL's dt.py; DT_JAX_PARITY_DIR names another folder with
+files of the same form. Every file is held in float32, and one that was made in float64
+in float64 too.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import LinearEnv
+
+from dt_jax.agents.base import TrainState
+from dt_jax.agents.dt import DecisionTransformerAgent, make_update
+from dt_jax.agents.optim import make_optimizer, make_schedule
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.interop.corl import params_from_state_dict, state_dict_from_params
+from dt_jax.networks.decision_transformer import DecisionTransformer
+from dt_jax.rollout.rollout import make_rollout
+
+HERE = Path(__file__).parent / "data" / "corl_parity"
+FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
+MODEL_KEYS = [
+    field.name
+    for field in dataclasses.fields(DecisionTransformer)
+    if field.name not in ("action_size", "activation", "parent", "name")
+]
+
+
+class Case:
+    """One file of CORL's numbers, and our side of it in one precision."""
+
+    def __init__(self, path: Path, dtype: type):
+        self.numbers = dict(np.load(path))
+        self.config = json.loads(str(self.numbers["config"]))
+        self.dtype = dtype
+        exact = dtype is np.float64
+        self.forward_atol = 1e-9 if exact else 1e-5
+        self.trace_atol = 1e-5 if exact else 1e-3
+        self.trajectories = Trajectories.from_raw(
+            RawData(**self.under("data/")), source=path.name
+        )
+        self.agent = DecisionTransformerAgent(
+            model=DecisionTransformer(
+                action_size=self.config["action_dim"],
+                **{key: self.config[key] for key in MODEL_KEYS},
+            ),
+            state_mean=self.numbers["dataset/state_mean"][0],
+            state_std=self.numbers["dataset/state_std"][0],
+            reward_scale=self.config["reward_scale"],
+        )
+        # Windows are compared bit by bit, so they are normalised by CORL's own
+        # statistics, whose float32 sums differ from ours in the last bits.
+        self.sampler = Sampler(
+            self.trajectories,
+            state_mean=self.agent.state_mean,
+            state_std=self.agent.state_std,
+            batch_size=self.config["batch_size"],
+            seq_len=self.config["seq_len"],
+            reward_scale=self.config["reward_scale"],
+            seed=0,
+        )
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self.numbers.items()
+            if name.startswith(prefix)
+        }
+
+    def cast(self, tree):
+        """Put floating-point arrays into this case's precision."""
+        return jax.tree.map(
+            lambda x: x.astype(self.dtype) if x.dtype.kind == "f" else x, tree
+        )
+
+    def params(self, prefix: str):
+        return self.cast(params_from_state_dict(self.under(prefix)))
+
+    def batch(self, step: int):
+        starts = self.trajectories.starts[self.numbers["batch/traj_idx"][step]]
+        return self.sampler.gather(starts + self.numbers["batch/start_idx"][step])
+
+    def close(self, ours, theirs, atol: float):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
+
+    def same_params(self, ours, prefix: str, atol: float):
+        theirs = self.under(prefix)
+        ours = state_dict_from_params(ours)
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            self.close(ours[name], theirs[name], atol)
+
+
+def cases():
+    for path in FILES:
+        made_in = json.loads(str(np.load(path)["config"]))["dtype"]
+        for dtype in {np.float32, np.dtype(made_in).type}:
+            yield pytest.param((path, dtype), id=f"{path.stem}-{dtype.__name__}")
+
+
+@pytest.fixture(params=cases())
+def case(request):
+    path, dtype = request.param
+    with jax.enable_x64(dtype is np.float64):
+        yield Case(path, dtype)
+
+
+def test_there_are_files():
+    assert FILES
+
+
+def test_dataset(case):
+    ours = case.trajectories
+    np.testing.assert_array_equal(ours.lengths, case.numbers["dataset/traj_lens"])
+    np.testing.assert_array_equal(
+        ours.lengths / ours.lengths.sum(), case.numbers["dataset/sample_prob"]
+    )
+    for k, (start, length) in enumerate(zip(ours.starts, ours.lengths, strict=True)):
+        np.testing.assert_array_equal(
+            ours.returns_to_go[start : start + length],
+            case.numbers[f"dataset/returns/{k}"],
+        )
+    # CORL sums in float32, we in float64: a few of float32's last bits apart.
+    for name in ("state_mean", "state_std"):
+        theirs = case.numbers[f"dataset/{name}"][0]
+        np.testing.assert_allclose(getattr(ours, name), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_first_batch(case):
+    ours = case.batch(0)
+    for name, theirs in case.under("batch/first/").items():
+        np.testing.assert_array_equal(getattr(ours, name), theirs, err_msg=name)
+
+
+def test_forward(case):
+    batch = case.cast(case.batch(0))
+    params = {"params": case.params("init/")}
+    inputs = (batch.states, batch.actions, batch.returns_to_go, batch.timesteps)
+    apply = jax.jit(case.agent.model.apply)
+    ours = apply(params, *inputs)
+    valid = np.asarray(batch.mask, bool)
+    for theirs in case.under("forward/actions_").values():
+        case.close(ours[valid], theirs[valid], case.forward_atol)
+    case.close(
+        ours, case.numbers["forward/actions_unmasked"], case.forward_atol
+    )  # unmasked, the padding agrees too
+
+    theirs = case.numbers["forward/short"]
+    short = (x[:, : theirs.shape[1]] for x in inputs)
+    case.close(apply(params, *short), theirs, case.forward_atol)
+
+
+def test_first_gradients(case):
+    grads = jax.jit(jax.grad(case.agent.loss))(
+        case.params("init/"), case.cast(case.batch(0)), jax.random.key(0)
+    )
+    case.same_params(grads, "grad0/", case.forward_atol)
+
+
+def test_training(case):
+    config = case.config
+    schedule = make_schedule(
+        "warmup_constant",
+        config["learning_rate"],
+        config["warmup_steps"],
+        config["steps"],
+    )
+    optimizer = make_optimizer(
+        schedule, config["betas"], config["weight_decay"], config["clip_grad"]
+    )
+    params = case.params("init/")
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jax.random.key(0),
+    )
+    update = jax.jit(make_update(case.agent, optimizer, schedule))
+    trace = []
+    for step in range(config["steps"]):
+        state, metrics = update(state, case.cast(case.batch(step)))
+        trace.append(metrics)
+    for ours, theirs in [("train_loss", "loss"), ("grad_norm", "grad_norm")]:
+        case.close(
+            [metrics[ours] for metrics in trace],
+            case.numbers[f"train/{theirs}"],
+            case.trace_atol,
+        )
+    rates = [metrics["learning_rate"] for metrics in trace]
+    np.testing.assert_allclose(rates, case.numbers["train/learning_rate"], rtol=1e-6)
+    case.same_params(state.params, "final/", case.trace_atol)
+
+
+def test_rollout(case):
+    """Each action, and the episode as the compiled rollout plays it."""
+    params, theirs = case.params("final/"), case.under("rollout/")
+    m, b, w, s0, horizon = (
+        case.cast(case.numbers[f"env/{name}"])
+        for name in ("M", "B", "w", "s0", "horizon")
+    )
+    env = LinearEnv(m, b, w, s0, horizons=[int(horizon)] * 2)
+    targets = jnp.full(2, theirs["target_return"], case.dtype)
+    context, (state, observations) = case.agent.start(targets), env.reset()
+    rewards, running = jnp.zeros_like(targets), jnp.zeros(2, bool)
+    act = jax.jit(case.agent.act)
+    for action, reward in zip(theirs["actions"], theirs["rewards"], strict=True):
+        context, actions = act(params, context, observations, rewards, running)
+        case.close(actions, np.stack([action, action]), case.forward_atol)
+        state, (observations, rewards, _) = env.step(state, actions)
+        case.close(rewards, np.stack([reward, reward]), case.forward_atol)
+
+    rollout = make_rollout(case.agent, env, case.config["episode_len"])
+    episodes = rollout(params, *env.reset(), targets)
+    case.close(episodes.returns, [theirs["episode_return"]] * 2, case.forward_atol)
+    assert episodes.lengths.tolist() == [theirs["episode_len"]] * 2
+
+
+def test_state_dict_round_trip(case):
+    theirs = case.under("init/")
+    buffers = {"blocks.0.causal_mask": np.zeros((3, 3), bool)}
+    ours = state_dict_from_params(params_from_state_dict(theirs | buffers))
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_state_dict_of_another_network_is_refused(case):
+    theirs = case.under("init/")
+    theirs["value_head.weight"] = theirs.pop("emb_norm.bias")
+    with pytest.raises(KeyError, match=r"missing.*emb_norm.bias.*unknown.*value_head"):
+        params_from_state_dict(theirs)

@@ -1,0 +1,199 @@
+"""Runs that differ in their seed, in one program: each is as it is alone."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+from rliable import metrics as rliable_metrics
+from test_train import changed
+
+from dt_jax.evaluation.policy import Policy, restore
+from dt_jax.runs import aggregate as across_seeds_module
+from dt_jax.runs.aggregate import across_seeds, interquartile_mean
+from dt_jax.runs.checkpoint import find
+from dt_jax.runs.evaluations import last_evaluation
+from dt_jax.runs.metrics import read_metrics
+from dt_jax.training.dry_run import dry_run
+from dt_jax.training.train import train_and_evaluate
+from dt_jax.utils.errors import UserError
+
+SEEDS = (10, 11)
+TIMED = ("steps_per_second", "eval/seconds")
+COMPARED = ("return_mean", "normalized_score_mean", "action_mse")
+
+
+def small(config, **changes):
+    """With one dropout, for each takes seconds to compile."""
+    changes |= {"attention_dropout": 0.0, "residual_dropout": 0.0}
+    return changed(config, holdout_fraction=0.3, **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def together(folder, small_config):
+    if not (folder / "together").exists():
+        config = small(small_config, num_seeds=len(SEEDS))
+        train_and_evaluate(config, folder / "together")
+    return folder / "together"
+
+
+def test_each_seed_is_its_run_alone(together, small_config, tmp_path):
+    alone = [tmp_path / f"{seed}" for seed in SEEDS]
+    for seed, workdir in zip(SEEDS, alone, strict=True):
+        train_and_evaluate(small(small_config, train_seed=seed), workdir)
+    same_parameters(together, alone)
+    same_metrics(together, alone)
+    same_episodes(together, alone)
+    same_policies(together, alone)
+    refusals(together, small_config, tmp_path)
+
+
+def test_without_rliable_it_is_told_before_the_data_are_read(
+    small_config, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    config = changed(small_config, num_seeds=2, data_path=str(tmp_path / "not-there"))
+    for begin in (train_and_evaluate, dry_run):
+        with pytest.raises(UserError, match=r"rliable.*pip install 'dt_jax\[seeds\]'"):
+            begin(config, tmp_path / "run")
+
+
+def same_parameters(together, alone):
+    """Parameters to 1e-5; products of several matrices at once round otherwise."""
+    params = restore(together, "last")[1]
+    for i, workdir in enumerate(alone):
+        theirs = restore(workdir, "last")[1]
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-5),
+            params,
+            theirs,
+        )
+    differ = jax.tree.map(lambda a: bool((a[0] != a[1]).any()), params)
+    assert any(jax.tree.leaves(differ))
+
+
+def same_metrics(together, alone):
+    """Each seed's, and what they come to."""
+    rows = read_metrics(together / "metrics.jsonl")
+    single = [read_metrics(workdir / "metrics.jsonl") for workdir in alone]
+    assert [row["step"] for row in rows] == [row["step"] for row in single[0]]
+    for row, *theirs in zip(rows, *single, strict=True):
+        for name in theirs[0].keys() - {"step", *TIMED}:
+            values = [their[name] for their in theirs]
+            ours = [row[f"seed_{seed}/{name}"] for seed in SEEDS]
+            np.testing.assert_allclose(ours, values, rtol=1e-3, atol=1e-5)
+            assert row[name] == pytest.approx(np.mean(ours))
+            assert row[f"{name}/std"] == pytest.approx(np.std(ours))
+            assert (f"{name}/iqm" in row) == name.endswith(COMPARED)
+            if name.endswith(COMPARED):
+                iqm = rliable_metrics.aggregate_iqm(np.array(ours)[:, None])
+                assert row[f"{name}/iqm"] == pytest.approx(iqm)
+                assert row[f"{name}/iqm_low"] <= iqm <= row[f"{name}/iqm_high"]
+
+
+def same_episodes(together, alone):
+    _, evaluation = last_evaluation(together)
+    assert evaluation.returns.shape == (2, 2, 2)
+    for i, workdir in enumerate(alone):
+        theirs = last_evaluation(workdir)[1]
+        ours = evaluation.of_seed(i)
+        np.testing.assert_allclose(ours.returns, theirs.returns, rtol=1e-3)
+        np.testing.assert_array_equal(ours.seeds, theirs.seeds)
+        assert ours.metrics().keys() == theirs.metrics().keys()
+
+
+def same_policies(together, alone):
+    observation = np.ones(11)
+    actions = []
+    for workdir, seed in [(together, 11), (alone[1], None), (together, None)]:
+        policy = Policy.load(workdir, seed=seed)
+        policy.reset(30.0)
+        actions.append(policy.act(observation))
+    np.testing.assert_allclose(actions[0], actions[1], atol=1e-4)
+    assert np.abs(actions[0] - actions[2]).max() > 1e-4
+    with pytest.raises(UserError, match="has no seed 12, but 2 from 10 on"):
+        Policy.load(together, seed=12)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_of_several_seeds(
+    together, small_config, tmp_path, monkeypatch
+):
+    """To the same bits: parameters, optimiser, keys and metrics."""
+    from test_train import arrays, trainer, untimed
+
+    indices = trainer.Sampler.indices
+
+    def breaking(self, step):
+        if step == 7:
+            raise KeyboardInterrupt
+        return indices(self, step)
+
+    config = small(small_config, num_seeds=len(SEEDS))
+    monkeypatch.setattr(trainer.Sampler, "indices", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path / "run")
+    monkeypatch.undo()
+    train_and_evaluate(config, tmp_path / "run")
+    assert arrays(tmp_path / "run") == arrays(together)
+    assert untimed(tmp_path / "run") == untimed(together)
+
+
+def refusals(together, small_config, tmp_path):
+    config = small(small_config, init_from=str(together))
+    with pytest.raises(UserError, match="is a run of 2 seeds"):
+        train_and_evaluate(config, tmp_path / "run")
+    config = small(small_config, num_seeds=3)
+    with pytest.raises(UserError, match="num_seeds 2 -> 3"):
+        train_and_evaluate(config, together)
+
+
+@pytest.mark.slow
+def test_several_seeds_begin_with_one_run(small_config, tmp_path):
+    one = tmp_path / "one"
+    train_and_evaluate(small(small_config, update_steps=1, eval_episodes=0), one)
+    config = small(
+        small_config,
+        num_seeds=2,
+        init_from=str(one),
+        update_steps=1,
+        eval_episodes=0,
+    )
+    train_and_evaluate(config, tmp_path / "run")
+    assert len(find(tmp_path / "run" / "checkpoints")) == 1
+    params = restore(tmp_path / "run", "last")[1]
+    source = restore(one, "last")[1]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, np.stack([b, b]), atol=0.1),
+        params,
+        source,
+    )
+
+
+def test_a_row_of_seeds():
+    row = across_seeds((3, 4), {"a": np.array([1.0, 3.0])})
+    assert row == {"a": 2.0, "a/std": 1.0, "seed_3/a": 1.0, "seed_4/a": 3.0}
+    iqm, low, high = interquartile_mean(np.array([0.0, 1.0, 2.0, 100.0]))
+    assert iqm == 1.5
+    assert 0 <= low < 1.5 < high <= 100
+    json.dumps(across_seeds((3, 4), {"a": np.float32([1, 3])}, ["a"]))
+
+
+def test_an_interval_depends_on_the_values_alone():
+    """Else the metrics of a run that goes on are not those of one never stopped."""
+    values = np.array([17.2, 19.4, 34.1, 19.2, 21.0])
+    found = set()
+    for seed in range(8):
+        np.random.seed(seed)  # noqa: NPY002
+        across_seeds_module._interquartile_mean.cache_clear()
+        found.add(interquartile_mean(values))
+        drawn = np.random.random()  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002
+        assert np.random.random() == drawn  # noqa: NPY002 - it was left alone
+    assert len(found) == 1

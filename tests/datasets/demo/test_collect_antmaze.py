@@ -1,0 +1,149 @@
+import h5py
+import numpy as np
+import pytest
+
+from dt_jax.data.d4rl import read_d4rl
+from dt_jax.data.registry import lookup
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.datasets.demo import antmaze, collect_demo
+from dt_jax.envs import mazes
+from dt_jax.envs.antmaze import ants, center
+
+LIMIT = lookup("antmaze-umaze-demo").max_episode_steps
+
+
+@pytest.fixture(scope="module")
+def umaze(tmp_path_factory):
+    """Four episodes, as a file and as they came."""
+    path = tmp_path_factory.mktemp("antmaze") / "umaze.hdf5"
+    (episodes,) = collect_demo("antmaze-umaze-demo", path, steps=4 * LIMIT)
+    return path, episodes
+
+
+def test_the_file(umaze):
+    path, _ = umaze
+    with h5py.File(path) as file:
+        keys: list[str] = []
+        file.visititems(
+            lambda key, item: keys.append(key) if hasattr(item, "shape") else None
+        )
+        data = {key: file[key][()] for key in keys}
+        assert file.attrs["env_name"] == "antmaze-umaze-demo"
+    rows = 4 * (LIMIT + 1)
+    sizes = {
+        "observations": (29,),
+        "actions": (8,),
+        "rewards": (),
+        "terminals": (),
+        "timeouts": (),
+        "infos/qpos": (15,),
+        "infos/qvel": (14,),
+        "infos/goal": (2,),
+    }
+    assert {key: array.shape[1:] for key, array in data.items()} == sizes
+    assert {len(array) for array in data.values()} == {rows}
+    ends = np.flatnonzero(data["timeouts"])
+    np.testing.assert_array_equal(ends, np.arange(1, 5) * (LIMIT + 1) - 1)
+    state = np.concatenate([data["infos/qpos"], data["infos/qvel"]], axis=1)
+    np.testing.assert_array_equal(data["observations"], state.astype(np.float32))
+    assert np.abs(data["actions"]).max() == 1
+
+
+def test_rewards_and_ends_are_for_evaluations_goal(umaze):
+    """A loop over the rows; an episode goes on after it has arrived."""
+    maze = mazes.antmaze("umaze")
+    goal = antmaze.evaluation_goal(maze)
+    np.testing.assert_array_equal(goal, [0.75, 8.75])
+    for episode in umaze[1]:
+        assert (episode.infos["goal"][0] != goal).any()
+        for t in range(LIMIT):
+            distance = np.linalg.norm(episode.observations[t + 1, :2] - goal)
+            if abs(distance - 0.5) > 1e-5:  # float32's rounding aside
+                assert episode.rewards[t] == (distance <= 0.5)
+        np.testing.assert_array_equal(episode.terminals, episode.rewards == 1)
+        arrival = episode.rewards.argmax()
+        assert 100 < arrival < 300
+        assert len(episode.rewards) == LIMIT + 1
+
+
+def test_the_data_trains_as_corl_cuts_it(umaze):
+    """Every row in the goal ends a trajectory, most of them of one step."""
+    path, episodes = umaze
+    store = Trajectories.from_raw(read_d4rl(path), source="umaze")
+    inside = sum(int(episode.terminals.sum()) for episode in episodes)
+    unfinished = sum(not episode.terminals[-1] for episode in episodes)
+    assert store.num_trajectories == inside + unfinished
+    assert store.dropped_tail == 0
+    assert set(store.episode_returns) <= {0, 1}
+
+
+def test_every_step_can_be_repeated_from_what_is_stored(umaze):
+    episode = umaze[1][1]
+    bodies = ants(mazes.antmaze("umaze"), LIMIT)
+    bodies.qpos[:] = episode.infos["qpos"][:-1]
+    bodies.qvel[:] = episode.infos["qvel"][:-1]
+    bodies.step(episode.actions[:-1])
+    np.testing.assert_array_equal(bodies.qpos, episode.infos["qpos"][1:])
+    np.testing.assert_array_equal(bodies.qvel, episode.infos["qvel"][1:])
+
+
+def test_the_action_noise_is_d4rls(monkeypatch):
+    """Without a controller it is all of an action: too small to be clipped."""
+    monkeypatch.setattr(
+        antmaze.AntController, "act", lambda self, seen, _: np.zeros((len(seen), 8))
+    )
+    ((episode,),) = antmaze.collect(lookup("antmaze-umaze-demo"), 1, 0, id)
+    assert abs(episode.actions.mean()) < 0.015
+    np.testing.assert_allclose(episode.actions.std(), 0.2, rtol=0.05)
+
+
+def first_and_goal(name, maze_name, episodes=40):
+    """Return starts and goals [N, 2] of short collections, without their walk."""
+    maze = mazes.antmaze(maze_name)
+    bodies = ants(maze, episodes)
+    cells = antmaze._starts_and_goals(maze, name)
+    ways = [
+        antmaze._set_out(maze, bodies, i, *cells, np.random.default_rng(i))
+        for i in range(episodes)
+    ]
+    return maze, bodies.qpos[:, :2], np.array([way[-1] for way in ways]), ways
+
+
+def cell_of(maze, points):
+    """Return the cells that points towards larger x and y of their centres are in."""
+    columns, rows = np.floor((points + 0.1) / 4).astype(int).T
+    return set(zip(rows + maze.start[0], columns + maze.start[1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "maze_name", "starts", "goals"),
+    [
+        ("antmaze-umaze-demo", "umaze", 1, 1),
+        ("antmaze-umaze-diverse-demo", "umaze", 7, 7),
+        ("antmaze-medium-play-demo", "medium", 23, 3),
+        ("antmaze-medium-diverse-demo", "medium", 26, 26),
+        ("antmaze-large-play-demo", "large", 39, 7),
+    ],
+)
+def test_where_episodes_begin_and_lead_to(name, maze_name, starts, goals):
+    maze, first, last, ways = first_and_goal(name, maze_name, episodes=300)
+    assert len(cell_of(maze, first)) == starts
+    assert len(cell_of(maze, last)) == goals
+    if "play" in name:
+        assert cell_of(maze, last) == set(maze.play_goals)
+        assert not cell_of(maze, first) & set(maze.play_goals)
+    for start, way in zip(first[:20], ways, strict=False):
+        steps = np.linalg.norm(np.diff([start, *way], axis=0), axis=1)
+        assert steps.max() < 4 + 2 * 1.5  # from a cell to its neighbour
+    assert (center(maze, maze.start) == 0).all()
+
+
+def test_the_same_bytes_for_the_same_seed_whatever_the_cores(tmp_path, monkeypatch):
+    def collected(name, seed):
+        collect_demo("antmaze-umaze-diverse-demo", tmp_path / name, steps=9, seed=seed)
+        return (tmp_path / name).read_bytes()
+
+    first = collected("a.hdf5", 0)
+    monkeypatch.setattr("dt_jax.envs.mujoco_bodies.usable_cores", lambda: 1)
+    assert collected("b.hdf5", 0) == first
+    assert collected("c.hdf5", 1) != first

@@ -1,0 +1,231 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from dt_jax.data import statistics
+from dt_jax.data.registry import lookup
+from dt_jax.data.schema import RawData
+from dt_jax.data.scores import normalized_score
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.datasets import describe as description
+from dt_jax.datasets.load import Dataset
+
+LENGTHS = [1, 7, 1, 40, 12]
+TAIL = 3
+HOPPER = lookup("hopper-medium-v2")
+
+
+def made(lengths=LENGTHS, size=4, dtype=np.float32, **changes) -> Trajectories:
+    """Return trajectories of random numbers; observation 2 is always 7."""
+    random = np.random.default_rng(0)
+    rows = sum(lengths) + TAIL
+    observations = random.normal(3, 2, (rows, size)).astype(dtype)
+    observations[:, 2] = 7
+    rewards = np.round(random.normal(size=rows), 1).astype(dtype)
+    rewards[::3] = 0
+    timeouts = np.zeros(rows, bool)
+    timeouts[np.cumsum(lengths) - 1] = True
+    raw = RawData(
+        observations=observations,
+        actions=random.uniform(-1, 1, (rows, 3)).astype(dtype),
+        rewards=rewards,
+        terminals=np.zeros(rows, bool),
+        timeouts=timeouts,
+    )
+    return Trajectories.from_raw(raw._replace(**changes), source="made.hdf5")
+
+
+def told(trajectories: Trajectories, spec=None) -> str:
+    return description.describe(Dataset(trajectories, "made.hdf5", "ab" * 32), spec)
+
+
+def table(text: str, name: str) -> list[str]:
+    """Return the cells of the row that begins with `name`."""
+    return re.search(rf"^ *{name}  +(.*)$", text, re.MULTILINE)[1].split()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-0.5, 0.5), ((-1.0, -0.25, 0.0), (1.0, 0.5, 0.75))],
+)
+def test_out_of_range_is_what_a_loop_counts(low, high, monkeypatch):
+    monkeypatch.setattr(statistics, "BLOCK_ROWS", 16)
+    actions = made().actions
+    rows, farthest, value = 0, 0.0, 0.0
+    for action in actions.astype(float):
+        outside = False
+        for x, least, most in zip(
+            action, np.broadcast_to(low, 3), np.broadcast_to(high, 3), strict=True
+        ):
+            excess = max(least - x, x - most)
+            outside |= excess > 1e-3 * (most - least)
+            if excess > farthest:
+                farthest, value = excess, x
+        rows += outside
+    assert 0 < rows < len(actions)
+    assert description.out_of_range(actions, low, high) == (rows, value, farthest)
+
+
+def test_rounding_is_not_out_of_range():
+    actions = np.array([[1.0, -1.0], [1.0019, -1.0019], [np.nextafter(1, 2), 0.5]])
+    assert description.out_of_range(actions, -1, 1).rows == 0
+    assert description.out_of_range(actions, -0.9, 0.9).rows == 3
+    assert description.out_of_range(1.002 * actions[1:2], -1, 1).rows == 1
+
+
+def test_out_of_range_line():
+    actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
+    assert description.out_of_range_line(made(actions=actions), None, 1) is None
+    actions[5] = 1.25, -1.3, 0
+    actions[9] = -1.75
+    trajectories = made(actions=actions)
+    line = description.out_of_range_line(trajectories, HOPPER, 9)
+    assert line.startswith(
+        "2 of 61 actions lie outside the bounds -1 to 1, the farthest by 0.750: "
+    )
+    assert line.endswith("; check the units of actions, or clip them")
+    spec = dataclasses.replace(HOPPER, action_low=(-1, -1, 0), action_high=(1, 1, 1))
+    line = description.out_of_range_line(trajectories, spec, 9)
+    assert line.startswith(
+        "2 of 61 actions lie outside their bounds between -1 and 1, "
+    )
+
+
+@pytest.mark.parametrize(
+    ("farthest", "covers"),
+    [(-1.75, "1.8"), (1.1, "1.1"), (1.101, "1.2"), (49.3, "50"), (200, "200")],
+)
+def test_out_of_range_without_an_environment(farthest, covers):
+    actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
+    actions[5] = -1.02
+    actions[9, 1] = farthest
+    trajectories = made(actions=actions)
+    line = description.out_of_range_line(trajectories, None, 1)
+    assert line.endswith(f"; give max_action={covers}, or clip them")
+    assert description.out_of_range_line(trajectories, None, float(covers)) is None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "line"),
+    [
+        ([9], "9 transitions in one trajectory"),
+        ([2000, 2000], "4,000 transitions in 2 trajectories of 2,000 steps each"),
+        ([1, 1], "2 transitions in 2 trajectories of 1 step each"),
+        ([5, 8, 9], "22 transitions in 3 trajectories of 5 to 9 steps (median 8)"),
+        (
+            LENGTHS,
+            "61 transitions in 5 trajectories of 1 to 40 steps "
+            "(median 7; 40% have one step)",
+        ),
+    ],
+)
+def test_lengths_line(lengths, line):
+    assert description.lengths_line(made(lengths)) == line
+
+
+def test_facts():
+    text = told(made())
+    kept = made().rewards
+    assert "made.hdf5" in text
+    assert "ab" * 32 in text
+    for fact in (
+        r"^transitions +61$",
+        r"^trajectories +5; of one step: 2 \(40%\)$",
+        r"^dropped tail +3 rows$",
+        rf"^rewards +{np.count_nonzero(kept)} \(\d\d(\.\d)?%\) other than zero$",
+        r"^actions +3 numbers from -0\.\d+ to 0\.\d+$",
+        r"^ +none outside the bounds -1 to 1$",
+        r"^ +constant: 2$",
+    ):
+        assert re.search(fact, text, re.MULTILINE), fact
+
+
+def test_distributions_are_those_of_a_loop():
+    trajectories = made()
+    returns = [
+        sum(trajectories.rewards[start : start + length].tolist())
+        for start, length in zip(trajectories.starts, trajectories.lengths, strict=True)
+    ]
+    text = told(trajectories)
+    assert table(text, "length") == ["1", "1", "7", "12", "40", "12.200", "14.497"]
+    quartiles = [*np.quantile(returns, (0, 0.25, 0.5, 0.75, 1))]
+    expected = [*quartiles, np.mean(returns), np.std(returns)]
+    shown = [float(cell) for cell in table(text, "return")]
+    np.testing.assert_allclose(shown, expected, atol=6e-4)
+    rewards = trajectories.rewards.tolist()
+    expected = [min(rewards), max(rewards), np.mean(rewards), np.std(rewards)]
+    shown = [float(cell) for cell in table(text, "reward")]
+    np.testing.assert_allclose(shown, expected, atol=6e-4)
+
+
+def test_each_observed_number_has_a_row():
+    trajectories = made()
+    text = told(trajectories)
+    for number, column in enumerate(trajectories.observations.T):
+        expected = [f(column) for f in (np.min, np.max, np.mean, np.std)]
+        shown = [float(cell) for cell in table(text, f"{number}")]
+        np.testing.assert_allclose(shown, expected, atol=6e-4)
+
+
+def test_many_observed_numbers_are_summarised():
+    trajectories = made(size=51)
+    text = told(trajectories)
+    highest = trajectories.observations.max(0)
+    shown = [float(cell) for cell in table(text, "max")]
+    expected = [highest.min(), np.median(highest), highest.max()]
+    np.testing.assert_allclose(shown, expected, atol=6e-4)
+    assert text.splitlines()[-1].startswith("std")
+
+
+def test_the_environment_gives_scores_and_bounds():
+    spec = dataclasses.replace(HOPPER, action_low=-0.5, action_high=0.5)
+    actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
+    actions[4, 1] = -0.75
+    trajectories = made(actions=actions)
+    text = told(trajectories, spec)
+    assert "1 (1.64%) outside the bounds -0.5 to 0.5, as far as -0.750" in text
+    assert "-20.272 scores 0, 3,234.3 scores 100" in text
+    scores = normalized_score(spec, trajectories.episode_returns)
+    shown = [float(cell) for cell in table(text, "normalised")]
+    np.testing.assert_allclose(shown[2], np.median(scores), atol=0.06)
+    np.testing.assert_allclose(shown[4:6], [scores.max(), scores.mean()], atol=0.06)
+
+
+def test_no_scores_without_references():
+    spec = dataclasses.replace(HOPPER, ref_min=None, ref_max=None)
+    assert "normalised" not in told(made(), spec)
+    assert "normalised" not in told(made())
+
+
+@pytest.mark.parametrize("size", [4, 300])
+def test_lines_fit_80_columns(size):
+    random = np.random.default_rng(0)
+    rows = sum(LENGTHS) + TAIL
+    observations = -99_999.4 * random.random((rows, size), np.float32)
+    observations[:, ::3] = 0  # constant, too many to name in a line
+    rewards = -9_999.4 * random.random(rows, np.float32)
+    text = told(made(observations=observations, rewards=rewards), HOPPER)
+    assert max(map(len, text.splitlines())) <= 80
+    last_constant = (size - 1) // 3 * 3
+    assert re.search(rf"\b{last_constant}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-0.0, "0"),
+        (1000, "1,000"),
+        (-2.0, "-2"),
+        (0.5, "0.500"),
+        (99.5, "99.500"),
+        (393.25, "393.2"),
+        (12345.6, "12,346"),
+        (1.5e6, "1.5e+06"),
+        (2e6, "2.0e+06"),
+        (-9.1e-5, "-9.1e-05"),
+    ],
+)
+def test_numbers(value, text):
+    assert description._number(value) == text

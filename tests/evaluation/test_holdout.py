@@ -1,0 +1,87 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.evaluation import holdout
+
+SEQ = 3
+
+
+@pytest.fixture
+def store():
+    random, lengths = np.random.default_rng(0), [5, 1, 7, 3]
+    rows = sum(lengths)
+    timeouts = np.zeros(rows, bool)
+    timeouts[np.cumsum(lengths) - 1] = True
+    raw = RawData(
+        observations=random.normal(3, 2, (rows, 4)).astype(np.float32),
+        actions=random.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        rewards=random.normal(size=rows).astype(np.float32),
+        terminals=np.zeros(rows, bool),
+        timeouts=timeouts,
+    )
+    return Trajectories.from_raw(raw, source="x")
+
+
+@pytest.fixture
+def agent(store):
+    config = default.get_config()
+    config.update(embedding_dim=8, num_layers=1, seq_len=SEQ, episode_len=9)
+    zero, one = np.zeros(2, np.float32), np.ones(2, np.float32)
+    return DecisionTransformerAgent.from_config(
+        config, store.state_mean, store.state_std, zero, one
+    )
+
+
+def sampler(store, batch_size):
+    return Sampler(
+        store,
+        batch_size=batch_size,
+        seq_len=SEQ,
+        reward_scale=0.001,
+        seed=0,
+        state_mean=store.state_mean,
+        state_std=store.state_std,
+    )
+
+
+def test_it_is_the_mean_over_all_actions_of_the_naive_loop(agent, store):
+    params = agent.init_params(jax.random.key(0))
+    apply = jax.jit(partial(agent.model.apply, deterministic=True))
+
+    def padded(rows):
+        short = SEQ - len(rows)
+        return np.pad(rows, [(0, short)] + [(0, 0)] * (rows.ndim - 1))[None]
+
+    errors = []
+    for start, length in zip(store.starts, store.lengths, strict=True):
+        for first in range(0, length, SEQ):
+            rows = slice(start + first, start + min(first + SEQ, length))
+            states = (store.observations[rows] - store.state_mean) / store.state_std
+            actions = store.actions[rows]
+            predicted = apply(
+                {"params": params},
+                padded(states),
+                padded(actions),
+                padded(store.returns_to_go[rows] * np.float32(0.001)),
+                np.arange(first, first + SEQ, dtype=np.int32)[None],
+            )
+            errors += list(np.square(predicted[0, : len(actions)] - actions))
+    assert len(errors) == store.num_transitions
+    for batch_size in (4, 64):  # in several batches, and in one that is too large
+        measured = holdout.HoldoutError(agent, sampler(store, batch_size))(params)
+        assert measured == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_of_many_windows_some_are_taken_from_everywhere(agent, store, monkeypatch):
+    monkeypatch.setattr(holdout, "_MOST_WINDOWS", 3)
+    windows = sampler(store, 4)
+    error = holdout.HoldoutError(agent, windows)
+    np.testing.assert_array_equal(error._starts, windows.side_by_side()[[0, 3, 6]])

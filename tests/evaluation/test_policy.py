@@ -1,0 +1,170 @@
+import copy
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+
+from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.data.registry import lookup
+from dt_jax.datasets.demo import run_episodes
+from dt_jax.envs import episode_seeds, make
+from dt_jax.envs.spaces import action_units
+from dt_jax.evaluation.policy import Policy
+from dt_jax.networks.decision_transformer import DecisionTransformer
+
+SPEC = lookup("hopper-demo")
+S, A, LIMIT = SPEC.observation_size, SPEC.action_size, 6
+
+
+@pytest.fixture(scope="module")
+def policy():
+    model = DecisionTransformer(
+        action_size=A,
+        seq_len=3,
+        episode_len=LIMIT,
+        embedding_dim=8,
+        num_layers=1,
+        num_heads=1,
+        attention_dropout=0.1,
+        residual_dropout=0.1,
+        embedding_dropout=0.1,
+        max_action=1.0,
+    )
+    agent = DecisionTransformerAgent(
+        model, np.zeros(S, np.float32), np.ones(S, np.float32), 0.1
+    )
+    params = jax.jit(agent.init_params)(jax.random.key(0))
+    return Policy(agent, jax.tree.map(lambda p: 9 * p if p.ndim > 1 else p, params))
+
+
+def observations(steps, n=2):
+    return np.random.default_rng(0).standard_normal((steps, n, S), np.float32)
+
+
+def test_one_episode_acts_as_a_row_of_many(policy):
+    """Also given Python numbers and float64, as Gymnasium gives them."""
+    seen = observations(4)
+    policy.reset([3.0, -1.0])
+    many = [policy.act(o, None if t == 0 else [0.5, t]) for t, o in enumerate(seen)]
+    policy.reset(-1.0)
+    for t, o in enumerate(seen[:, 1].astype(np.float64)):
+        action = policy.act(o, None if t == 0 else float(t), False)
+        assert action.shape == (A,)
+        np.testing.assert_allclose(action, many[t][1], atol=1e-5)
+
+
+def test_done_begins_that_episode_anew(policy):
+    seen = observations(2 * LIMIT)
+    policy.reset([3.0, -1.0])
+    fresh = policy.act(seen[3])
+    policy.reset([3.0, -1.0])
+    policy.act(seen[0])
+    policy.act(seen[1], [1.0, 1.0])
+    after_end = policy.act(seen[3], [9.0, 1.0], [True, False])
+    np.testing.assert_allclose(after_end[0], fresh[0], atol=1e-6)
+    assert np.abs(after_end[1] - fresh[1]).max() > 1e-3
+
+
+def test_copies_share_the_program_and_no_episode(policy):
+    seen = observations(LIMIT, n=1)[:, 0]
+    policy.reset(3.0)
+    alone = [policy.act(o, None if t == 0 else 0.5) for t, o in enumerate(seen)]
+    compiled = policy._act._cache_size()
+    first, second = copy.copy(policy), copy.copy(policy)
+    first.reset(3.0)
+    second.reset(-40.0)
+    differ = []
+    for t, o in enumerate(seen):
+        reward = None if t == 0 else 0.5
+        assert (first.act(o, reward) == alone[t]).all()
+        differ.append((second.act(o, reward) != alone[t]).any())
+    assert any(differ)
+    assert first._act._cache_size() == compiled
+
+
+def test_the_target_matters(policy):
+    o = observations(1)[0]
+    policy.reset([3.0, -40.0])
+    actions = policy.act(o[[0, 0]])
+    assert np.abs(actions[0] - actions[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("way", [-100.0, 100.0])
+def test_a_saturated_action_is_in_the_space_of_the_environment(policy, way):
+    low = np.random.default_rng(0).uniform(-3, 1, 100).astype(np.float32)
+    space = Box(low, low + np.linspace(0.1, 2, 100, dtype=np.float32))
+    bounds = {"action_low": tuple(space.low), "action_high": tuple(space.high)}
+    center, scale = action_units(replace(SPEC, **bounds), 100, 1.0)
+    agent = replace(
+        policy.agent,
+        model=policy.agent.model.clone(action_size=100),
+        action_center=center,
+        action_scale=scale,
+    )
+    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params["action_head"]["bias"] += way
+    saturated = Policy(agent, params)
+    saturated.reset(1.0)
+    action = saturated.act(np.zeros(S))
+    assert space.contains(action)
+    np.testing.assert_allclose(action, space.low if way < 0 else space.high, atol=1e-6)
+
+
+def act(policy, *arguments):
+    policy.reset([1.0, 2.0])
+    return policy.act(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((2, S + 1)),), rf"observations: expected shape \(2, {S}\)"),
+        ((np.zeros(S),), rf"expected shape \(2, {S}\), got \({S},\)"),
+        ((np.full((2, S), np.nan),), "NaN"),
+        ((np.zeros((2, S)), [1.0]), r"rewards: expected shape \(2,\)"),
+        ((np.zeros((2, S)), [1.0, 2.0], [True]), r"done: expected shape \(2,\)"),
+    ],
+)
+def test_wrong_input_is_refused(policy, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        act(policy, *arguments)
+
+
+def test_wrong_order_is_refused(policy):
+    params = jax.jit(policy.agent.init_params)(jax.random.key(0))
+    with pytest.raises(ValueError, match="reset"):
+        Policy(policy.agent, params).act(np.zeros((1, S)))
+    policy.reset([1.0, 2.0])
+    policy.act(np.zeros((2, S)))
+    with pytest.raises(ValueError, match="rewards"):
+        policy.act(np.zeros((2, S)))
+    for wrong in ([], [[1.0]], np.nan):
+        with pytest.raises(ValueError, match="target_returns"):
+            policy.reset(wrong)
+
+
+def test_an_episode_longer_than_in_training_is_refused(policy):
+    policy.reset([1.0, 2.0])
+    policy.act(np.zeros((2, S)))
+    for _ in range(LIMIT - 1):
+        policy.act(np.zeros((2, S)), np.zeros(2))
+    with pytest.raises(ValueError, match=f"longer than the {LIMIT} steps"):
+        policy.act(np.zeros((2, S)), np.zeros(2))
+
+
+def test_a_trained_policy_can_collect(policy):
+    """The collector's loop calls the same act as everybody."""
+    agent = policy.agent
+    longer = DecisionTransformerAgent(
+        agent.model.clone(episode_len=1000), agent.state_mean, agent.state_std, 0.1
+    )
+    params = jax.jit(longer.init_params)(jax.random.key(0))
+    collector = Policy(longer, params)
+    collector.reset([100.0] * 3)
+    episodes = run_episodes(make(SPEC, episode_seeds(0, 3)), collector)
+    assert len(episodes) == 3
+    for episode in episodes:
+        assert episode.actions.shape == (len(episode.rewards), A)
+        assert episode.rewards.sum() > 0

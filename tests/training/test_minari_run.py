@@ -1,0 +1,63 @@
+"""From Minari's datasets to scores, with a tiny model."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from recording import record
+
+from configs import default
+from dt_jax.config import config as configuration
+from dt_jax.runs.metrics import read_metrics
+from dt_jax.training.train import train_and_evaluate
+from dt_jax.utils.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+
+def config_for(dataset_id, **changes):
+    config = default.for_dataset(
+        f"minari:{dataset_id}",
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=3,
+        batch_size=8,
+        update_steps=4,
+        warmup_steps=2,
+        eval_every=4,
+        eval_episodes=2,
+        **changes,
+    )
+    configuration.validate(config)
+    return config.lock()
+
+
+@pytest.mark.slow
+def test_a_run_on_a_minari_dataset(tmp_path, capsys):
+    dataset_id = "mujoco/hopper/test-v0"
+    record("Hopper-v5", dataset_id, (20, 20, 20))
+    config, workdir = config_for(dataset_id), tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    source = f"minari:{dataset_id} (not D4RL-comparable)"
+    versions = json.loads((workdir / "versions.json").read_text())
+    assert versions["dataset"]["source"] == source
+    assert f"{source}: " in capsys.readouterr().out
+    last = read_metrics(workdir / "metrics.jsonl")[-1]
+    returns = [value for key, value in last.items() if key.endswith("_return_mean")]
+    assert len(returns) == 2
+    assert np.isfinite(returns).all()
+    assert not any("normalized_score" in key for key in last)
+
+    # The run holds its data by content: other under its name is refused.
+    record("Hopper-v5", "other-v0", (20, 20, 5))
+    folder = tmp_path / "minari" / dataset_id
+    shutil.rmtree(folder)
+    (tmp_path / "minari/other-v0").rename(folder)
+    with config.unlocked():
+        config.update_steps = 6
+    with pytest.raises(UserError, match=r"content of .* is another"):
+        train_and_evaluate(config, workdir)

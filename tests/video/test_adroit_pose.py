@@ -1,0 +1,84 @@
+import mujoco
+import numpy as np
+import pytest
+
+from dt_jax import envs
+from dt_jax.data.registry import lookup
+from dt_jax.video.adroit_pose import Adroit
+
+TASKS = ("pen", "door", "hammer", "relocate")
+LENGTH = 0.13  # of the pen, metres
+
+
+def observe(task, data):
+    """Return what Gymnasium-Robotics observes of a state, and where that stands.
+
+    The hand's joints aside, which need no turning round.
+    """
+    palm, where = data.site("S_grasp").xpos, slice(None)
+    if task == "pen":
+        ends = [data.site(f"{w}_{e}").xpos for w in ("object", "target") for e in ENDS]
+        pointing = (ends[0] - ends[1]) / LENGTH, (ends[2] - ends[3]) / LENGTH
+        seen, where = [data.body("Object").xpos, *pointing], [*range(24, 27), *POINTING]
+    elif task == "door":
+        handle = data.site("S_handle").xpos
+        door = data.joint("latch").qpos, data.joint("door_hinge").qpos
+        seen, where = [*door, palm, handle, palm - handle], range(27, 38)
+    elif task == "hammer":
+        hammer, nail = data.body("Object"), data.site("S_target").xpos
+        seen, where = [palm, hammer.xpos, angles(hammer.xquat), nail], range(33, 45)
+    else:
+        ball, target = data.body("Object").xpos, data.site("target").xpos
+        seen, where = [palm - ball, palm - target, ball - target], range(30, 39)
+    return np.concatenate(seen), list(where)
+
+
+ENDS, POINTING = ("top", "bottom"), range(33, 39)
+
+
+def angles(quat):
+    """Return the rotation as angles about x, y and z, one after the other."""
+    m = np.empty(9)
+    mujoco.mju_quat2Mat(m, quat)
+    m = m.reshape(3, 3)
+    return np.array(
+        [
+            np.arctan2(-m[1, 2], m[2, 2]),
+            np.arcsin(m[0, 2]),
+            np.arctan2(-m[0, 1], m[0, 0]),
+        ]
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_pose_would_be_observed_as_it_was(task):
+    """At a reset exactly; later what moves is seen 2 ms before the joints."""
+    spec = lookup(f"{task}-human-v1")
+    adroit, rng = Adroit(task), np.random.default_rng(0)
+    data = mujoco.MjData(adroit.model)
+    for seed in (3, 4):
+        env = envs.make(spec, [seed])
+        observation = env.host_reset()[0]
+        adroit.pose(data, observation, first=True)
+        seen, where = observe(task, data)
+        np.testing.assert_allclose(seen, observation[where], atol=1e-6)
+        for _ in range(30):
+            action = rng.uniform(-1, 1, (1, spec.action_size))
+            observation = env.host_step(action).observations[0]
+            adroit.pose(data, observation)
+            seen, where = observe(task, data)
+            np.testing.assert_allclose(seen, observation[where], atol=0.02)
+            fingers = slice(24) if task == "pen" else slice(8, 28)
+            low, high = adroit.model.jnt_range[fingers].T
+            assert (low - 0.3 < data.qpos[fingers]).all()  # each joint has its own
+            assert (data.qpos[fingers] < high + 0.3).all()
+
+
+def test_the_latch_and_the_door_turn_as_observed():
+    """Which random actions hardly do."""
+    env, adroit = envs.make(lookup("door-human-v1"), [3]), Adroit("door")
+    data, observation = mujoco.MjData(adroit.model), env.host_reset()[0]
+    adroit.pose(data, observation, first=True)
+    observation[27:29] = 1.2, 0.5
+    adroit.pose(data, observation)
+    np.testing.assert_allclose(observe("door", data)[0][:2], [1.2, 0.5], atol=1e-6)

@@ -1,38 +1,17 @@
 """mkdocs hooks: add the pages of the repository root, fill in the table of keys."""
 
-import ast
 import html
 import posixpath
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from dt_jax.config.keys import sections_of
 from mkdocs.structure.files import File
-
-from dt_jax.training.resume import MAY_CHANGE
 
 _ROOT = Path(__file__).parents[1]
 _ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # in lower case
 _PLACEHOLDER = "{{ configuration keys }}"
-
-
-class Key(NamedTuple):
-    """A configuration key.
-
-    Attributes:
-      group: the heading of its table.
-      name: as in the configuration.
-      default: as Python source.
-      comment: what the key means.
-      may_change: whether a resumed run may have another value.
-    """
-
-    group: str
-    name: str
-    default: str
-    comment: str
-    may_change: bool
 
 
 def on_files(files: Any, config: Any) -> None:
@@ -69,47 +48,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def key_tables() -> str:
-    """Return a Markdown table for each group of keys."""
-    lines, group = [], None
-    for key in declared_keys():
-        if key.group != group:
-            group = key.group
-            lines += ["", f"### {group}", ""]
-            lines += ["| key | default | resume | meaning |", "|---|---|---|---|"]
-        mark = "✓" if key.may_change else ""
-        comment = _as_markdown(key.comment)
-        lines.append(f"| `{key.name}` | `{key.default}` | {mark} | {comment} |")
+    """Return a Markdown table for each section of configuration keys."""
+    lines: list[str] = []
+    for section, keys in sections_of("dt").items():
+        lines += [f"### {section}", ""]
+        lines += ["| key | default | resume | CORL | meaning |", "|---" * 5 + "|"]
+        for key in keys:
+            resume, corl = ("✓" if mark else "" for mark in (key.resumable, key.corl))
+            cells = f"`{key.name}`", f"`{key.default!r}`", resume, corl
+            lines.append(f"| {' | '.join(cells)} | {_as_markdown(key.comment)} |")
+        lines.append("")
     return "\n".join(lines).strip()
-
-
-def declared_keys() -> Iterator[Key]:
-    """Yield the keys that configs/default.py declares, in order.
-
-    A blank line starts a new group. The comment above the first key of a group begins
-    with the group's title and a full stop.
-    """
-    source = (_ROOT / "configs/default.py").read_text()
-    lines, group = source.splitlines(), ""
-    for node in ast.walk(ast.parse(source)):
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if not isinstance(target, ast.Attribute):
-            continue
-        above = _comment_above(lines, node.lineno - 1)
-        beside = lines[node.end_lineno - 1].partition("  # ")[2]
-        comment = " ".join(above)
-        if not lines[node.lineno - 2 - len(above)].strip():
-            group, _, comment = comment.partition(".")
-        default = ast.get_source_segment(source, node.value)
-        comment = f"{comment} {beside}".strip()
-        yield Key(group, target.attr, default, comment, target.attr in MAY_CHANGE)
-
-
-def _comment_above(lines: list[str], i: int) -> list[str]:
-    """Return the lines of the comment that ends above line `i`."""
-    start = i
-    while lines[start - 1].strip().startswith("#"):
-        start -= 1
-    return [line.strip().removeprefix("#").strip() for line in lines[start:i]]
 
 
 def _as_markdown(text: str) -> str:

@@ -20,7 +20,7 @@ from dt_jax.types import Params
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 
-_FROM_EPISODES = 8  # in halves they are faster: docs/benchmarks.md
+_FROM_EPISODES = 8  # in halves they are faster: docs/parity.md
 
 
 class Evaluator:

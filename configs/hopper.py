@@ -13,14 +13,14 @@ Scores of dt_jax on these datasets: not measured. `demo` needs no download and i
 for a laptop; its scores are not D4RL's.
 """
 
-from configs import default
+from dt_jax.config.presets import locomotion
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return default.for_locomotion(
+    return locomotion(
         "hopper",
         dataset,
-        targets=(3600.0, 1800.0),
-        demo_targets=(3400.0, 2400.0, 1250.0, 400.0),
+        target_returns=(3600.0, 1800.0),
+        demo_target_returns=(3400.0, 2400.0, 1250.0, 400.0),
     )

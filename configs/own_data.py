@@ -6,19 +6,18 @@ Unless env_name is given, no episodes are played: a tenth of the trajectories is
 out and eval/holdout_action_mse is measured on it. docs/datasets.md has an example.
 """
 
-from configs import default
+from dt_jax.config import default_config
+from dt_jax.config.presets import LAPTOP
 
 
 def get_config():
     """Return a run sized for a laptop, with all data-dependent keys left open."""
-    config = default.get_config()
-    config.update(default.LAPTOP)
-    config.update(
+    return default_config(
         name="own-data",
         env_name=None,
         episode_len=None,
         max_action=None,
         reward_scale=None,
         target_returns=None,
+        **LAPTOP,
     )
-    return config

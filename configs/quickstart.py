@@ -7,13 +7,14 @@ normalised score at the top target is 32 to 34 (3 seeds, docs/algorithms.md). Tr
 takes 42 to 51 s on 2 cores of an AMD EPYC, after the data is collected.
 """
 
-from configs import default
+from dt_jax.config import default_config
 
 
 def get_config():
     """Return a run that needs no download and shows conditioning on returns."""
-    config = default.for_dataset(
-        "halfcheetah-demo",
+    return default_config(
+        name="quickstart",
+        env_name="halfcheetah-demo",
         embedding_dim=64,
         num_layers=2,
         seq_len=5,
@@ -24,5 +25,3 @@ def get_config():
         eval_episodes=10,
         target_returns=(400.0, 1000.0, 1700.0, 2300.0, 2900.0, 3400.0, 4000.0),
     )
-    config.name = "quickstart"
-    return config

@@ -13,14 +13,14 @@ Scores of dt_jax on these datasets: not measured. `demo` needs no download and i
 for a laptop; its scores are not D4RL's.
 """
 
-from configs import default
+from dt_jax.config.presets import locomotion
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return default.for_locomotion(
+    return locomotion(
         "walker2d",
         dataset,
-        targets=(5000.0, 2500.0),
-        demo_targets=(2200.0, 750.0, 500.0, 400.0),
+        target_returns=(5000.0, 2500.0),
+        demo_target_returns=(2200.0, 750.0, 500.0, 400.0),
     )

@@ -13,17 +13,21 @@ from ml_collections import ConfigDict
 
 from dt_jax.analysis.published import published
 from dt_jax.analysis.summary import data_label
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
+from dt_jax.config.keys import keys_of
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC as HOLDOUT
 from dt_jax.runs import folder as runs
 from dt_jax.runs.aggregate import Curve, joined
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import Run
-from dt_jax.training.resume import MAY_CHANGE
+from dt_jax.runs.folder import RunFolder as Run
 from dt_jax.utils.errors import UserError, printable
 
 # What bears on the scores, though not on the updates done before it was changed.
 _MEASURED_WITH = {"update_steps", "target_returns", "eval_episodes", "eval_seed"}
-_WITHOUT_BEARING = {"train_seed", "num_seeds"} | MAY_CHANGE - _MEASURED_WITH
+_WITHOUT_BEARING = {
+    "train_seed",
+    "num_seeds",
+    *(key.name for key in keys_of("dt").values() if key.resumable),
+} - _MEASURED_WITH
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +114,7 @@ def read(folders: Iterable[Path]) -> list[Experiment]:
     found: dict[Path, Run] = {}
     for folder in folders:
         try:
-            found.setdefault(folder.resolve(), runs.read(folder))
+            found.setdefault(folder.resolve(), runs.read_run(folder))
         except (OSError, UserError) as error:
             _leave_out(error)
     if not found:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dt_jax.analysis.experiments import Experiment
 from dt_jax.analysis.figures import draw_loss, draw_returns, draw_targets
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC as HOLDOUT
 from dt_jax.runs.aggregate import Curve
 
 _SIZE = 4.8, 4.0  # inches

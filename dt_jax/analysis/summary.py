@@ -11,10 +11,10 @@ from rich.text import Text
 
 from dt_jax.analysis.figures import draw_loss, draw_returns
 from dt_jax.data import minari
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC as HOLDOUT
 from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import Run
+from dt_jax.runs.folder import RunFolder as Run
 from dt_jax.utils.errors import printable
 from dt_jax.utils.files import replacing
 
@@ -123,8 +123,8 @@ def draw(run: Run, label: str) -> None:
     figure = Figure(figsize=(5 * panels, 4.4), layout="constrained")
     loss, held_out = run.curve("train_loss"), run.curve(HOLDOUT)
     draw_loss(figure.add_subplot(1, panels, 1), loss, held_out)
-    if run.newest:
-        draw_returns(figure.add_subplot(1, panels, 2), *run.newest, run.dataset)
+    if (newest := run.newest) is not None:
+        draw_returns(figure.add_subplot(1, panels, 2), *newest, run.dataset)
     figure.suptitle(label, parse_math=False)
     with replacing(run.workdir / "summary.png") as temporary:
         figure.savefig(temporary, dpi=120)

@@ -9,7 +9,7 @@ from dt_jax.analysis.published import Spread, published
 from dt_jax.analysis.scores import Scores
 from dt_jax.analysis.summary import evaluation_rows
 from dt_jax.analysis.timing import timing_of
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC as HOLDOUT
 from dt_jax.utils.errors import printable
 
 NOTHING = "-"

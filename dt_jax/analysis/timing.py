@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dt_jax.runs.folder import Run
+from dt_jax.runs.folder import RunFolder as Run
 from dt_jax.utils.errors import printable
 
 

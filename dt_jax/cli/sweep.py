@@ -16,7 +16,7 @@ from dt_jax.cli.common import CommandParser
 from dt_jax.config import flags
 from dt_jax.data.registry import all_specs
 from dt_jax.datasets.describe import aligned
-from dt_jax.training.extras import check_packages
+from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import is_complete, last_checkpoint
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.lock import InUseError, alone_in
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         print("\n".join(asked))
         return
     for each in queue:
-        check_packages(each.config)
+        check_installed(each.config.loggers)
     # This process's alone: what else is there is for the runs.
     jax.config.update("jax_platforms", "cpu")
     outcomes = []
@@ -178,7 +178,7 @@ def _is_complete(run: Queued) -> bool:
         last = last_checkpoint(run.workdir, run.config)
     except UserError:  # the run itself tells it
         return False
-    return last is not None and is_complete(*last, run.config)
+    return last is not None and is_complete(last, run.config)
 
 
 def _launch(run: Queued) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""What the benchmarks of training and rollouts measure: CORL's sizes, HalfCheetah's."""
+"""The workload of the benchmarks: CORL's network on data of HalfCheetah's sizes."""
 
 import sys
 import time
@@ -11,16 +11,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-sys.path.append(str(Path(__file__).parents[1]))  # configs are no package
+sys.path.append(str(Path(__file__).parents[1]))  # configs is not a package
 
+from configs import default
 from dt_jax.agents.base import TrainState
 from dt_jax.agents.dt import (
     DecisionTransformerAgent,
     init_train_state,
     make_update,
 )
-from dt_jax.agents.optim import optimizer_from_config
-from dt_jax.config import default_config
+from dt_jax.agents.optim import optimizer_of
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -31,8 +31,8 @@ STATE, ACTION, EPISODE = 17, 6, 1000
 
 
 def config(**changes: Any) -> ConfigDict:
-    """Return the default configuration, which has CORL's sizes, with `changes`."""
-    config = default_config()
+    """Return the default configuration (CORL's sizes) with `changes`."""
+    config = default.get_config()
     config.update(changes)
     return config.lock()
 
@@ -40,7 +40,7 @@ def config(**changes: Any) -> ConfigDict:
 def agent(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> DecisionTransformerAgent:
-    """Return an agent that leaves its numbers as they are."""
+    """Return an agent without normalisation."""
     units = _units(observation_size, action_size)
     return DecisionTransformerAgent.from_config(config, **units)
 
@@ -68,9 +68,9 @@ def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
 def training(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> tuple[Update, TrainState]:
-    """Return the training step, of all seeds, and the state before the first one."""
+    """Return the training step of all seeds and the initial state."""
     ours = agent(config, observation_size, action_size)
-    optimizer, schedule = optimizer_from_config(config)
+    optimizer, schedule = optimizer_of(config)
     begin = partial(init_train_state, ours, optimizer)
     update = make_update(ours, optimizer, schedule)
     seeds = np.arange(config.train_seed, config.train_seed + config.num_seeds)
@@ -83,18 +83,18 @@ def training(
 def seconds_of(
     ways: Mapping[str, Callable[[], Any]], rounds: int, seconds: float
 ) -> dict[str, np.ndarray]:
-    """Return the times of a call [rounds] in each way, taken in turn.
+    """Return the seconds per call [rounds] of each variant, measured in turns.
 
-    Compare them by `ratio`, for the machine may be slower in one round than in another.
+    Compare them with `ratio`: the speed of the machine may change between rounds.
 
     Args:
-      ways: a name -> what is to be called; it returns when all is done.
-      rounds: in each of which every way has its turn.
-      seconds: of a turn at least.
+      ways: name -> function; it returns when its work is done.
+      rounds: every variant takes one turn per round.
+      seconds: minimum duration of a turn.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for call in ways.values():
-        call()  # what has to be compiled is
+        call()  # compiles
     for _ in range(rounds):
         for name, call in ways.items():
             start, calls = time.perf_counter(), 0
@@ -106,7 +106,7 @@ def seconds_of(
 
 
 def ratio(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the median over rounds of the ratio of two ways' times."""
+    """Return the median over rounds of the ratio of two variants' times."""
     return float(np.median(ours / theirs))
 
 

@@ -47,12 +47,12 @@ def updates() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
     """Return a program of updates, its inputs, and the number of updates."""
     config = workload.config()
     update, state = workload.training(config)
-    batch = workload.sampler(config).batch(0)
+    sampler = workload.sampler(config, workload.random_trajectories())
 
     def program(state: Any, batch: Any) -> Any:
         return jax.lax.fori_loop(0, UPDATES, lambda _, s: update(s, batch)[0], state)
 
-    return program, (state, batch), UPDATES
+    return program, (state, sampler.batch(0)), UPDATES
 
 
 def timesteps() -> tuple[Callable[..., Any], tuple[Any, ...], int]:

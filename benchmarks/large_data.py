@@ -34,6 +34,7 @@ from pathlib import Path
 import h5py
 import jax
 import numpy as np
+import workload
 from rich.console import Console
 from rich.table import Table
 
@@ -44,7 +45,6 @@ from dt_jax.datasets import load as datasets
 from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
 
-STATE, ACTION, EPISODE, SEQ = 17, 6, 1000, 20
 BATCH_SIZES, THREADS = (64, 4096), (0, 4)
 TILE = 1_000_000  # rows, repeated
 
@@ -92,11 +92,11 @@ def write(path: Path, gigabytes: float) -> int:
     """Write a file of random transitions and return their number."""
     rng = np.random.default_rng(0)
     tiles = {
-        "observations": rng.standard_normal((TILE, STATE), np.float32),
-        "actions": rng.uniform(-1, 1, (TILE, ACTION)).astype(np.float32),
+        "observations": rng.standard_normal((TILE, workload.STATE), np.float32),
+        "actions": rng.uniform(-1, 1, (TILE, workload.ACTION)).astype(np.float32),
         "rewards": rng.standard_normal(TILE, np.float32),
         "terminals": np.zeros(TILE, bool),
-        "timeouts": np.arange(1, TILE + 1) % EPISODE == 0,
+        "timeouts": np.arange(1, TILE + 1) % workload.EPISODE == 0,
     }
     tile_bytes = sum(tile.nbytes for tile in tiles.values())
     times = max(1, round(gigabytes * 1e9 / tile_bytes))
@@ -150,15 +150,7 @@ def draw(
     if mapped and fits:
         kinds.insert(0, "mapped, cached")
     for batch_size in BATCH_SIZES:
-        sampler = Sampler(
-            data,
-            batch_size=batch_size,
-            seq_len=SEQ,
-            reward_scale=1.0,
-            seed=0,
-            state_mean=data.state_mean,
-            state_std=data.state_std,
-        )
+        sampler = workload.sampler(workload.config(batch_size=batch_size), data)
         for kind in kinds:
             ahead = kind.endswith("read ahead")
             for array in mapped:

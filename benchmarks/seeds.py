@@ -17,9 +17,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.training.batches import OnDevice
-from dt_jax.training.multi_step import Dispatch
-from dt_jax.utils.sharding import place
+from dt_jax.training.batches import DeviceBatches
+from dt_jax.training.multi_step import MultiStep
 
 
 def main() -> None:
@@ -51,13 +50,16 @@ def updates(config: ConfigDict) -> Callable[[], Any]:
     """Return a function that makes steps_per_dispatch updates of all seeds."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    feed = OnDevice([workload.sampler(config)] * config.num_seeds, place(config))
-    dispatch = Dispatch(update, feed, k)
-    inputs = dispatch.inputs(range(k))
+    sampler = workload.sampler(config, workload.random_trajectories())
+    samplers = [sampler] * config.num_seeds
+    multi_step = MultiStep(
+        update, DeviceBatches(samplers, workload.sharding(config)), k
+    )
+    inputs = multi_step.inputs(range(k))
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, inputs, k)
+        state, _ = multi_step(state, inputs, k)
         jax.block_until_ready(state)
 
     return call

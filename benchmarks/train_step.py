@@ -20,9 +20,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.training.batches import OnDevice
-from dt_jax.training.multi_step import Dispatch
-from dt_jax.utils.sharding import place
+from dt_jax.training.batches import DeviceBatches
+from dt_jax.training.multi_step import MultiStep
 
 
 def main() -> None:
@@ -57,13 +56,14 @@ def main() -> None:
 def ours(config: ConfigDict, transitions: int = 100_000) -> Callable[[], Any]:
     """Return a function that makes steps_per_dispatch updates on random data."""
     update, state = workload.training(config)
-    feed = OnDevice([workload.sampler(config, transitions)], place(config))
-    dispatch = Dispatch(update, feed, config.steps_per_dispatch)
-    inputs = dispatch.inputs(range(config.steps_per_dispatch))
+    sampler = workload.sampler(config, workload.random_trajectories(transitions))
+    batches = DeviceBatches([sampler], workload.sharding(config))
+    multi_step = MultiStep(update, batches, config.steps_per_dispatch)
+    inputs = multi_step.inputs(range(config.steps_per_dispatch))
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, inputs, config.steps_per_dispatch)
+        state, _ = multi_step(state, inputs, config.steps_per_dispatch)
         jax.block_until_ready(state)
 
     return call
@@ -77,10 +77,9 @@ def torch_ways(config: ConfigDict) -> dict[str, Callable[[], Any]]:
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = True
-    batch = [
-        torch.tensor(array, device=device)
-        for array in workload.sampler(config).batch(0)
-    ]
+    sampler = workload.sampler(config, workload.random_trajectories())
+    arrays = sampler.batch(0)._asdict()
+    batch = [torch.tensor(arrays[name], device=device) for name in sampler.fields]
     model = torch_dt.DecisionTransformer(config, workload.STATE, workload.ACTION)
     model = model.to(device)
 

@@ -1,52 +1,43 @@
 """The workload of the benchmarks: CORL's network on data of HalfCheetah's sizes."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-sys.path.append(str(Path(__file__).parents[1]))  # configs is not a package
-
-from configs import default
 from dt_jax.agents.base import TrainState
-from dt_jax.agents.dt import (
-    DecisionTransformerAgent,
-    init_train_state,
-    make_update,
-)
-from dt_jax.agents.optim import optimizer_of
+from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.agents.multi_seed import MultiSeedAgent
+from dt_jax.config import default_config
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.training.multi_step import Update
-from dt_jax.utils.sharding import place
+from dt_jax.utils.sharding import RunSharding, make_sharding
 
 STATE, ACTION, EPISODE = 17, 6, 1000
 
 
 def config(**changes: Any) -> ConfigDict:
     """Return the default configuration (CORL's sizes) with `changes`."""
-    config = default.get_config()
-    config.update(changes)
-    return config.lock()
+    return default_config(**changes).lock()
 
 
 def agent(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> DecisionTransformerAgent:
     """Return an agent without normalisation."""
-    units = _units(observation_size, action_size)
-    return DecisionTransformerAgent.from_config(config, **units)
+    state_mean = np.zeros(observation_size, np.float32)
+    normalizer = _normalizer(config, state_mean, state_mean + 1, action_size)
+    return DecisionTransformerAgent.from_config(config, normalizer)
 
 
-def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
-    """Return a sampler of random episodes of 1000 steps."""
+def random_trajectories(transitions: int = 100_000) -> Trajectories:
+    """Return random episodes of 1000 steps."""
     rng = np.random.default_rng(0)
     raw = RawData(
         observations=rng.standard_normal((transitions, STATE), np.float32),
@@ -55,29 +46,38 @@ def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
         terminals=np.zeros(transitions, bool),
         timeouts=np.arange(1, transitions + 1) % EPISODE == 0,
     )
+    return Trajectories.from_raw(raw, source="random")
+
+
+def sampler(config: ConfigDict, trajectories: Trajectories) -> Sampler:
+    """Return the sampler of a run on `trajectories`."""
+    state_mean, state_std = trajectories.state_mean, trajectories.state_std
     return Sampler(
-        Trajectories.from_raw(raw, source="random"),
+        trajectories,
+        _normalizer(config, state_mean, state_std, trajectories.actions.shape[1]),
         batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        reward_scale=config.reward_scale,
+        context_len=config.seq_len,
         seed=config.train_seed,
-        **_units(STATE, ACTION),
+        fields=DecisionTransformerAgent.batch_fields,
     )
+
+
+def sharding(config: ConfigDict) -> RunSharding:
+    """Return the sharding of a run."""
+    return make_sharding(config.num_devices, config.num_seeds, config.batch_size)
 
 
 def training(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> tuple[Update, TrainState]:
     """Return the training step of all seeds and the initial state."""
-    ours = agent(config, observation_size, action_size)
-    optimizer, schedule = optimizer_of(config)
-    begin = partial(init_train_state, ours, optimizer)
-    update = make_update(ours, optimizer, schedule)
-    seeds = np.arange(config.train_seed, config.train_seed + config.num_seeds)
-    if len(seeds) > 1:
-        begin, update = jax.vmap(begin), jax.vmap(update)
-    state = jax.jit(begin, out_shardings=place(config).state)(seeds.squeeze())
-    return update, state
+    one = agent(config, observation_size, action_size)
+    num_seeds = config.num_seeds
+    actor = one if num_seeds == 1 else MultiSeedAgent(one, num_seeds)
+    seeds = np.arange(config.train_seed, config.train_seed + num_seeds)
+    keys = jax.vmap(jax.random.key)(seeds)
+    init = jax.jit(actor.init, out_shardings=sharding(config).state)
+    return actor.update, init(keys if num_seeds > 1 else keys[0])
 
 
 def seconds_of(
@@ -110,10 +110,8 @@ def ratio(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.median(ours / theirs))
 
 
-def _units(observation_size: int, action_size: int) -> dict[str, np.ndarray]:
-    return {
-        "state_mean": np.zeros(observation_size, np.float32),
-        "state_std": np.ones(observation_size, np.float32),
-        "action_center": np.zeros(action_size, np.float32),
-        "action_scale": np.ones(action_size, np.float32),
-    }
+def _normalizer(
+    config: ConfigDict, state_mean: np.ndarray, state_std: np.ndarray, action_size: int
+) -> Normalizer:
+    center = np.zeros(action_size, np.float32)
+    return Normalizer(state_mean, state_std, center, center + 1, config.reward_scale)

@@ -19,7 +19,7 @@ from dt_jax.datasets.describe import aligned
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import is_complete, last_checkpoint
 from dt_jax.utils.errors import UserError, did_you_mean
-from dt_jax.utils.lock import InUseError, alone_in
+from dt_jax.utils.files import InUseError, locked
 from dt_jax.utils.signals import Stopped, StopRequest
 
 _POLL_SECONDS = 0.1  # between two looks for a signal while a run is under way
@@ -158,7 +158,7 @@ def _outcome(run: Queued, place: str) -> str:
       Stopped: a signal has come; the run has saved its checkpoint and ended.
     """
     try:
-        with alone_in(run.workdir):
+        with locked(run.workdir):
             if _is_complete(run):
                 return "complete already"
     except InUseError as error:

@@ -12,7 +12,7 @@ from dt_jax.cli import sweep
 from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.lock import alone_in
+from dt_jax.utils.files import locked
 
 CONFIG = """
 
@@ -80,7 +80,7 @@ def test_one_that_fails_stops_no_other(config, queue, tmp_path):
     assert read_metrics(runs / "mine-good" / "metrics.jsonl")[-1]["step"] == 4
 
     again = [f"{config}:good", f"--workdir={runs}"]
-    with alone_in(runs / "mine-good"):  # as another queue's run
+    with locked(runs / "mine-good"):  # as another queue's run
         lines, status = queue(*again)
     assert status == 0
     assert lines[0].startswith(f"[1/1] mine-good: left out: {runs}/mine-good is in use")
@@ -91,7 +91,7 @@ def test_one_that_fails_stops_no_other(config, queue, tmp_path):
     lines, status = queue(f"{config}:last", *again)
     assert status == 1
     assert lines[0] == (
-        f"[1/2] mine-last: failed: {runs}/mine-last is no folder: choose another "
+        f"[1/2] mine-last: failed: {runs}/mine-last is not a folder: choose another "
         "--workdir"
     )
     assert lines[1] == "[2/2] mine-good: complete already"

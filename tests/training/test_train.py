@@ -25,7 +25,7 @@ from dt_jax.training.batches import OnHost
 from dt_jax.training.resume import MAY_CHANGE, last_checkpoint
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.lock import alone_in
+from dt_jax.utils.files import locked
 from dt_jax.utils.signals import SIGNALS, Stopped
 
 EVALUATED = [
@@ -379,7 +379,7 @@ def test_every_key_may_change_or_is_refused_by_name(finished, small_config, key)
 def test_a_second_process_in_the_folder_is_refused(finished, small_config):
     before = sorted(path.name for path in finished.rglob("*"))
     with (
-        alone_in(finished),
+        locked(finished),
         pytest.raises(UserError, match=f"in use by process {os.getpid()} on"),
     ):
         train(changed(small_config, update_steps=20), finished)

@@ -1,24 +1,31 @@
-"""What processes tell each other; tests/faults/test_processes.py has real ones."""
+"""Functions of one process; tests/faults/test_processes.py starts several."""
 
 import jax
 import pytest
 
-from dt_jax.utils.distributed import is_peer_lost
+from dt_jax.utils.distributed import all_succeed, check_equal, is_peer_lost
+from dt_jax.utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("error", "alone"),
+    ("error", "expected"),
     [
-        # JAX has both, as a program is called and as it runs.
+        # JAX raises either, when a program is called or while it runs.
         (
             ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"),
             True,
         ),
-        (jax.errors.JaxRuntimeError("INTERNAL: what it is doesn't matter"), True),
-        (ValueError("a batch of no size"), False),
+        (jax.errors.JaxRuntimeError("INTERNAL: any message"), True),
+        (ValueError("a batch without windows"), False),
         (RuntimeError("Gloo"), False),
         (None, False),
     ],
 )
-def test_an_error_that_means_that_another_process_may_be_gone(error, alone):
-    assert is_peer_lost(error) == alone
+def test_errors_of_a_lost_peer_are_recognised(error, expected):
+    assert is_peer_lost(error) == expected
+
+
+def test_one_process_passes_its_own_errors_on():
+    check_equal(workdir="anything")
+    with pytest.raises(UserError, match="^its own$"), all_succeed():
+        raise UserError("its own")

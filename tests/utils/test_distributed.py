@@ -27,5 +27,5 @@ def test_errors_of_a_lost_peer_are_recognised(error, expected):
 
 def test_one_process_passes_its_own_errors_on():
     check_equal(workdir="anything")
-    with pytest.raises(UserError, match="^its own$"), all_succeed():
+    with pytest.raises(UserError, match=r"^its own$"), all_succeed():
         raise UserError("its own")

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("raising_handlers")
+def test_no_handler_is_set_outside_the_main_thread():
+    def request():
+        with StopRequest() as stop:
+            handlers.append(signal.getsignal(signal.SIGTERM))
+            stop.check()
+
+    handlers = []
+    thread = threading.Thread(target=request)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
 
 
 def test_second_ctrl_c_ends_a_process_without_a_handler():

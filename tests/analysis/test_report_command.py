@@ -7,7 +7,7 @@ import pytest
 from command import refusal, run
 from test_train import changed
 
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,11 @@ def folder(tmp_path_factory):
 def runs(folder, small_config):
     """One, two seeds of it, one without an environment, and one that is none."""
     if not folder.joinpath("none").exists():
-        train_and_evaluate(small_config, folder / "one")
+        train(small_config, folder / "one")
         two = changed(small_config, train_seed=20, num_seeds=2)
-        train_and_evaluate(two, folder / "two")
+        train(two, folder / "two")
         alone = changed(small_config, env_name=None, holdout_fraction=0.3)
-        train_and_evaluate(alone, folder / "without")
+        train(alone, folder / "without")
         (folder / "none").mkdir()
     return [folder / name for name in ("one", "two", "without", "none")]
 

@@ -4,8 +4,8 @@ import matplotlib.image
 import numpy as np
 from rich.console import Console
 
-from configs import default
 from dt_jax.analysis import summary
+from dt_jax.config import default_config
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import recorded
 from dt_jax.runs.metrics import MetricsLog
@@ -73,7 +73,7 @@ def test_picture_with_and_without_an_evaluation(tmp_path):
         with MetricsLog(tmp_path / "metrics.jsonl", up_to_step=-1) as log:
             log.write(100, {"train_loss": 0.5})
             log.write(200, {"train_loss": 0.1})
-        run = recorded(tmp_path, default.get_config(), DATASET)
+        run = recorded(tmp_path, default_config(), DATASET)
         summary.draw(run, "mine.hdf5")
         picture = matplotlib.image.imread(tmp_path / "summary.png")
         assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50  # something is drawn

@@ -9,17 +9,16 @@ import pytest
 from command import ROOT, start
 
 from dt_jax.cli import sweep
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.lock import alone_in
 
 CONFIG = """
-from configs import default
 
 def get_config(data):
-    return default.for_dataset(
-        "hopper-demo",
+    return default_config(
+        env_name="hopper-demo",
         data_path=f"{folder}/{{data}}.hdf5",
         embedding_dim=8,
         num_layers=1,
@@ -135,7 +134,7 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(
         "dt_jax.cli.train: interrupted by SIGUSR1 after "
     )
     assert "mine-last" not in out
-    saved = find(workdir / "checkpoints")[-1].step
+    saved = find_checkpoints(workdir / "checkpoints")[-1].step
 
     (tmp_path / "bad.hdf5").unlink()
     (tmp_path / "bad.hdf5").symlink_to(hopper_file)

@@ -58,7 +58,7 @@ def updates() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
 def timesteps() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
     """Return a program that acts, its inputs, and the number of timesteps."""
     agent = workload.agent(workload.config())
-    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     context = jax.jit(agent.start)(np.full(EPISODES, 5000, np.float32))
     observations = np.ones((EPISODES, workload.STATE), np.float32)
 

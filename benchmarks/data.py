@@ -34,15 +34,16 @@ from rich.table import Table
 
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import load as datasets
-from dt_jax.training.batches import Feed, OnDevice, OnHost, make_feed, prefetch
+from dt_jax.training.batches import (
+    Batches,
+    DeviceBatches,
+    HostBatches,
+    make_batches,
+    prefetch,
+)
 from dt_jax.training.multi_step import MultiStep
 from dt_jax.types import Batch
-<<<<<<< HEAD
-from dt_jax.utils.sharding import Placement, place
-=======
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
-from dt_jax.utils.sharding import RunSharding, place
->>>>>>> main
+from dt_jax.utils.sharding import RunSharding
 
 NUMBERS = workload.STATE + workload.ACTION + 1  # float32 values per transition
 
@@ -68,13 +69,13 @@ def main() -> None:
     table = Table("B", "data", "updates/s", "ratio")
     for size in map(int, args.batch_sizes.split(",")):
         config = workload.config(batch_size=size)
-        sampler, placement = workload.sampler(config), place(config)
-        feeds: dict[str, Feed] = {
-            "one constant batch": Constant(sampler, placement),
-            "on the device": OnDevice([sampler], placement),
-            "on the host": OnHost([sampler], placement),
+        sampler, sharding = workload.sampler(config), workload.sharding(config)
+        variants: dict[str, Batches] = {
+            "one constant batch": ConstantBatch(sampler, sharding),
+            "on the device": DeviceBatches([sampler], sharding),
+            "on the host": HostBatches([sampler], sharding),
         }
-        ways = {name: updates(config, feed) for name, feed in feeds.items()}
+        ways = {name: updates(config, each) for name, each in variants.items()}
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
         constant = seconds["one constant batch"]
         for name, times in seconds.items():
@@ -84,34 +85,34 @@ def main() -> None:
     Console().print(table)
 
 
-class Constant:
-    """A feed of one constant batch."""
+class ConstantBatch:
+    """The same batch for every update."""
 
-    def __init__(self, sampler: Sampler, placement: RunSharding):
-        self.placement = placement
-        self.data = placement.replicate(sampler.batch(0))
+    def __init__(self, sampler: Sampler, sharding: RunSharding):
+        self.sharding = sharding
+        self.dataset = sharding.replicate(sampler.batch(0))
         self._nothing = np.zeros(sampler.batch_size, np.int32)
 
     def inputs(self, step: int) -> np.ndarray:
         """Return a placeholder."""
         return self._nothing
 
-    def batch(self, data: Batch, inputs: Any) -> Batch:
+    def batch(self, dataset: Batch, inputs: Any) -> Batch:
         """Return the batch."""
-        return data
+        return dataset
 
 
-def updates(config: ConfigDict, feed: Feed) -> Callable[[], Any]:
+def updates(config: ConfigDict, batches: Batches) -> Callable[[], Any]:
     """Return a function that makes the next steps_per_dispatch updates."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    dispatch = MultiStep(update, feed, k)
+    multi_step = MultiStep(update, batches, k)
     calls = (range(first, first + k) for first in count(step=k))
-    inputs = prefetch(dispatch.inputs, calls, config.num_workers)
+    inputs = prefetch(multi_step.inputs, calls, config.num_workers)
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, next(inputs), k)
+        state, _ = multi_step(state, next(inputs), k)
         jax.block_until_ready(state)
 
     return call
@@ -158,23 +159,16 @@ def measure(path: str) -> dict[str, int]:
     taken = {}
     trajectories = datasets.load(None, path).trajectories
     taken["loaded"] = process.memory_info().rss
-    sampler = Sampler(
-        trajectories,
-        batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        reward_scale=config.reward_scale,
-        seed=config.train_seed,
-        state_mean=trajectories.state_mean,
-        state_std=trajectories.state_std,
-    )
-    feed = make_feed([sampler], place(config), config.device_memory_share)
-    assert isinstance(feed, OnDevice)
+    samplers = [workload.sampler_of(trajectories, config)]
+    share = config.device_memory_share
+    batches = make_batches(samplers, workload.sharding(config), share)
+    assert isinstance(batches, DeviceBatches)
     update, state = workload.training(config)
-    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
+    multi_step = MultiStep(update, batches, config.steps_per_dispatch)
     calls = (range(first, first + 10) for first in range(0, 500, 10))
-    with closing(prefetch(dispatch.inputs, calls, config.num_workers)) as inputs:
+    with closing(prefetch(multi_step.inputs, calls, config.num_workers)) as inputs:
         for each in inputs:
-            state, _ = dispatch(state, each, 10)
+            state, _ = multi_step(state, each, 10)
     jax.block_until_ready(state)
     taken["training"] = process.memory_info().rss
     return taken

@@ -34,6 +34,7 @@ from pathlib import Path
 import h5py
 import jax
 import numpy as np
+import workload
 from rich.console import Console
 from rich.table import Table
 
@@ -44,7 +45,7 @@ from dt_jax.datasets import load as datasets
 from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
 
-STATE, ACTION, EPISODE, SEQ = 17, 6, 1000, 20
+STATE, ACTION, EPISODE = 17, 6, 1000
 BATCH_SIZES, THREADS = (64, 4096), (0, 4)
 TILE = 1_000_000  # rows, repeated
 
@@ -150,15 +151,7 @@ def draw(
     if mapped and fits:
         kinds.insert(0, "mapped, cached")
     for batch_size in BATCH_SIZES:
-        sampler = Sampler(
-            data,
-            batch_size=batch_size,
-            seq_len=SEQ,
-            reward_scale=1.0,
-            seed=0,
-            state_mean=data.state_mean,
-            state_std=data.state_std,
-        )
+        sampler = workload.sampler_of(data, workload.config(batch_size=batch_size))
         for kind in kinds:
             ahead = kind.endswith("read ahead")
             for array in mapped:

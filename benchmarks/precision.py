@@ -16,16 +16,11 @@ import workload
 from rich.console import Console
 from rich.table import Table
 
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import load as datasets
-from dt_jax.training.batches import OnDevice
-<<<<<<< HEAD
-from dt_jax.training.multi_step import Dispatch, share_out
-=======
+from dt_jax.training.batches import DeviceBatches
 from dt_jax.training.multi_step import MultiStep, step_chunks
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
->>>>>>> main
-from dt_jax.utils.sharding import place
 
 
 def main() -> None:
@@ -61,22 +56,27 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
         warmup_steps=updates // 10,
     )
     trajectories = datasets.load(None, str(path)).trajectories
+    sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
     sampler = Sampler(
         trajectories,
+        Normalizer(
+            trajectories.state_mean,
+            trajectories.state_std,
+            np.zeros(sizes[1], np.float32),
+            np.ones(sizes[1], np.float32),
+            config.reward_scale,
+        ),
         batch_size=batch_size,
-        seq_len=config.seq_len,
-        reward_scale=config.reward_scale,
+        context_len=config.seq_len,
         seed=config.train_seed,
-        state_mean=trajectories.state_mean,
-        state_std=trajectories.state_std,
+        fields=workload.agent(config).batch_fields,
     )
-    sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
     update, state = workload.training(config, *sizes)
-    feed = OnDevice([sampler], place(config))
-    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
+    batches = DeviceBatches([sampler], workload.sharding(config))
+    multi_step = MultiStep(update, batches, config.steps_per_dispatch)
     losses = []
-    for steps in step_chunks(0, updates, config.steps_per_dispatch, between=[updates]):
-        state, metrics = dispatch(state, dispatch.inputs(steps), len(steps))
+    for steps in step_chunks(0, updates, config.steps_per_dispatch, [updates]):
+        state, metrics = multi_step(state, multi_step.inputs(steps), len(steps))
         losses.append(metrics["train_loss"][: len(steps)])
     return float(np.concatenate(losses)[-updates // 10 :].mean())
 

@@ -17,14 +17,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.training.batches import OnDevice
-<<<<<<< HEAD
-from dt_jax.training.multi_step import Dispatch
-=======
+from dt_jax.training.batches import DeviceBatches
 from dt_jax.training.multi_step import MultiStep
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
->>>>>>> main
-from dt_jax.utils.sharding import place
 
 
 def main() -> None:
@@ -56,13 +50,14 @@ def updates(config: ConfigDict) -> Callable[[], Any]:
     """Return a function that makes steps_per_dispatch updates of all seeds."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    feed = OnDevice([workload.sampler(config)] * config.num_seeds, place(config))
-    dispatch = MultiStep(update, feed, k)
-    inputs = dispatch.inputs(range(k))
+    samplers = [workload.sampler(config)] * config.num_seeds
+    batches = DeviceBatches(samplers, workload.sharding(config))
+    multi_step = MultiStep(update, batches, k)
+    inputs = multi_step.inputs(range(k))
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, inputs, k)
+        state, _ = multi_step(state, inputs, k)
         jax.block_until_ready(state)
 
     return call

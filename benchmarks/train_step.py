@@ -20,14 +20,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.training.batches import OnDevice
-<<<<<<< HEAD
-from dt_jax.training.multi_step import Dispatch
-=======
+from dt_jax.training.batches import DeviceBatches
 from dt_jax.training.multi_step import MultiStep
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
->>>>>>> main
-from dt_jax.utils.sharding import place
 
 
 def main() -> None:
@@ -62,13 +56,14 @@ def main() -> None:
 def ours(config: ConfigDict, transitions: int = 100_000) -> Callable[[], Any]:
     """Return a function that makes steps_per_dispatch updates on random data."""
     update, state = workload.training(config)
-    feed = OnDevice([workload.sampler(config, transitions)], place(config))
-    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
-    inputs = dispatch.inputs(range(config.steps_per_dispatch))
+    samplers = [workload.sampler(config, transitions)]
+    batches = DeviceBatches(samplers, workload.sharding(config))
+    multi_step = MultiStep(update, batches, config.steps_per_dispatch)
+    inputs = multi_step.inputs(range(config.steps_per_dispatch))
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, inputs, config.steps_per_dispatch)
+        state, _ = multi_step(state, inputs, config.steps_per_dispatch)
         jax.block_until_ready(state)
 
     return call
@@ -84,7 +79,7 @@ def torch_ways(config: ConfigDict) -> dict[str, Callable[[], Any]]:
     torch.backends.cuda.matmul.allow_tf32 = True
     batch = [
         torch.tensor(array, device=device)
-        for array in workload.sampler(config).batch(0)
+        for array in workload.sampler(config).batch(0)[:5]  # CORL's fields
     ]
     model = torch_dt.DecisionTransformer(config, workload.STATE, workload.ACTION)
     model = model.to(device)

@@ -10,7 +10,7 @@ from dt_jax.data.registry import DatasetSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.evaluation import holdout
 from dt_jax.evaluation.evaluator import make_evaluator
-from dt_jax.runs.aggregate import across_seeds
+from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.types import Params
 
@@ -71,7 +71,7 @@ class Measurements:
         if self._holdout:
             errors = self._holdout(params)
             name = holdout.METRIC
-            metrics |= across_seeds(self._seeds, {name: errors}, [name])
+            metrics |= aggregate_seeds(self._seeds, {name: errors}, [name])
             score = -float(errors.mean())
             say(f"held-out action error {-score:.5g}")
         if self._evaluator:
@@ -82,7 +82,7 @@ class Measurements:
                 for name in measured
                 if name.endswith(("return_mean", "normalized_score_mean"))
             ]
-            metrics |= across_seeds(self._seeds, measured, compared)
+            metrics |= aggregate_seeds(self._seeds, measured, compared)
             score = evaluation.score
             _tell(evaluation, say)
         return Measured(metrics, score, evaluation)

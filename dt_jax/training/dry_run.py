@@ -13,7 +13,7 @@ from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import load as datasets
 from dt_jax.datasets.load import Dataset
 from dt_jax.evaluation.policy import Policy
-from dt_jax.training.extras import check_packages
+from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import as_before, last_checkpoint
 from dt_jax.training.train import load_data, new_trainer, read_source
 from dt_jax.utils.sharding import place
@@ -39,7 +39,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     last = last_checkpoint(workdir, config)
     if last:
         config = as_before(config, last[1]["config"])
-    check_packages(config)
+    check_installed(config.loggers)
     small = ConfigDict(config.to_dict())
     if last:
         small.init_from = None  # what the run began with is not read again

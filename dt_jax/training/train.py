@@ -22,7 +22,7 @@ from dt_jax.envs.spaces import action_units
 from dt_jax.runs import folder as runs
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import warm_start
-from dt_jax.training.extras import check_packages
+from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import (
     as_before,
     check_same_data,
@@ -93,7 +93,7 @@ def _prepare(
             )
             return None, config, record["dataset"]
     with distributed.all_or_none():
-        check_packages(config)
+        check_installed(config.loggers)
         if last is None:
             trainer = _new(config, workdir)
         else:
@@ -242,7 +242,5 @@ def _say_how_it_goes_on(config: ConfigDict, before: dict[str, Any], step: int) -
 
 def _summarise(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
     run = runs.recorded(workdir, config, dataset)
-    scored_as = config.env_name if run.newest else None
-    label = summary.data_label(config, dataset, scored_as)
-    summary.draw(run, label)
-    summary.show(run, label)
+    summary.draw(run)
+    summary.show(run)

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from dt_jax import envs
 from dt_jax.agents.dt import DecisionTransformerAgent
-from dt_jax.analysis.summary import data_label, evaluation_table
+from dt_jax.analysis.experiments import data_label
+from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli.common import CommandParser
 from dt_jax.config.config import override, prepare_backend
 from dt_jax.data.minari import PREFIX
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         f"{args.checkpoint} checkpoint "
         f"of {args.workdir}, {trained}"
     )
-    Console().print(evaluation_table(evaluator(params), title))
+    Console().print(evaluation_table(evaluator(params), title).rich())
 
 
 def chosen(args: Namespace, changes: dict[str, str]) -> Chosen:

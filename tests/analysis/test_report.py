@@ -4,33 +4,31 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from folders import DATASET, begin, config_of, make_run
+from run_folders import DATASET, make_config, make_run, start_run
 
-from dt_jax.analysis import tables
-from dt_jax.analysis.page import as_html, as_markdown
 from dt_jax.analysis.published import published
-from dt_jax.analysis.tables import Table
-from dt_jax.cli.report import _show, make, write
+from dt_jax.analysis.report import build_report, to_html, to_markdown, write_report
+from dt_jax.cli.report import print_scores
 
-HOSTILE = "<script>alert(1)</script> \"&' | `x` $body ${count} \x1b[31m"
+HOSTILE = "<script>alert(1)</script> \"&' | `x` {{ 7*7 }} ${count} \x1b[31m"
 
 
 class Page(HTMLParser):
-    """Collects the tags of a page, its text and what its attributes are."""
+    """Collects the tags of a page with their attributes, and its text."""
 
-    def __init__(self, text):
+    def __init__(self, html):
         super().__init__()
-        self.tags, self.open, self.text = [], [], ""
-        self.feed(text)
-        assert not self.open
+        self.tags, self.open_tags, self.text = [], [], ""
+        self.feed(html)
+        assert not self.open_tags
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("img", "meta", "wbr"):  # which have no end
-            self.open.append(tag)
+        if tag not in ("img", "meta", "wbr"):  # void elements
+            self.open_tags.append(tag)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open_tags.pop() == tag
 
     def handle_data(self, data):
         self.text += data
@@ -38,18 +36,18 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Of seeds, of D4RL's and other data, of a hostile name, and one just begun."""
+    """A report on several seeds, demo data, data with a hostile name, a new run."""
     folder = tmp_path_factory.mktemp("runs")
     make_run(folder / "a", scores=(60.0, 66.0), eval_every=20_000)
     make_run(folder / "b", "hopper-demo", eval_every=2_000)
     hostile = DATASET | {"source": HOSTILE}
     make_run(folder / "c", data_path="x", dataset=hostile, eval_every=50_000)
-    begin(folder / "d", config_of("walker2d-medium-v2"))
-    return make(sorted(folder.iterdir()))
+    start_run(folder / "d", make_config("walker2d-medium-v2"))
+    return build_report(sorted(folder.iterdir()))
 
 
-def test_the_page_is_whole_and_needs_nothing_else(report):
-    page = Page(as_html(report))
+def test_page_is_well_formed_and_self_contained(report):
+    page = Page(to_html(report))
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "link", "iframe", "object", "base", "form", "a"}
     for tag, attributes in page.tags:
@@ -60,39 +58,40 @@ def test_the_page_is_whole_and_needs_nothing_else(report):
             assert attributes["alt"]
     assert "@import" not in page.text
     assert "url(" not in page.text
-    # Curves, returns and loss of three; nothing of what has just begun.
+
+
+def test_page_has_the_plots_of_each_evaluated_experiment(report):
+    page = Page(to_html(report))
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     svgs = [base64.b64decode(source.partition(",")[2]) for source in sources]
-    pictures = [picture for each in report.pictures for picture in each]
-    assert svgs == [picture.svg for picture in pictures]
-    assert len(svgs) == 9
+    assert svgs == [plot.svg for each in report.sections for plot in each.plots]
+    assert len(svgs) == 9  # curves, returns and loss of three; the new run has none
     assert page.text.count("Normalised score over the updates") == 3
 
 
-def test_text_from_outside_is_text(report):
-    text, page = as_html(report), Page(as_html(report))
-    assert "<script" not in text
+def test_foreign_text_is_escaped(report):
+    html, markdown = to_html(report), to_markdown(report)
+    assert "<script" not in html
     shown = HOSTILE.replace("\x1b", "\\x1b")
-    assert page.text.count(f"{shown} (scored as hopper-medium-v2)") == 3
-    markdown = as_markdown(report)
+    assert Page(html).text.count(f"{shown} (scored as hopper-medium-v2)") == 3
     assert "<script" not in markdown.replace("\\<script", "")
-    assert "\x1b" not in text + markdown
+    assert "\x1b" not in html + markdown
 
 
-def test_both_have_the_same_tables(report):
-    html = as_html(report)
+def test_html_and_markdown_have_the_same_tables(report):
+    html = to_html(report)
     cells = [
         re.sub(r"<[^>]+>", "", cell)
         for cell in re.findall(r"<t[hd][^>]*>.*?</t[hd]>", html)
     ]
-    lines = [x for x in as_markdown(report).splitlines() if x.startswith("| ")]
+    lines = [x for x in to_markdown(report).splitlines() if x.startswith("| ")]
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if "| --" not in line]
     assert len(cells) == sum(map(len, rows)) > 80
     assert cells[:5] == [cell.strip() for cell in rows[0]]
 
 
-def test_what_is_known_of_each_is_there(report):
-    text = Page(as_html(report)).text
+def test_report_has_scores_seeds_and_sources(report):
+    text = Page(to_html(report)).text
     for expected in (
         "Report on 4 experiments: 4 runs, 5 seeds",
         "2 seeds (10, 11), 100,000 of 100,000 updates",
@@ -109,11 +108,11 @@ def test_what_is_known_of_each_is_there(report):
         "https://github.com/corl-team/CORL",
     ):
         assert expected in text, expected
-        assert expected in as_markdown(report).replace("\\", ""), expected
+        assert expected in to_markdown(report).replace("\\", ""), expected
 
 
-def test_pictures_are_files_too(report, tmp_path):
-    write(report, tmp_path / "out")
+def test_report_is_written_with_its_plots_as_files(report, tmp_path):
+    write_report(report, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert {"index.html", "report.md"} < set(names)
     assert "01-hopper-medium-v2-curves.svg" in names
@@ -122,33 +121,34 @@ def test_pictures_are_files_too(report, tmp_path):
     for path in (tmp_path / "out").glob("*.svg"):
         assert path.read_bytes().startswith(b"<?xml")
         assert path.stat().st_size < 100_000
-    before = (tmp_path / "out/index.html").read_bytes()
-    write(report, tmp_path / "out")
-    assert (tmp_path / "out/index.html").read_bytes() == before
 
 
-def test_markdown_is_in_line_and_escaped():
-    table = Table(("data", "ours"), [("a|b", "1.0"), ("longer", "-12.25")])
-    assert tables.markdown(table).splitlines() == [
-        "| data   |   ours |",
-        "| ------ | -----: |",
-        r"| a\|b   |    1.0 |",
-        "| longer | -12.25 |",
-    ]
+def test_equal_runs_have_equal_reports(tmp_path):
+    make_run(tmp_path, eval_every=50_000)
+    assert to_html(build_report([tmp_path])) == to_html(build_report([tmp_path]))
 
 
-def test_the_seconds_of_updates_and_evaluations(report):
-    (first, *_) = tables.timings(report.experiments).rows
-    # 100,000 updates at 50 a second; six evaluations of 30 s.
+def test_timing_of_updates_and_evaluations(report):
+    first, *_, last = report.sections[-1].tables[0].rows
+    # 100,000 updates at 50 per second; six evaluations of 30 s.
     assert first[1:6] == ("10, 11", "100,000", "50", "33 min", "3 min")
-    assert "cpu, Linux-6.1, Python 3.12.1, jax 0.10.0, dt_jax 0.1.0 0123456789" in first
-    *_, last = tables.timings(report.experiments).rows
+    assert first[-1].startswith("cpu, Linux-6.1, python 3.12.1, jax 0.10.0, dt_jax 0.1")
+    assert first[-1].endswith(", 0123456789")
     assert first[0] != last[0]
-    assert [tables._seconds(s) for s in (48, 720, 11_520)] == [
-        "48 s",
-        "12 min",
-        "3.2 h",
-    ]
+
+
+def test_runs_of_an_agent_with_other_metrics_and_keys(tmp_path):
+    """The report assumes neither a training loss nor the keys of one algorithm."""
+    make_run(tmp_path / "a", loss="critic_loss", eval_every=50_000)
+    start_run(tmp_path / "b", make_config("walker2d-medium-v2"))
+    log = tmp_path / "b/metrics.jsonl"
+    log.write_text('{"step": 10, "train_loss": -2.5, "entropy": NaN}\n')
+    report = build_report([tmp_path / "a", tmp_path / "b"])
+    plots = [[plot.caption for plot in each.plots] for each in report.sections[2:4]]
+    assert [len(each) for each in plots] == [2, 1]
+    assert plots[1] == ["Loss"]
+    assert to_html(report)
+    assert to_markdown(report)
 
 
 def test_every_row_of_corls_table_fits_a_terminal(tmp_path, capsys, monkeypatch):
@@ -156,21 +156,9 @@ def test_every_row_of_corls_table_fits_a_terminal(tmp_path, capsys, monkeypatch)
     longest = max(published(), key=len)
     settings = {"eval_every": 100_000, "batch_size": 64}
     make_run(tmp_path, longest, scores=(100.0, 123.456), **settings)
-    _show(make([tmp_path]))
+    print_scores(build_report([tmp_path]))
     out = capsys.readouterr().out
     assert longest in out
     assert "111.73 ± 11.73" in out
     assert f"{longest}: batch_size 64 (CORL: 4096)" in out
     assert np.max([len(line) for line in out.splitlines()]) <= 80
-
-
-def test_without_rliable_it_says_how_to_get_intervals(tmp_path, monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr("dt_jax.runs.aggregate.import_module", missing)
-    make_run(tmp_path, scores=(60.0, 66.0), eval_every=100_000)
-    text = as_markdown(make([tmp_path]))
-    assert "± 3.00 s.e. over seeds" in text
-    assert r"need pip install 'dt_jax\[seeds\]'" in text
-    assert "IQM" not in text

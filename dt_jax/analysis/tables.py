@@ -186,7 +186,15 @@ def holdout_table(experiment: Experiment) -> Table | None:
 def timing_table(experiments: Sequence[Experiment]) -> Table:
     """Return the duration and the hardware and software of each run."""
     rows = [_timing(run) for experiment in experiments for run in experiment.runs]
-    header = ("run", "seeds", "updates", "updates/s", "training", "evaluation", "on")
+    header = (
+        "run",
+        "seeds",
+        "updates",
+        "updates/s",
+        "training",
+        "evaluation",
+        "hardware, versions",
+    )
     return Table(header, rows)
 
 

@@ -64,7 +64,7 @@ def expand_reference(reference: str) -> list[str]:
             name = spec.name.removeprefix(f"{spec.family}-").rpartition("-v")[0]
             datasets.setdefault(spec.family, []).append(f"{spec.family}:{name}")
     if reference == "all":
-        return [each for family in datasets.values() for each in family]
+        return [name for names in datasets.values() for name in names]
     if not colon and family in datasets:
         return datasets[family]
     if not (flags.CONFIGS / f"{family}.py").is_file():
@@ -84,15 +84,13 @@ def make_queue(
       settings: "--config.KEY=VALUE", for all runs.
 
     Raises:
-      UserError: a dataset or setting is wrong, a package is missing, or two runs have
-        the same folder.
+      UserError: a dataset or setting is wrong, or two runs have the same folder.
     """
     queue = [_queued_run(reference, workdir, settings) for reference in references]
     names = [run.name for run in queue]
     for run in queue:
         if names.count(run.name) > 1:
             raise UserError(f"two runs have the same folder {run.name}: remove one")
-        check_installed(run.config.loggers)
     return queue
 
 
@@ -113,8 +111,11 @@ def run_queue(queue: Sequence[QueuedRun]) -> bool:
     """Train the runs in sequence and print the result of each; True if none failed.
 
     Raises:
+      UserError: a package is missing.
       Stopped: a signal was received; the current run has saved a checkpoint.
     """
+    for run in queue:
+        check_installed(run.config.loggers)
     results = []
     for number, run in enumerate(queue, 1):
         prefix = f"[{number}/{len(queue)}] {run.name}: "

@@ -137,8 +137,8 @@ def test_timing_of_updates_and_evaluations(report):
     assert first[0] != last[0]
 
 
-def test_runs_of_an_agent_with_other_metrics_and_keys(tmp_path):
-    """The report assumes neither a training loss nor the keys of one algorithm."""
+def test_runs_without_a_training_loss_or_with_a_negative_one(tmp_path):
+    """The metrics of other agents than the Decision Transformer."""
     make_run(tmp_path / "a", loss="critic_loss", eval_every=50_000)
     start_run(tmp_path / "b", make_config("walker2d-medium-v2"))
     log = tmp_path / "b/metrics.jsonl"

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from run_folders import make_run
 
-from dt_jax.analysis.experiments import read_experiments
+from dt_jax.analysis.experiments import Experiment, read_experiments
 from dt_jax.analysis.published import published
 from dt_jax.analysis.scores import compute_scores
 from dt_jax.analysis.tables import interval_table, score_table
@@ -75,6 +78,17 @@ def test_deviating_setting_is_named_and_not_judged(tmp_path, changes, expected):
     assert deviation.startswith(expected)
     assert scores.difference == -0.1
     assert scores.within is None
+
+
+def test_missing_keys_of_another_algorithm_are_deviations(tmp_path):
+    (experiment,) = read_experiments([make_run(tmp_path, scores=(65.0,))])
+    run = experiment.runs[0]
+    keys = {k: v for k, v in run.config.items() if k not in ("seq_len", "activation")}
+    other = Experiment((replace(run, config=ConfigDict(keys)),))
+    assert compute_scores(other).deviations == (
+        "seq_len None (CORL: 20)",
+        "activation None (CORL: gelu)",
+    )
 
 
 def test_further_targets_are_no_deviation(tmp_path):

@@ -53,7 +53,7 @@ def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
         file_name = f"{number:02}-{slug}-{kind}.svg"
         plots.append(Plot(file_name, f"{caption}{note}", _svg(draw)))
 
-    curves, unit = learning_curves(experiment)
+    curves, unit = _learning_curves(experiment)
     if curves:
         caption = f"{unit.capitalize()} over the updates"
         add("curves", caption, lambda axes: plot_targets(axes, curves, unit))
@@ -70,7 +70,7 @@ def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
     return plots
 
 
-def learning_curves(experiment: Experiment) -> tuple[dict[float, Curve], str]:
+def _learning_curves(experiment: Experiment) -> tuple[dict[float, Curve], str]:
     """Return the score (or else the return) at each target over the updates.
 
     Returns:
@@ -96,6 +96,7 @@ def plot_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
         _plot(axes, held_out, _ORANGE, "held-out action error", marker="o")
         _legend_below(axes)
     axes.set(xlabel="updates", ylabel="loss")
+    axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3, which="both")
 
 
@@ -105,6 +106,7 @@ def plot_targets(axes: Axes, curves: Mapping[float, Curve], ylabel: str) -> None
     for colour, (target, curve) in zip(colours, sorted(curves.items()), strict=True):
         _plot(axes, curve, colour, f"target {target:g}", marker=".")
     axes.set(xlabel="updates", ylabel=ylabel)
+    axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
     _legend_below(axes)
 

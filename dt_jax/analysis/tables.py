@@ -44,6 +44,7 @@ class Table:
             box=box.SIMPLE_HEAD,
             show_edge=False,  # otherwise CORL's dataset names do not fit 80 columns
             pad_edge=False,
+            collapse_padding=True,
         )
         for i, name in enumerate(self.header):
             table.add_column(name, justify="right" if i else "left", overflow="fold")
@@ -79,8 +80,8 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
         header.append("normalised score")
     if seeds:
         unit = "return" if scores is None else "score"
-        header.append(f"IQM of the {unit} over seeds")
-    header += ["length", "seeds x episodes" if seeds else "episodes"]
+        header.append(f"IQM of the {unit}")
+    header += ["length", "episodes"]
     rows = []
     for k, target in enumerate(evaluation.target_returns):
         values, digits = evaluation.returns[..., k, :], 1 if abs(target) >= 10 else 3
@@ -204,6 +205,8 @@ def _timing(run: Run) -> Sequence[str]:
     Compilation, evaluations and checkpoints do not count as training. An update of
     several seeds in one program counts once.
     """
+    keys = ("device", "platform", "python", "jax", "dt_jax", "git_revision")
+    known = [key for key in keys if run.versions.get(key)]
     rates, evaluation = run.shared("steps_per_second"), run.shared("eval/seconds")
     # The rate in a row is that of the updates since the row before.
     logged = np.array([0, *(row["step"] for row in run.rows)])
@@ -218,19 +221,8 @@ def _timing(run: Run) -> Sequence[str]:
         f"{count / seconds:.3g}" if seconds else EMPTY,
         format_seconds(seconds),
         format_seconds(evaluation.values.sum()) if evaluation.steps.size else EMPTY,
-        _versions(run),
+        printable(", ".join(f"{key} {run.versions[key]}" for key in known)),
     )
-
-
-def _versions(run: Run) -> str:
-    """Return device, platform and versions of a run's last start."""
-    known = {key: str(value) for key, value in run.versions.items() if value}
-    parts = [known.get("device", "unknown device"), known.get("platform", "")]
-    parts += [
-        f"{key} {known[key]}" for key in ("python", "jax", "dt_jax") if key in known
-    ]
-    parts.append(known.get("git_revision", "")[:10])
-    return printable(", ".join(part for part in parts if part))
 
 
 def format_seconds(seconds: float) -> str:

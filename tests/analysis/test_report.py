@@ -132,8 +132,10 @@ def test_timing_of_updates_and_evaluations(report):
     first, *_, last = report.sections[-1].tables[0].rows
     # 100,000 updates at 50 per second; six evaluations of 30 s.
     assert first[1:6] == ("10, 11", "100,000", "50", "33 min", "3 min")
-    assert first[-1].startswith("cpu, Linux-6.1, python 3.12.1, jax 0.10.0, dt_jax 0.1")
-    assert first[-1].endswith(", 0123456789")
+    assert first[-1] == (
+        "device cpu, platform Linux-6.1, python 3.12.1, jax 0.10.0, dt_jax 0.1.0, "
+        "git_revision 0123456789abcdef"
+    )
     assert first[0] != last[0]
 
 

@@ -49,7 +49,7 @@ def test_evaluation_of_seeds_has_an_interquartile_mean(evaluation):
         evaluation, returns=returns, lengths=lengths, normalized_scores=None
     )
     table = evaluation_table(seeds)
-    assert table.header[2] == "IQM of the return over seeds"
+    assert table.header[2] == "IQM of the return"
     expected = ["200", "250.0 ± 50.0", "250.0 (200.0 to 300.0)", "15", "2 x 2"]
     assert table.rows[0] == expected
 

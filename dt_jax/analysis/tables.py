@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -35,12 +36,9 @@ class Table:
     rows: Sequence[Sequence[str]]
     title: str = ""
 
-    def rich(self) -> RichTable:
-        """Return the table for `rich.console.Console.print`."""
+    def rich(self) -> RenderableType:
+        """Return the title and the table for `rich.console.Console.print`."""
         table = RichTable(
-            title=Text(self.title) if self.title else None,
-            title_justify="left",
-            title_style="bold",
             box=box.SIMPLE_HEAD,
             show_edge=False,  # otherwise CORL's dataset names do not fit 80 columns
             pad_edge=False,
@@ -50,7 +48,8 @@ class Table:
             table.add_column(name, justify="right" if i else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*map(Text, row))
-        return table
+        # Not the title of the RichTable, which would wrap at the table's width.
+        return Group(Text(self.title, style="bold"), table) if self.title else table
 
     def markdown(self) -> str:
         """Return the table in Markdown."""

@@ -20,7 +20,7 @@ succeeds in 89 and 81 % of 100 episodes at targets 1 and 0.5 after 3,000 updates
 collecting of the data included. The other demos, and D4RL's own: not measured.
 """
 
-from configs import default
+from dt_jax.config import check_dataset, default_config
 
 DATASETS = (
     "umaze",
@@ -54,11 +54,11 @@ DEMO = {
 def get_config(dataset: str = "umaze"):
     """Return CORL's hyper-parameters for `dataset`, ours for a demo."""
     demos = tuple(f"{name}-demo" for name in DATASETS)
-    default.check_dataset(dataset, DATASETS + demos)
+    check_dataset(dataset, DATASETS + demos)
     if dataset in demos:
-        return default.for_dataset(f"antmaze-{dataset}", reward_scale=1.0, **DEMO)
-    return default.for_dataset(
-        f"antmaze-{dataset}-v2",
+        return default_config(env_name=f"antmaze-{dataset}", reward_scale=1.0, **DEMO)
+    return default_config(
+        env_name=f"antmaze-{dataset}-v2",
         reward_scale=1.0,
         target_returns=DIVERSE_TARGETS if dataset.endswith("diverse") else TARGETS,
     )

@@ -14,14 +14,14 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
 Our own times: not measured.
 """
 
-from configs import default
+from dt_jax.config.presets import locomotion
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return default.for_locomotion(
+    return locomotion(
         "halfcheetah",
         dataset,
-        targets=(12000.0, 6000.0),
-        demo_targets=(4000.0, 2900.0, 1700.0, 400.0),
+        target_returns=(12000.0, 6000.0),
+        demo_target_returns=(4000.0, 2900.0, 1700.0, 400.0),
     )

@@ -14,14 +14,14 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
 Our own times: not measured.
 """
 
-from configs import default
+from dt_jax.config.presets import locomotion
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return default.for_locomotion(
+    return locomotion(
         "hopper",
         dataset,
-        targets=(3600.0, 1800.0),
-        demo_targets=(3400.0, 2400.0, 1250.0, 400.0),
+        target_returns=(3600.0, 1800.0),
+        demo_target_returns=(3400.0, 2400.0, 1250.0, 400.0),
     )

@@ -24,7 +24,8 @@ minutes, the collecting of the data included. The other demos, and D4RL's own: n
 measured.
 """
 
-from configs import default
+from dt_jax.config import check_dataset, default_config
+from dt_jax.config.presets import LARGE_BATCH
 
 DATASETS = ("umaze", "medium", "large", "umaze-demo", "medium-demo", "large-demo")
 
@@ -44,12 +45,12 @@ DEMO = {
 
 def get_config(dataset: str = "umaze"):
     """Return CORL's hyper-parameters for `dataset`, ours for a demo."""
-    default.check_dataset(dataset, DATASETS)
+    check_dataset(dataset, DATASETS)
     if dataset.endswith("-demo"):
-        return default.for_dataset(f"maze2d-{dataset}", **DEMO)
-    return default.for_dataset(
-        f"maze2d-{dataset}-v1",
-        **default.LARGE_BATCH,
+        return default_config(env_name=f"maze2d-{dataset}", **DEMO)
+    return default_config(
+        env_name=f"maze2d-{dataset}-v1",
+        **LARGE_BATCH,
         reward_scale=1.0,
         target_returns=(280.0, 140.0),
     )

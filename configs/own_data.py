@@ -6,19 +6,18 @@ Nothing is played unless env_name is given, so that a tenth of the trajectories 
 from training and eval/holdout_action_mse measured on them. docs/data.md has an example.
 """
 
-from configs import default
+from dt_jax.config import default_config
+from dt_jax.config.presets import LAPTOP
 
 
 def get_config():
-    """Return a run that a laptop finishes, without a word about the data."""
-    config = default.get_config()
-    config.update(default.LAPTOP)
-    config.update(
+    """Return a run that a laptop finishes, with everything else taken from the data."""
+    return default_config(
         name="own-data",
         env_name=None,
         episode_len=None,
         max_action=None,
         reward_scale=None,
         target_returns=None,
+        **LAPTOP,
     )
-    return config

@@ -7,13 +7,14 @@ for; the top target's normalised score is 32 to 34 (3 seeds, the README's table)
 cores of an AMD EPYC it takes 42 to 51 s once the data are collected.
 """
 
-from configs import default
+from dt_jax.config import default_config
 
 
 def get_config():
     """Return a run that needs no download and shows return-conditioning at work."""
-    config = default.for_dataset(
-        "halfcheetah-demo",
+    return default_config(
+        name="quickstart",
+        env_name="halfcheetah-demo",
         embedding_dim=64,
         num_layers=2,
         seq_len=5,
@@ -24,5 +25,3 @@ def get_config():
         eval_episodes=10,
         target_returns=(400.0, 1000.0, 1700.0, 2300.0, 2900.0, 3400.0, 4000.0),
     )
-    config.name = "quickstart"
-    return config

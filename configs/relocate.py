@@ -12,17 +12,18 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
 Our own times: not measured.
 """
 
-from configs import default
+from dt_jax.config import check_dataset, default_config
+from dt_jax.config.presets import LARGE_BATCH
 
 DATASETS = ("human", "cloned", "expert")
 
 
 def get_config(dataset: str = "human"):
     """Return CORL's hyper-parameters for `dataset`."""
-    default.check_dataset(dataset, DATASETS)
-    return default.for_dataset(
-        f"relocate-{dataset}-v1",
-        **default.LARGE_BATCH,
+    check_dataset(dataset, DATASETS)
+    return default_config(
+        env_name=f"relocate-{dataset}-v1",
+        **LARGE_BATCH,
         reward_scale=1.0,
         target_returns=(4300.0, 2150.0),
     )

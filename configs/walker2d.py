@@ -14,14 +14,14 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
 Our own times: not measured.
 """
 
-from configs import default
+from dt_jax.config.presets import locomotion
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return default.for_locomotion(
+    return locomotion(
         "walker2d",
         dataset,
-        targets=(5000.0, 2500.0),
-        demo_targets=(2200.0, 750.0, 500.0, 400.0),
+        target_returns=(5000.0, 2500.0),
+        demo_target_returns=(2200.0, 750.0, 500.0, 400.0),
     )

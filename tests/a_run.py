@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import default
 from dt_jax.agents.dt import SCALING, DecisionTransformerAgent
-from dt_jax.config.config import to_json
+from dt_jax.config.load import to_json
 from dt_jax.runs.checkpoint import CheckpointWriter
 
 S, A, T, EPISODE = 5, 3, 4, 12

@@ -29,7 +29,7 @@ from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli import evaluate
 from dt_jax.cli.common import run_command
 from dt_jax.cli.export import export, import_run
-from dt_jax.config.config import override, to_json, validate
+from dt_jax.config.load import override, to_json, validate
 from dt_jax.data import minari
 from dt_jax.data.cache import record_sha256, sha256_of
 from dt_jax.data.d4rl import read_d4rl, read_env_name

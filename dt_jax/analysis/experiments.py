@@ -12,19 +12,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.analysis.published import published
+from dt_jax.config.keys import keys_of
 from dt_jax.data import minari
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
-from dt_jax.runs import folder as runs
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve, join_curves
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import Run
-from dt_jax.training.resume import MAY_CHANGE
+from dt_jax.runs.folder import RunFolder, read_run
 from dt_jax.utils.errors import UserError, printable
 
 # A resumed run may change these keys, but they affect its scores.
 _EVALUATION_KEYS = {"update_steps", "target_returns", "eval_episodes", "eval_seed"}
-# Runs that differ only in these keys belong to one experiment.
-_IGNORED_KEYS = {"train_seed", "num_seeds"} | MAY_CHANGE - _EVALUATION_KEYS
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +34,7 @@ class Experiment:
         as "batch_size=64, seq_len=5"; "" if there is no other one.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[RunFolder, ...]
     settings: str = ""
 
     @property
@@ -84,6 +81,16 @@ class Experiment:
         """Return the curve of a metric, one row per seed; T is 0 if it is missing."""
         return join_curves([run.curve(metric) for run in self.runs])
 
+    def target_curve(self, target: float, quantity: str) -> Curve:
+        """Return the mean over episodes at a target return.
+
+        Args:
+          target: the target return; NaN for an agent without target returns.
+          quantity: "return" or "normalized_score".
+        """
+        prefix = "eval/" if np.isnan(target) else f"eval/{target}_"
+        return self.curve(f"{prefix}{quantity}_mean")
+
 
 def _with_seed_axis(array: np.ndarray) -> np.ndarray:
     """Return [K, E] or [S, K, E] as [S, K, E]."""
@@ -111,17 +118,17 @@ def data_label(
     return printable(label)
 
 
-def run_label(run: Run) -> str:
+def run_label(run: RunFolder) -> str:
     """Return the name of a run's data, see `data_label`."""
     scored_as = run.config.env_name if run.newest else None
     return data_label(run.config, run.dataset, scored_as)
 
 
-def evaluated_step(run: Run) -> int:
+def evaluated_step(run: RunFolder) -> int:
     """Return the completed updates at a run's last evaluation, 0 if there is none."""
     if run.newest:
         return run.newest[0]
-    return max((row["step"] for row in run.rows if HOLDOUT in row), default=0)
+    return max((row["step"] for row in run.rows if HOLDOUT_METRIC in row), default=0)
 
 
 def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
@@ -135,10 +142,12 @@ def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
     Raises:
       UserError: no folder can be used.
     """
-    found: dict[Path, Run] = {}
+    found: dict[Path, RunFolder] = {}
     for folder in folders:
         try:
-            found.setdefault(folder.resolve(), runs.read(folder))
+            run = read_run(folder)
+            _ = run.rows  # an error in metrics.jsonl skips the run too
+            found.setdefault(folder.resolve(), run)
         except (OSError, UserError) as error:
             _warn_skipped(error)
     if not found:
@@ -154,21 +163,31 @@ def _warn_skipped(reason: object) -> None:
     warnings.warn(f"{reason} (skipped)", stacklevel=1)
 
 
-def _group_key(run: Run) -> str:
+def _group_key(run: RunFolder) -> str:
     """Return what runs of one experiment have in common."""
-    config = {k: v for k, v in run.config.items() if k not in _IGNORED_KEYS}
+    config = {key: run.config[key] for key in _identifying_keys(run.config)}
     by_name = run.config.data_path is None
     return json.dumps([run.dataset["sha256"], by_name, config], sort_keys=True)
 
 
-def _select_runs(group: list[Run]) -> tuple[Run, ...]:
+def _identifying_keys(config: ConfigDict) -> list[str]:
+    """Return the keys that are equal in all runs of an experiment."""
+    return [
+        name
+        for name, key in keys_of(config.agent).items()
+        if name not in ("train_seed", "num_seeds")
+        and (not key.resumable or name in _EVALUATION_KEYS)
+    ]
+
+
+def _select_runs(group: list[RunFolder]) -> tuple[RunFolder, ...]:
     """Return the runs that can be averaged; each seed occurs once.
 
     If two runs have the same seed, the one with more seeds is selected.
     """
     group = sorted(group, key=lambda run: (-len(run.seeds), run.seeds[0], run.workdir))
     newest = max(group, key=lambda run: (evaluated_step(run), bool(run.newest)))
-    selected: dict[int, Run] = {}
+    selected: dict[int, RunFolder] = {}
     for run in group:
         step, duplicates = evaluated_step(run), selected.keys() & set(run.seeds)
         if step < evaluated_step(newest):
@@ -188,13 +207,13 @@ def _select_runs(group: list[Run]) -> tuple[Run, ...]:
     return tuple(dict.fromkeys(selected[seed] for seed in sorted(selected)))
 
 
-def _evaluation_kind(run: Run) -> tuple[list[float], int, bool] | None:
+def _evaluation_kind(run: RunFolder) -> tuple[bytes, int, bool] | None:
     """Return what evaluations must share; the run's settings may have changed since."""
     if run.newest is None:
         return None
     _, evaluation = run.newest
     scored = evaluation.normalized_scores is not None
-    return evaluation.target_returns.tolist(), len(evaluation.seeds), scored
+    return evaluation.target_returns.tobytes(), len(evaluation.seeds), scored
 
 
 def _add_settings(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -213,8 +232,7 @@ def _differing_keys(group: Sequence[Experiment]) -> list[list[str]]:
     """Return for each experiment the settings that are not the same in all."""
     columns = [
         [f"{key}={format_value(e.config.get(key))}" for e in group]
-        for key in dict.fromkeys(key for e in group for key in e.config)
-        if key not in _IGNORED_KEYS
+        for key in dict.fromkeys(k for e in group for k in _identifying_keys(e.config))
     ]
     columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
     varied = [column for column in columns if len(set(column)) > 1]

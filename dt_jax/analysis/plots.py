@@ -3,7 +3,9 @@
 import base64
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -13,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dt_jax.analysis.experiments import Experiment
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.evaluations import Evaluation
 
@@ -21,6 +23,20 @@ _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
 _BAND_ALPHA = 0.2
 _HISTOGRAM_HEIGHT = 0.3  # of the highest bar, as a fraction of the plot
 _SIZE = 4.8, 4.0  # inches
+
+
+class Panel(NamedTuple):
+    """What to plot into a pair of axes.
+
+    Attributes:
+      kind: "curves", "returns" or "loss".
+      caption: for the reader.
+      draw: plots it.
+    """
+
+    kind: str
+    caption: str
+    draw: Callable[[Axes], None]
 
 
 class Plot(NamedTuple):
@@ -37,7 +53,7 @@ class Plot(NamedTuple):
 
 
 def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
-    """Return the plots of an experiment for which there are data.
+    """Return the plots of an experiment.
 
     Args:
       experiment: the experiment.
@@ -47,42 +63,39 @@ def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
     note = ""
     if (count := len(experiment.seeds)) > 1:
         note = f": mean of {count} seeds ± one standard deviation"
-    plots = []
+    return [
+        Plot(f"{number:02}-{slug}-{kind}.svg", f"{caption}{note}", _svg(draw))
+        for kind, caption, draw in panels(experiment)
+    ]
 
-    def add(kind: str, caption: str, draw: Callable[[Axes], None]) -> None:
-        file_name = f"{number:02}-{slug}-{kind}.svg"
-        plots.append(Plot(file_name, f"{caption}{note}", _svg(draw)))
 
-    curves, unit = _learning_curves(experiment)
-    if curves:
-        caption = f"{unit.capitalize()} over the updates"
-        add("curves", caption, lambda axes: plot_targets(axes, curves, unit))
-    if (evaluation := experiment.evaluation) is not None:
-        step, dataset = experiment.step, experiment.runs[0].dataset
-        add(
-            "returns",
-            "Achieved against target return, with the returns of the data",
-            lambda axes: plot_returns(axes, step, evaluation, dataset),
-        )
-    loss, held_out = experiment.curve("train_loss"), experiment.curve(HOLDOUT)
+def panels(experiment: Experiment) -> list[Panel]:
+    """Return the panels for which an experiment has data."""
+    found, evaluation = [], experiment.evaluation
+    if evaluation is not None:
+        quantity, unit = "return", "return"
+        if evaluation.normalized_scores is not None:
+            quantity, unit = "normalized_score", "normalised score"
+        targets = evaluation.target_returns.tolist()
+        curves = [(t, experiment.target_curve(t, quantity)) for t in targets]
+        if curves[0][1].steps.size:
+            caption = f"{unit.capitalize()} over the updates"
+            draw = partial(plot_targets, curves=curves, ylabel=unit)
+            found.append(Panel("curves", caption, draw))
+        if not np.isnan(targets).any():
+            caption = "Achieved against target return, with the returns of the data"
+            draw = partial(
+                plot_returns,
+                step=experiment.step,
+                evaluation=evaluation,
+                dataset=experiment.runs[0].dataset,
+            )
+            found.append(Panel("returns", caption, draw))
+    loss, held_out = experiment.curve("train_loss"), experiment.curve(HOLDOUT_METRIC)
     if loss.steps.size or held_out.steps.size:
-        add("loss", "Loss", lambda axes: plot_loss(axes, loss, held_out))
-    return plots
-
-
-def _learning_curves(experiment: Experiment) -> tuple[dict[float, Curve], str]:
-    """Return the score (or else the return) at each target over the updates.
-
-    Returns:
-      The curve of each target return, and their unit in words.
-    """
-    metric, unit = "return", "return"
-    evaluation = experiment.evaluation
-    if evaluation is not None and evaluation.normalized_scores is not None:
-        metric, unit = "normalized_score", "normalised score"
-    targets = [] if evaluation is None else evaluation.target_returns.tolist()
-    curves = {t: experiment.curve(f"eval/{t}_{metric}_mean") for t in targets}
-    return {t: curve for t, curve in curves.items() if curve.steps.size}, unit
+        draw = partial(plot_loss, loss=loss, held_out=held_out)
+        found.append(Panel("loss", "Loss", draw))
+    return found
 
 
 def plot_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
@@ -100,11 +113,15 @@ def plot_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
     axes.grid(alpha=0.3, which="both")
 
 
-def plot_targets(axes: Axes, curves: Mapping[float, Curve], ylabel: str) -> None:
-    """Plot one learning curve for each target return."""
+def plot_targets(
+    axes: Axes, curves: Sequence[tuple[float, Curve]], ylabel: str
+) -> None:
+    """Plot the learning curves of target returns; NaN for an agent without them."""
     colours = colormaps["viridis"](np.linspace(0.85, 0.15, len(curves)))
-    for colour, (target, curve) in zip(colours, sorted(curves.items()), strict=True):
-        _plot(axes, curve, colour, f"target {target:g}", marker=".")
+    curves = sorted(curves, key=itemgetter(0))
+    for colour, (target, curve) in zip(colours, curves, strict=True):
+        label = "mean" if np.isnan(target) else f"target {target:g}"
+        _plot(axes, curve, colour, label, marker=".")
     axes.set(xlabel="updates", ylabel=ylabel)
     axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)

@@ -21,7 +21,8 @@ class Scores:
       published: the published scores on its dataset; None if there are none.
       not_comparable: why nothing is published for its data; "" otherwise.
       deviations: settings that differ from CORL's, as text.
-      target: the target return at which the scores were achieved; None without scores.
+      target: the target return of the scores; None without scores, NaN for an agent
+        without target returns.
       last: the score at the last evaluation.
       best: the mean of the best evaluation of each seed.
       interval: the uncertainty of `last`, as text.
@@ -72,14 +73,14 @@ def compute_scores(experiment: Experiment) -> Scores:
     if evaluation is None or evaluation.normalized_scores is None:
         return scores
     targets = evaluation.target_returns.tolist()
-    target = max(targets)
+    index = int(np.argmax(targets))
     if reference and max(reference.settings["target_returns"]) in targets:
-        target = max(reference.settings["target_returns"])
-    episodes = evaluation.normalized_scores[..., targets.index(target), :]
-    curve = experiment.curve(f"eval/{target}_normalized_score_mean")
+        index = targets.index(max(reference.settings["target_returns"]))
+    episodes = evaluation.normalized_scores[..., index, :]
+    curve = experiment.target_curve(targets[index], "normalized_score")
     return replace(
         scores,
-        target=target,
+        target=targets[index],
         last=_spread(np.atleast_2d(episodes).mean(axis=1)),
         best=_spread(curve.values.max(axis=1)) if curve.steps.size else None,
         interval=_interval(episodes),
@@ -101,11 +102,13 @@ def why_not_comparable(experiment: Experiment) -> str:
 def _deviations(experiment: Experiment, reference: Published) -> list[str]:
     """Return the settings of an experiment on D4RL data that differ from CORL's."""
     config, found = experiment.config, []
+    if config.agent != reference.settings["agent"]:
+        return [f"agent {config.agent} (CORL: {reference.settings['agent']})"]
     if experiment.step < config.update_steps:
         found.append(f"unfinished: {experiment.step:,} of {config.update_steps:,}")
     for key, value in reference.settings.items():
-        ours = config.get(key)  # None: another algorithm without this key
-        if key == "target_returns" and ours:
+        ours = config[key]
+        if key == "target_returns":
             same = max(value) in ours  # further targets do not change this score
         else:
             same = ours == (tuple(value) if isinstance(value, list) else value)

@@ -13,10 +13,10 @@ from rich.text import Text
 from dt_jax.analysis.experiments import Experiment
 from dt_jax.analysis.published import Spread, published
 from dt_jax.analysis.scores import Scores
-from dt_jax.evaluation.holdout import METRIC as HOLDOUT
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import Run
+from dt_jax.runs.folder import RunFolder
 from dt_jax.utils.errors import printable
 
 EMPTY = "-"
@@ -83,8 +83,8 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     header += ["length", "episodes"]
     rows = []
     for k, target in enumerate(evaluation.target_returns):
-        values, digits = evaluation.returns[..., k, :], 1 if abs(target) >= 10 else 3
-        row = [f"{target:g}", _with_error(values, digits)]
+        values, digits = evaluation.returns[..., k, :], 3 if abs(target) < 10 else 1
+        row = [_target(target), _with_error(values, digits)]
         if scores is not None:
             values, digits = scores[..., k, :], 1
             row.append(_with_error(values, digits))
@@ -95,6 +95,11 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
         row.append(" x ".join(map(str, [*seeds, episodes])))
         rows.append(row)
     return Table(header, rows, title)
+
+
+def _target(target: float | None) -> str:
+    """Return a target return as text; NaN stands for an agent without them."""
+    return EMPTY if target is None or np.isnan(target) else f"{target:g}"
 
 
 def _with_error(values: np.ndarray, digits: int) -> str:
@@ -149,7 +154,7 @@ def interval_table(scores: Sequence[Scores]) -> Table:
         (
             each.experiment.name,
             str(len(each.experiment.seeds)),
-            EMPTY if each.target is None else f"{each.target:g}",
+            _target(each.target),
             each.interval or EMPTY,
             _spread(each.best),
             _spread(each.published and each.published.best),
@@ -171,7 +176,7 @@ def _signed(number: float | None) -> str:
 
 def holdout_table(experiment: Experiment) -> Table | None:
     """Return the last and the lowest held-out error; None if it was not evaluated."""
-    curve = experiment.curve(HOLDOUT)
+    curve = experiment.curve(HOLDOUT_METRIC)
     if not curve.steps.size:
         return None
     mean, std = curve.values.mean(axis=0), curve.values.std(axis=0)
@@ -198,7 +203,7 @@ def timing_table(experiments: Sequence[Experiment]) -> Table:
     return Table(header, rows)
 
 
-def _timing(run: Run) -> Sequence[str]:
+def _timing(run: RunFolder) -> Sequence[str]:
     """Return a run's row, from the rates in metrics.jsonl.
 
     Compilation, evaluations and checkpoints do not count as training. An update of
@@ -206,7 +211,8 @@ def _timing(run: Run) -> Sequence[str]:
     """
     keys = ("device", "platform", "python", "jax", "dt_jax", "git_revision")
     known = [key for key in keys if run.versions.get(key)]
-    rates, evaluation = run.shared("steps_per_second"), run.shared("eval/seconds")
+    rates = run.shared_curve("steps_per_second")
+    evaluation = run.shared_curve("eval/seconds")
     # The rate in a row is that of the updates since the row before.
     logged = np.array([0, *(row["step"] for row in run.rows)])
     updates = rates.steps - logged[np.searchsorted(logged, rates.steps) - 1]

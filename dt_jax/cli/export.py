@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from dt_jax.agents.dt import SCALING
 from dt_jax.cli.common import CommandParser
 from dt_jax.cli.imported import write_run
-from dt_jax.config.config import check_folder, from_dict, override
+from dt_jax.config.load import check_folder, from_dict, override
 from dt_jax.data.cache import sha256_of
 from dt_jax.evaluation.policy import one_seed, restore
 from dt_jax.interop import corl_folder, hf_folder

@@ -151,7 +151,7 @@ def _is_complete(run: QueuedRun) -> bool:
         last = last_checkpoint(run.workdir, run.config)
     except UserError:  # the run itself will report it
         return False
-    return last is not None and is_complete(*last, run.config)
+    return last is not None and is_complete(last, run.config)
 
 
 def _run_process(run: QueuedRun) -> tuple[int, str]:

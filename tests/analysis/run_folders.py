@@ -1,16 +1,16 @@
 """Run folders as a training run leaves them, written by the code of a run."""
 
 import importlib
-import json
+from dataclasses import replace
 
 import numpy as np
 
-from dt_jax.config.config import to_json
 from dt_jax.data.registry import all_specs, lookup
 from dt_jax.data.scores import normalized_score
+from dt_jax.runs import manifest
 from dt_jax.runs.evaluations import Evaluation
+from dt_jax.runs.manifest import Manifest
 from dt_jax.runs.metrics import MetricsLog
-from dt_jax.utils.files import write_text
 
 DATASET = {
     "source": "hopper_medium-v2.hdf5",
@@ -47,9 +47,9 @@ def make_config(env_name, **changes):
 
 
 def start_run(folder, config, dataset=DATASET):
-    """Write the files that a run writes before its first update."""
-    write_text(folder / "config.json", to_json(config))
-    write_text(folder / "versions.json", json.dumps({**VERSIONS, "dataset": dataset}))
+    """Write a run's record, as in its checkpoint without the arrays."""
+    record = {"config": config.to_dict(), "dataset": dataset, "versions": VERSIONS}
+    manifest.write(folder / "checkpoints", 0, Manifest(None, record))
 
 
 def make_run(
@@ -60,6 +60,7 @@ def make_run(
     until=None,
     dataset=DATASET,
     loss="train_loss",
+    without_targets=False,
     **changes,
 ):
     """Write a run as it is after its last evaluation.
@@ -71,6 +72,7 @@ def make_run(
       until: completed updates, a multiple of eval_every; None: all.
       dataset: its identity.
       loss: the name of the training loss.
+      without_targets: whether the agent has no target returns.
       changes: to the configuration.
     """
     if env_name in all_specs():
@@ -84,6 +86,8 @@ def make_run(
             progress = 1 - 0.9 * np.exp(-4 * step / config.update_steps)
             current = np.array(scores) * (1 if step == until else progress)
             evaluation = make_evaluation(config, current, rng)
+            if without_targets:
+                evaluation = remove_targets(evaluation)
             evaluation.save(folder / "eval" / f"{step}.npz")
             row = {loss: 0.1 * 0.8 ** (10 * progress)} if step else {}
             row = add_seeds(seeds, row | evaluation.metrics())
@@ -108,6 +112,17 @@ def make_evaluation(config, scores, rng):
         returns=returns.astype(np.float32),
         lengths=np.full(returns.shape, 500),
         normalized_scores=normalized_score(spec, returns),
+    )
+
+
+def remove_targets(evaluation):
+    """Return the episodes at the first target as those of an agent without targets."""
+    return replace(
+        evaluation,
+        target_returns=np.array([np.nan]),
+        returns=evaluation.returns[..., :1, :],
+        lengths=evaluation.lengths[..., :1, :],
+        normalized_scores=evaluation.normalized_scores[..., :1, :],
     )
 
 

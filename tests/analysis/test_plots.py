@@ -34,7 +34,7 @@ def make_evaluation(seeds=2):
 
 def test_line_is_the_mean_and_band_the_deviation_over_seeds(axes):
     curve = Curve(np.array([0, 10]), np.array([[1.0, 3.0], [3.0, 9.0]]))
-    plot_targets(axes, {3600.0: curve}, "score")
+    plot_targets(axes, [(3600.0, curve)], "score")
     assert lines(axes) == {"target 3600": [[0, 2], [10, 6]]}
     (band,) = axes.collections
     corners = band.get_paths()[0].vertices.tolist()

@@ -139,16 +139,26 @@ def test_timing_of_updates_and_evaluations(report):
     assert first[0] != last[0]
 
 
-def test_runs_without_a_training_loss_or_with_a_negative_one(tmp_path):
-    """The metrics of other agents than the Decision Transformer."""
+def test_runs_of_other_agents(tmp_path):
+    """They may have no training loss, a negative one, and no target returns."""
     make_run(tmp_path / "a", loss="critic_loss", eval_every=50_000)
-    start_run(tmp_path / "b", make_config("walker2d-medium-v2"))
-    log = tmp_path / "b/metrics.jsonl"
+    make_run(tmp_path / "b", "hopper-demo", scores=(60.0, 62.0), without_targets=True)
+    start_run(tmp_path / "c", make_config("walker2d-medium-v2"))
+    log = tmp_path / "c/metrics.jsonl"
     log.write_text('{"step": 10, "train_loss": -2.5, "entropy": NaN}\n')
-    report = build_report([tmp_path / "a", tmp_path / "b"])
-    plots = [[plot.caption for plot in each.plots] for each in report.sections[2:4]]
-    assert [len(each) for each in plots] == [2, 1]
-    assert plots[1] == ["Loss"]
+    report = build_report([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    kinds = {
+        section.title: [re.search(r"(\w+)\.svg", p.file_name)[1] for p in section.plots]
+        for section in report.sections
+        if section.text
+    }
+    assert kinds == {
+        "hopper-medium-v2": ["curves", "returns"],
+        "walker2d-medium-v2": ["loss"],
+        "hopper-demo": ["curves", "loss"],
+    }
+    (row,) = report.sections[-2].tables[0].rows
+    assert (row[0], row[2]) == ("-", "61.0 ± 1.0")
     assert to_html(report)
     assert to_markdown(report)
 

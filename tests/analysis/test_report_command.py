@@ -5,9 +5,15 @@ import re
 
 import pytest
 from command import refusal, run
-from test_train import changed
 
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
+
+
+def changed(config, **changes):
+    """Return a configuration with other values of keys."""
+    config = config.copy_and_resolve_references().unlock()
+    config.update(changes)
+    return config.lock()
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +25,11 @@ def folder(tmp_path_factory):
 def runs(folder, small_config):
     """One seed, two further seeds, a run without environment, and an empty folder."""
     if not folder.joinpath("empty").exists():
-        train_and_evaluate(small_config, folder / "one")
+        train(small_config, folder / "one")
         two = changed(small_config, train_seed=20, num_seeds=2)
-        train_and_evaluate(two, folder / "two")
+        train(two, folder / "two")
         without = changed(small_config, env_name=None, holdout_fraction=0.3)
-        train_and_evaluate(without, folder / "without")
+        train(without, folder / "without")
         (folder / "empty").mkdir()
     return [folder / name for name in ("one", "two", "without", "empty")]
 
@@ -34,7 +40,7 @@ def test_report_on_trained_runs(runs, tmp_path):
     assert status == 0, err
     (line,) = err.splitlines()
     assert line.startswith("python -m dt_jax report: warning: ")
-    assert f"{runs[-1]}/config.json" in line
+    assert f"{runs[-1]}/checkpoints" in line
     assert line.endswith(" (skipped)")
     assert f"report {tmp_path / 'out/index.html'}" in out
     text = (tmp_path / "out/report.md").read_text()

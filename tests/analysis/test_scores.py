@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from run_folders import make_run
+from run_folders import make_config, make_run, start_run
 
 from dt_jax.analysis.experiments import Experiment, read_experiments
 from dt_jax.analysis.published import published
@@ -80,15 +80,14 @@ def test_deviating_setting_is_named_and_not_judged(tmp_path, changes, expected):
     assert scores.within is None
 
 
-def test_missing_keys_of_another_algorithm_are_deviations(tmp_path):
+def test_agent_other_than_corls_is_named_and_not_judged(tmp_path):
     (experiment,) = read_experiments([make_run(tmp_path, scores=(65.0,))])
     run = experiment.runs[0]
-    keys = {k: v for k, v in run.config.items() if k not in ("seq_len", "activation")}
-    other = Experiment((replace(run, config=ConfigDict(keys)),))
-    assert compute_scores(other).deviations == (
-        "seq_len None (CORL: 20)",
-        "activation None (CORL: gelu)",
-    )
+    shared = ("env_name", "data_path", "update_steps", "train_seed", "num_seeds")
+    config = ConfigDict({"agent": "bc", **{key: run.config[key] for key in shared}})
+    scores = compute_scores(Experiment((replace(run, config=config),)))
+    assert scores.deviations == ("agent bc (CORL: dt)",)
+    assert (scores.difference, scores.within) == (-0.1, None)
 
 
 def test_further_targets_are_no_deviation(tmp_path):
@@ -120,8 +119,9 @@ def test_corls_own_score_is_within_its_deviation(tmp_path, name):
 def test_other_data_are_marked_and_not_compared(tmp_path, env_name, changes, reason):
     spec_name = "hopper-medium-v2" if env_name.startswith("minari") else env_name
     make_run(tmp_path, spec_name, scores=(65.0,), **changes)
-    config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace(f'"{spec_name}"', f'"{env_name}"'))
+    config = make_config(spec_name, **changes).unlock()
+    config.env_name = env_name
+    start_run(tmp_path, config)
     (experiment,) = read_experiments([tmp_path])
     scores = compute_scores(experiment)
     found = scores.not_comparable, scores.published, scores.difference

@@ -42,6 +42,11 @@ def test_evaluation_without_scores_has_no_score_column(evaluation):
     assert table.rows[0] == ["200", "200.0 ± 100.0", "15", "2"]
 
 
+def test_evaluation_without_target_returns_has_no_target(evaluation):
+    table = evaluation_table(replace(evaluation, target_returns=np.array([np.nan])))
+    assert table.rows == [["-", "200.0 ± 100.0", "20.0 ± 10.0", "15", "2"]]
+
+
 def test_evaluation_of_seeds_has_an_interquartile_mean(evaluation):
     returns = np.stack([evaluation.returns, evaluation.returns + 100])
     lengths = np.stack(2 * [evaluation.lengths])

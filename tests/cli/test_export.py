@@ -27,7 +27,7 @@ from configs import default
 from dt_jax.cli import export as command
 from dt_jax.cli.evaluate import main as evaluate
 from dt_jax.cli.export import export, import_run
-from dt_jax.config.config import from_json
+from dt_jax.config.load import from_json
 from dt_jax.evaluation.policy import Policy, restore
 from dt_jax.interop import torch_files
 from dt_jax.runs import folder as runs

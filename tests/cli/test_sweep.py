@@ -8,18 +8,18 @@ import pytest
 from command import ROOT, start
 
 from dt_jax.cli import sweep
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import loggers
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.lock import alone_in
 
 CONFIG = """
-from configs import default
+from dt_jax.config import default_config
 
 def get_config(data):
-    return default.for_dataset(
-        "hopper-demo",
+    return default_config(
+        env_name="hopper-demo",
         data_path=f"{folder}/{{data}}.hdf5",
         embedding_dim=8,
         num_layers=1,
@@ -123,7 +123,7 @@ def test_signal_is_forwarded_and_the_same_command_resumes(
         "dt_jax train: interrupted by SIGUSR1 after "
     )
     assert "mine-last" not in out
-    saved = find(workdir / "checkpoints")[-1].step
+    saved = find_checkpoints(workdir / "checkpoints")[-1].step
 
     (tmp_path / "bad.hdf5").unlink()
     (tmp_path / "bad.hdf5").symlink_to(hopper_file)

@@ -13,7 +13,7 @@ import pytest
 from dt_jax.cli.common import run_command
 from dt_jax.config import config as config_module
 from dt_jax.config import flags
-from dt_jax.config.config import (
+from dt_jax.config.load import (
     ADDED,
     RULES,
     from_json,

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from dt_jax.config.rules import RULES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs import default
 from dt_jax.config import flags
-from dt_jax.config.config import from_json, override, to_json, validate
-from dt_jax.config.rules import RULES
+from dt_jax.config.load import from_json, override, to_json, validate
 from dt_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]

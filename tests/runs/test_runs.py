@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from dt_jax.config.config import to_json
+from dt_jax.config.load import to_json
 from dt_jax.runs import folder as runs
 from dt_jax.runs.metrics import MetricsLog
 from dt_jax.utils.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import own_data
-from dt_jax.config.config import validate
+from dt_jax.config.load import validate
 from dt_jax.data.sampler import Sampler
 from dt_jax.evaluation.policy import restore
 from dt_jax.runs.checkpoint import find

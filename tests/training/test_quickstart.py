@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from configs import quickstart
-from dt_jax.config.config import validate
+from dt_jax.config.load import validate
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.training.train import train_and_evaluate
 

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dt_jax.config.config import RULES
+from dt_jax.config.load import RULES
 from dt_jax.data.registry import lookup
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import load as datasets

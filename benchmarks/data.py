@@ -33,12 +33,11 @@ from rich.table import Table
 
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import load as datasets
-from dt_jax.training.batches import Feed, OnDevice, OnHost, make_feed
-from dt_jax.training.multi_step import Dispatch
-from dt_jax.training.prefetch import prefetch
+from dt_jax.training.batches import Feed, OnDevice, OnHost, make_feed, prefetch
+from dt_jax.training.multi_step import MultiStep
 from dt_jax.types import Batch
 from dt_jax.utils.errors import OneLineParser, exit_with_one_line
-from dt_jax.utils.sharding import Placement, place
+from dt_jax.utils.sharding import RunSharding, place
 
 NUMBERS = workload.STATE + workload.ACTION + 1  # float32, of a transition
 
@@ -81,9 +80,9 @@ def main() -> None:
 class Constant:
     """The same batch again and again."""
 
-    def __init__(self, sampler: Sampler, placement: Placement):
+    def __init__(self, sampler: Sampler, placement: RunSharding):
         self.placement = placement
-        self.data = placement.copy_to_all(sampler.batch(0))
+        self.data = placement.replicate(sampler.batch(0))
         self._nothing = np.zeros(sampler.batch_size, np.int32)
 
     def inputs(self, step: int) -> np.ndarray:
@@ -99,7 +98,7 @@ def updates(config: ConfigDict, feed: Feed) -> Callable[[], Any]:
     """Return what makes the next steps_per_dispatch updates, as a run makes them."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    dispatch = Dispatch(update, feed, k)
+    dispatch = MultiStep(update, feed, k)
     calls = (range(first, first + k) for first in count(step=k))
     inputs = prefetch(dispatch.inputs, calls, config.num_workers)
 
@@ -164,7 +163,7 @@ def measure(path: str) -> dict[str, int]:
     feed = make_feed([sampler], place(config), config.device_memory_share)
     assert isinstance(feed, OnDevice)
     update, state = workload.training(config)
-    dispatch = Dispatch(update, feed, config.steps_per_dispatch)
+    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
     calls = (range(first, first + 10) for first in range(0, 500, 10))
     with closing(prefetch(dispatch.inputs, calls, config.num_workers)) as inputs:
         for each in inputs:

@@ -40,7 +40,7 @@ from dt_jax.data.cache import cache_folder, sha256_of
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import load as datasets
-from dt_jax.training.prefetch import prefetch
+from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
 from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 

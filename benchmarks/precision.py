@@ -19,7 +19,7 @@ from rich.table import Table
 from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import load as datasets
 from dt_jax.training.batches import OnDevice
-from dt_jax.training.multi_step import Dispatch, share_out
+from dt_jax.training.multi_step import MultiStep, step_chunks
 from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 from dt_jax.utils.sharding import place
 
@@ -69,9 +69,9 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
     sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
     update, state = workload.training(config, *sizes)
     feed = OnDevice([sampler], place(config))
-    dispatch = Dispatch(update, feed, config.steps_per_dispatch)
+    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
     losses = []
-    for steps in share_out(0, updates, config.steps_per_dispatch, between=[updates]):
+    for steps in step_chunks(0, updates, config.steps_per_dispatch, between=[updates]):
         state, metrics = dispatch(state, dispatch.inputs(steps), len(steps))
         losses.append(metrics["train_loss"][: len(steps)])
     return float(np.concatenate(losses)[-updates // 10 :].mean())

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.training.batches import OnDevice
-from dt_jax.training.multi_step import Dispatch
+from dt_jax.training.multi_step import MultiStep
 from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 from dt_jax.utils.sharding import place
 
@@ -52,7 +52,7 @@ def updates(config: ConfigDict) -> Callable[[], Any]:
     k = config.steps_per_dispatch
     update, state = workload.training(config)
     feed = OnDevice([workload.sampler(config)] * config.num_seeds, place(config))
-    dispatch = Dispatch(update, feed, k)
+    dispatch = MultiStep(update, feed, k)
     inputs = dispatch.inputs(range(k))
 
     def call() -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.training.batches import OnDevice
-from dt_jax.training.multi_step import Dispatch
+from dt_jax.training.multi_step import MultiStep
 from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 from dt_jax.utils.sharding import place
 
@@ -58,7 +58,7 @@ def ours(config: ConfigDict, transitions: int = 100_000) -> Callable[[], Any]:
     """Return what makes steps_per_dispatch updates on data of so many transitions."""
     update, state = workload.training(config)
     feed = OnDevice([workload.sampler(config, transitions)], place(config))
-    dispatch = Dispatch(update, feed, config.steps_per_dispatch)
+    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
     inputs = dispatch.inputs(range(config.steps_per_dispatch))
 
     def call() -> None:

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 
 sys.path.append(str(Path(__file__).parents[1]))  # configs are no package
 
-from configs import default
 from dt_jax.agents.base import TrainState
 from dt_jax.agents.dt import (
     DecisionTransformerAgent,
     init_train_state,
     make_update,
 )
-from dt_jax.agents.optim import optimizer_of
+from dt_jax.agents.optim import optimizer_from_config
+from dt_jax.config import default_config
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -32,7 +32,7 @@ STATE, ACTION, EPISODE = 17, 6, 1000
 
 def config(**changes: Any) -> ConfigDict:
     """Return the default configuration, which has CORL's sizes, with `changes`."""
-    config = default.get_config()
+    config = default_config()
     config.update(changes)
     return config.lock()
 
@@ -70,7 +70,7 @@ def training(
 ) -> tuple[Update, TrainState]:
     """Return the training step, of all seeds, and the state before the first one."""
     ours = agent(config, observation_size, action_size)
-    optimizer, schedule = optimizer_of(config)
+    optimizer, schedule = optimizer_from_config(config)
     begin = partial(init_train_state, ours, optimizer)
     update = make_update(ours, optimizer, schedule)
     seeds = np.arange(config.train_seed, config.train_seed + config.num_seeds)

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import default
 from dt_jax.agents.dt import SCALING, DecisionTransformerAgent
+from dt_jax.config import default_config
 from dt_jax.config.load import to_json
 from dt_jax.runs.checkpoint import CheckpointWriter
 
@@ -16,7 +16,7 @@ S, A, T, EPISODE = 5, 3, 4, 12
 
 def config_of(**changes):
     """Return the configuration of a small network."""
-    config = default.get_config()
+    config = default_config()
     config.update(
         env_name="hopper-demo",
         embedding_dim=12,

@@ -12,16 +12,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-
-from configs import default
-from dt_jax.config.flags import parse
 from dt_jax.config.rules import RULES
+
+from dt_jax.config import default_config
+from dt_jax.config.flags import parse
 from dt_jax.data.registry import lookup
-from dt_jax.evaluation.holdout import METRIC
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.resume import MAY_CHANGE
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -63,8 +62,8 @@ def folder(tmp_path_factory):
         file["rewards"] = rng.standard_normal(rows)
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(rows) % 20 == 19
-    config = default.for_dataset(
-        spec.name,
+    config = default_config(
+        env_name=spec.name,
         data_path=str(folder / "data.hdf5"),
         embedding_dim=8,
         num_layers=1,
@@ -74,7 +73,7 @@ def folder(tmp_path_factory):
         eval_episodes=0,
     )
     run = folder / "runs/quickstart"
-    train_and_evaluate(config.lock(), run)
+    train(config.lock(), run)
     scores = rng.standard_normal(
         (2, 3)
     )  # an evaluation would take longer than all else
@@ -115,7 +114,7 @@ def test_the_example_of_own_data_is_made_and_trained_on(folder):
     command = [word.replace("configs/", f"{ROOT}/configs/") for word in launch[1:]]
     subprocess.run([sys.executable, ROOT / "launch.py", *command], cwd=run, check=True)
     rows = read_metrics(run / "runs/point/metrics.jsonl")
-    errors = [row[METRIC] for row in rows if METRIC in row]
+    errors = [row[HOLDOUT_METRIC] for row in rows if HOLDOUT_METRIC in row]
     assert len(errors) == 5
     assert errors[0] > 0.05
     assert errors[-1] < 0.015  # 0.01 is the noise in the actions
@@ -140,7 +139,7 @@ def test_the_configuration_page_has_every_key_at_its_default():
     table = keys((ROOT / "configs/default.py").read_text())
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (.+) \|$", table, re.MULTILINE)
     shown = {key: ast.literal_eval(value) for key, value, _ in rows}
-    assert shown == default.get_config().to_dict()
+    assert shown == default_config().to_dict()
     assert list(shown) == list(RULES)
     assert all(what for *_, what in rows)
     assert "{{ configs/default.py }}" in (ROOT / "docs/configuration.md").read_text()
@@ -175,7 +174,7 @@ def test_the_site_is_built(tmp_path):
 @every_page
 def test_the_keys_exist(page):
     keys = re.findall(r"--config\.([a-z]\w*)", page.read_text())
-    assert set(keys) <= set(default.get_config())
+    assert set(keys) <= set(default_config())
 
 
 @every_page

@@ -39,7 +39,7 @@ from dt_jax.datasets import load as datasets
 from dt_jax.interop.corl import read_checkpoint
 from dt_jax.interop.corl_folder import read_config
 from dt_jax.runs import manifest
-from dt_jax.runs.checkpoint import CheckpointWriter, choose
+from dt_jax.runs.checkpoint import CheckpointWriter
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import replacing
@@ -124,13 +124,13 @@ def test_a_checkpoint_is_not_unpickled(tmp_path, victim, monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("load", "loads", "Unpickler"):
             patch.delattr(pickle, name)
-        chosen = choose(folder, "last")
-        assert chosen.record()["state_mean"] == [0.0]
+        chosen = choose_checkpoint(folder, "last")
+        assert chosen.record["state_mean"] == [0.0]
         assert not chosen.params(params)["kernel"].any()
     (folder / "1/record/metadata").write_bytes(pickle.dumps(Evil(victim)))
     manifest.write(folder, 1, None)
     with pytest.raises(Exception, match="decode"):
-        choose(folder, "last").record()
+        choose_checkpoint(folder, "last").record
 
 
 def corl_file(path, program=None, **saved):

@@ -24,7 +24,7 @@ from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.interop.corl import params_from_state_dict, state_dict_from_params
 from dt_jax.networks.decision_transformer import DecisionTransformer
-from dt_jax.rollout.rollout import make_rollout
+from dt_jax.rollout.rollout import Rollout
 
 HERE = Path(__file__).parent / "data" / "corl_parity"
 FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
@@ -218,7 +218,7 @@ def test_rollout(case):
         state, (observations, rewards, _) = env.step(state, actions)
         case.close(rewards, np.stack([reward, reward]), case.forward_atol)
 
-    rollout = make_rollout(case.agent, env, case.config["episode_len"])
+    rollout = Rollout(case.agent, env, case.config["episode_len"])
     episodes = rollout(params, *env.reset(), targets)
     case.close(episodes.returns, [theirs["episode_return"]] * 2, case.forward_atol)
     assert episodes.lengths.tolist() == [theirs["episode_len"]] * 2

@@ -7,10 +7,10 @@ from test_train import changed
 
 from dt_jax.evaluation.policy import Policy, restore
 from dt_jax.runs.aggregate import interquartile_mean
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.runs.metrics import read_metrics
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 SEEDS = (10, 11)
@@ -33,14 +33,14 @@ def folder(tmp_path_factory):
 def together(folder, small_config):
     if not (folder / "together").exists():
         config = small(small_config, num_seeds=len(SEEDS))
-        train_and_evaluate(config, folder / "together")
+        train(config, folder / "together")
     return folder / "together"
 
 
 def test_each_seed_is_its_run_alone(together, small_config, tmp_path):
     alone = [tmp_path / f"{seed}" for seed in SEEDS]
     for seed, workdir in zip(SEEDS, alone, strict=True):
-        train_and_evaluate(small(small_config, train_seed=seed), workdir)
+        train(small(small_config, train_seed=seed), workdir)
     same_parameters(together, alone)
     same_metrics(together, alone)
     same_episodes(together, alone)
@@ -121,9 +121,9 @@ def test_an_interrupted_run_of_several_seeds(
     config = small(small_config, num_seeds=len(SEEDS))
     monkeypatch.setattr(trainer.Sampler, "indices", breaking)
     with pytest.raises(KeyboardInterrupt):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     monkeypatch.undo()
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     assert arrays(tmp_path / "run") == arrays(together)
     assert untimed(tmp_path / "run") == untimed(together)
 
@@ -131,16 +131,16 @@ def test_an_interrupted_run_of_several_seeds(
 def refusals(together, small_config, tmp_path):
     config = small(small_config, init_from=str(together))
     with pytest.raises(UserError, match="is a run of 2 seeds"):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     config = small(small_config, num_seeds=3)
     with pytest.raises(UserError, match="num_seeds 2 -> 3"):
-        train_and_evaluate(config, together)
+        train(config, together)
 
 
 @pytest.mark.slow
 def test_several_seeds_begin_with_one_run(small_config, tmp_path):
     one = tmp_path / "one"
-    train_and_evaluate(small(small_config, update_steps=1, eval_episodes=0), one)
+    train(small(small_config, update_steps=1, eval_episodes=0), one)
     config = small(
         small_config,
         num_seeds=2,
@@ -148,8 +148,8 @@ def test_several_seeds_begin_with_one_run(small_config, tmp_path):
         update_steps=1,
         eval_episodes=0,
     )
-    train_and_evaluate(config, tmp_path / "run")
-    assert len(find(tmp_path / "run" / "checkpoints")) == 1
+    train(config, tmp_path / "run")
+    assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 1
     params = restore(tmp_path / "run", "last")[1]
     source = restore(one, "last")[1]
     jax.tree.map(

@@ -23,10 +23,10 @@ from command import run as run_command
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from configs import default
 from dt_jax.cli import export as command
 from dt_jax.cli.evaluate import main as evaluate
 from dt_jax.cli.export import export, import_run
+from dt_jax.config import default_config
 from dt_jax.config.load import from_json
 from dt_jax.evaluation.policy import Policy, restore
 from dt_jax.interop import torch_files
@@ -221,7 +221,7 @@ def test_an_import_is_no_run_to_go_on_with(tmp_path, run):
         last_checkpoint(back, config)
     with pytest.raises(UserError, match="back was imported: it tells of no training"):
         runs.read(back)
-    again = default.get_config()
+    again = default_config()
     again.update(config)
     start = warm_start.load(str(back), again.lock())
     ours = restore(run, "last")[1]["action_head"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.config import default_config
 from dt_jax.data.registry import NO_LIMIT, lookup
 from dt_jax.envs import lookup as lookup_env
 from dt_jax.envs import may_run_side_by_side
@@ -13,7 +14,7 @@ from dt_jax.evaluation import evaluator as evaluation
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.evaluations import (
     Evaluation,
-    forget_evaluations_after,
+    delete_evaluations_after,
     last_evaluation,
 )
 from dt_jax.utils.errors import UserError
@@ -23,10 +24,9 @@ SPEC = lookup("hopper-medium-v2")
 
 @pytest.fixture(scope="module")
 def agent():
-    from configs import default
 
-    config = default.for_dataset(
-        "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3
+    config = default_config(
+        env_name="hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3
     )
     return DecisionTransformerAgent.from_config(
         config,
@@ -146,7 +146,7 @@ def test_the_newest_evaluation_is_found(evaluator, params, tmp_path):
     step, evaluation = last_evaluation(tmp_path)
     assert step == 100
     np.testing.assert_array_equal(evaluation.returns, evaluator(params).returns)
-    forget_evaluations_after(20, tmp_path)
+    delete_evaluations_after(20, tmp_path)
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {"0.npz", "20.npz"}
 
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
 from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.config import default_config
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -32,7 +32,7 @@ def store():
 
 @pytest.fixture
 def agent(store):
-    config = default.get_config()
+    config = default_config()
     config.update(embedding_dim=8, num_layers=1, seq_len=SEQ, episode_len=9)
     zero, one = np.zeros(2, np.float32), np.ones(2, np.float32)
     return DecisionTransformerAgent.from_config(
@@ -84,4 +84,4 @@ def test_of_many_windows_some_are_taken_from_everywhere(agent, store, monkeypatc
     monkeypatch.setattr(holdout, "_MOST_WINDOWS", 3)
     windows = sampler(store, 4)
     error = holdout.HoldoutError(agent, windows)
-    np.testing.assert_array_equal(error._starts, windows.side_by_side()[[0, 3, 6]])
+    np.testing.assert_array_equal(error._starts, windows.tiling()[[0, 3, 6]])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dt_jax.networks.dropout import Dropout, random_bits
+from dt_jax.networks.layers import Dropout, random_bits
 
 ROWS, COLUMNS = 400, 500
 

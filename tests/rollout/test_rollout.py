@@ -7,7 +7,7 @@ from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.envs.base import HostEnv
 from dt_jax.evaluation.policy import Policy
 from dt_jax.networks.decision_transformer import DecisionTransformer
-from dt_jax.rollout.rollout import CHUNK, make_rollout
+from dt_jax.rollout.rollout import CHUNK, Rollout
 
 S, A, LIMIT = 3, 2, 60
 RNG = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def play_one_by_one(agent, params, env):
 )
 def test_the_compiled_rollout_plays_what_a_loop_plays(agent, params, horizons):
     env = make_env(horizons)
-    episodes = make_rollout(agent, env, LIMIT)(params, *env.reset(), TARGETS)
+    episodes = Rollout(agent, env, LIMIT)(params, *env.reset(), TARGETS)
     returns, lengths = play_one_by_one(agent, params, env)
     np.testing.assert_allclose(episodes.returns, returns, rtol=1e-4, atol=1e-4)
     assert episodes.lengths.tolist() == lengths.tolist()
@@ -105,9 +105,9 @@ def test_a_host_environment_is_stepped_just_as_often_as_needed(
     env, toy = OnTheHost(horizons), make_env(horizons)
     traced, step = [], env.step
     monkeypatch.setattr(env, "step", lambda *args: traced.append(0) or step(*args))
-    rollout = make_rollout(agent, env, LIMIT)
+    rollout = Rollout(agent, env, LIMIT)
     episodes = rollout(params, *env.reset(), TARGETS)
-    expected = make_rollout(agent, toy, LIMIT)(params, *toy.reset(), TARGETS)
+    expected = Rollout(agent, toy, LIMIT)(params, *toy.reset(), TARGETS)
     np.testing.assert_allclose(episodes.returns, expected.returns, atol=1e-4)
     assert env.steps == 30
     rollout(params, *env.reset(), TARGETS)
@@ -122,7 +122,7 @@ def test_between_chunks_a_rollout_can_be_ended(agent, params):
         if len(chunks) == 2:
             raise KeyboardInterrupt
 
-    rollout = make_rollout(agent, env, LIMIT)
+    rollout = Rollout(agent, env, LIMIT)
     with pytest.raises(KeyboardInterrupt):
         rollout(params, *env.reset(), TARGETS, stop_at_the_second)
     assert chunks == [CHUNK, 2 * CHUNK]
@@ -133,6 +133,6 @@ def test_between_chunks_a_rollout_can_be_ended(agent, params):
 def test_an_error_of_the_environment_comes_out_of_the_rollout(agent, params):
     env = OnTheHost((30, 30, 30, 30))
     env.host_step = lambda actions: 1 / 0
-    make_rollout(agent, env, LIMIT)(params, *env.reset(), TARGETS)
+    Rollout(agent, env, LIMIT)(params, *env.reset(), TARGETS)
     with pytest.raises(ZeroDivisionError):
         env.check()

@@ -19,6 +19,8 @@ def main(arguments: Sequence[str]) -> None:
     for setting in settings:
         if "=" not in setting and setting != "--config.deterministic":
             raise UserError(f"{setting} lacks its value: --config.KEY=VALUE")
+    if args.agents is not None:
+        settings.append(f"--agents={args.agents}")
     if args.num_seeds is not None:
         settings.append(f"--config.num_seeds={args.num_seeds}")
     references = [each for word in args.runs for each in expand_reference(word)]

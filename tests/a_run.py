@@ -86,8 +86,8 @@ def played(policy, steps):
 
 
 def page_code(part):
-    """Return the block of Python on docs/export.md that has `part` in it."""
-    page = (Path(__file__).parents[1] / "docs/export.md").read_text()
+    """Return the block of Python on docs/deployment.md that has `part` in it."""
+    page = (Path(__file__).parents[1] / "docs/deployment.md").read_text()
     blocks = re.findall(r"^```py\w*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if part in block)
     return block

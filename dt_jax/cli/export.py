@@ -72,7 +72,7 @@ def export(
 
     Args:
       workdir: the run's folder.
-      to: "safetensors", "corl" or "hf"; docs/export.md says what is in each.
+      to: "safetensors", "corl" or "hf"; docs/deployment.md says what is in each.
       out: the folder to make; it is whole or not there.
       checkpoint: "last", "best" (by evaluation) or the number of a step.
       seed: which one's, in a run with several.
@@ -192,8 +192,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m dt_jax export",
         description="Write what a run has trained as other programs read it, or make a "
-        "run's folder of what they have trained. docs/export.md says what is in each "
-        "format.",
+        "run's folder of what they have trained. docs/deployment.md says what is in "
+        "each format.",
         epilog="example: python -m dt_jax export runs/hopper --to=hf --out=hopper-hf",
     )
     parser.add_argument(

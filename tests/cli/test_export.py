@@ -76,7 +76,7 @@ def test_safetensors_has_everything(tmp_path):
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 def test_the_pages_plain_numpy_acts_the_same(tmp_path, activation, monkeypatch):
-    """The second block of docs/export.md, which imports nothing of ours."""
+    """The NumPy example of docs/deployment.md, which does not import dt_jax."""
     run = tmp_path / "run"
     write_a_run(run, activation=activation, max_action=2.0, center=0.5, scale=3.0)
     export(run, "safetensors", tmp_path / "exported")

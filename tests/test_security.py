@@ -23,7 +23,8 @@ from safetensors.numpy import load_file
 from serving import serving
 
 from dt_jax import envs
-from dt_jax.analysis.summary import data_label, evaluation_table
+from dt_jax.analysis.experiments import data_label
+from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli import evaluate
 from dt_jax.cli.common import run_command
 from dt_jax.cli.export import export, import_run
@@ -563,7 +564,7 @@ def test_text_from_outside_cannot_steer_the_terminal(tmp_path, capsys):
 def test_text_from_outside_is_no_markup():
     played = Evaluation(np.ones(1), np.ones(1), np.ones((1, 2)), np.ones((1, 2)))
     console = Console(file=io.StringIO(), width=80)
-    console.print(evaluation_table(played, "[link=file:///]runs[/link]"))
+    console.print(evaluation_table(played, "[link=file:///]runs[/link]").rich())
     assert "[link=file:///]runs[/link]" in console.file.getvalue()
 
 

@@ -48,9 +48,7 @@ def make_normalizer(center=0.0, scale=1.0, states=S, actions=A, reward_scale=0.5
 def random_params(config, normalizer, seed=0):
     """Return parameters that all matter, and saturate no activation."""
     agent = make_agent(config, normalizer)
-    shapes = jax.eval_shape(
-        lambda: agent.acting_params(agent.init(jax.random.key(0)))
-    )
+    shapes = jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype("f4"), shapes)
 

@@ -191,7 +191,11 @@ def changed(saved, name, value):
         ("emb_norm.bias", None, "missing.*emb_norm.bias"),
         ("value_head.weight", torch.zeros(2), "unknown.*value_head"),
         (3, torch.zeros(2), "unknown.*3"),
-        ("emb_norm.bias", torch.full([8], torch.nan), "emb_norm.bias is empty or has NaN"),
+        (
+            "emb_norm.bias",
+            torch.full([8], torch.nan),
+            "emb_norm.bias is empty or has NaN",
+        ),
         (
             "emb_norm.bias",
             torch.full([8], 1e300, dtype=torch.float64),
@@ -203,7 +207,11 @@ def changed(saved, name, value):
         ("state_mean", np.zeros((1, S + 1)), "has 5 numbers and state_std 4, but"),
         ("state_std", np.ones(1), "state_mean has 4 numbers and state_std 1"),
         ("state_std", np.arange(4.0), "state_std has a value that is not positive"),
-        ("state_emb.weight", torch.tensor(1.0), "state_emb.weight has 0 axes instead of 2"),
+        (
+            "state_emb.weight",
+            torch.tensor(1.0),
+            "state_emb.weight has 0 axes instead of 2",
+        ),
     ],
 )
 def test_invalid_content_is_named_in_one_line(saved, path, name, value, message):

@@ -177,7 +177,10 @@ def test_half_precision_weights_are_imported(tmp_path, flags, kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation_function": "silu"}, "activation=silu: expected one of gelu, relu"),
+        (
+            {"activation_function": "silu"},
+            "activation=silu: expected one of gelu, relu",
+        ),
         ({"n_inner": 24}, r"different architecture: .*mlp_in.* \(12, 24\)"),
         ({"layer_norm_epsilon": 1e-6}, "has layer_norm_epsilon=1e-06: only 1e-05 is"),
         ({"action_tanh": False}, "has action_tanh=False: only True is supported"),

@@ -36,13 +36,14 @@ class TrainState(flax.struct.PyTreeNode):
 class Agent(Protocol):
     """An algorithm: its configuration keys, its update and its way of acting.
 
-    All methods but `from_config` and `check_config` are pure functions that JAX can
-    trace and vmap over a leading axis of seeds.
+    Agents inherit from it explicitly, for the methods that have a default.
+
+    Its other methods are pure functions that JAX can trace, and vmap over a leading
+    axis of seeds.
 
     Attributes:
       KEYS: the configuration keys of this algorithm.
-      observation_size: S.
-      action_size: A.
+      normalizer: the units of observations, actions and rewards.
       episode_len: the longest episode that it can act in, in environment steps.
       context_len: T, timesteps in a training window.
       batch_fields: the fields of `Batch` that `update` and `validation_loss` read.
@@ -50,12 +51,21 @@ class Agent(Protocol):
     """
 
     KEYS: ClassVar[tuple[Key, ...]]
-    observation_size: int
-    action_size: int
+    normalizer: Normalizer
     episode_len: int
     context_len: int
-    batch_fields: tuple[str, ...]
-    conditioned: bool
+    batch_fields: ClassVar[tuple[str, ...]]
+    conditioned: ClassVar[bool]
+
+    @property
+    def observation_size(self) -> int:
+        """S."""
+        return self.normalizer.observation_size
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self.normalizer.action_size
 
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> "Agent":
@@ -80,7 +90,11 @@ class Agent(Protocol):
         """
 
     def acting_params(self, state: TrainState) -> Params:
-        """Return what acting needs: checkpoints hold it as `params`."""
+        """Return what acting needs, `state.params` unless an agent overrides it.
+
+        Checkpoints hold it as `params`.
+        """
+        return state.params
 
     def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
         """Return the context of N episodes before their first timestep.

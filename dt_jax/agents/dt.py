@@ -13,8 +13,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.optim import OPTIMIZER_KEYS, optimizer_from_config
+from dt_jax.agents.base import Agent, Metrics, TrainState
+from dt_jax.agents.optim import (
+    OPTIMIZER_KEYS,
+    apply_gradients,
+    optimizer_from_config,
+)
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.decision_transformer import DecisionTransformer, TokenCache
 from dt_jax.types import Array, Batch, Params
@@ -138,7 +142,7 @@ class Context(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DecisionTransformerAgent:
+class DecisionTransformerAgent(Agent):
     """The network with its optimiser, and the units of what goes in and comes out.
 
     Attributes:
@@ -199,22 +203,12 @@ class DecisionTransformerAgent:
             raise keys["target_returns"].error((), expected=expected)
 
     @property
-    def observation_size(self) -> int:
-        """S."""
-        return self.normalizer.observation_size
-
-    @property
-    def action_size(self) -> int:
-        """A."""
-        return self.normalizer.action_size
-
-    @property
-    def episode_len(self) -> int:
+    def episode_len(self) -> int:  # type: ignore[override]
         """The longest episode, in environment steps."""
         return self.model.episode_len
 
     @property
-    def context_len(self) -> int:
+    def context_len(self) -> int:  # type: ignore[override]
         """T."""
         return self.model.seq_len
 
@@ -244,20 +238,12 @@ class DecisionTransformerAgent:
         """Return the state after one more update, and CORL's metrics of it."""
         dropout_key = jax.random.fold_in(state.key, state.step)
         loss, grads = jax.value_and_grad(self.loss)(state.params, batch, dropout_key)
-        # optax mixes integers and floats; everything else is strict about dtypes.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = self.optimizer.update(
-                grads, state.opt_state, state.params
-            )
         metrics = {
             "train_loss": loss,
             "learning_rate": jnp.asarray(self.schedule(state.step), loss.dtype),
             "grad_norm": optax.tree.norm(grads),
         }
-        params = optax.apply_updates(state.params, updates)
-        return state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state
-        ), metrics
+        return apply_gradients(self.optimizer, state, grads), metrics
 
     def loss(self, params: Params, batch: Batch, dropout_key: jax.Array) -> Array:
         """Return Σ(mask·err²) / (B·T·A): as in CORL, padding counts in the mean."""
@@ -266,10 +252,6 @@ class DecisionTransformerAgent:
     def validation_loss(self, params: Params, batch: Batch) -> Array:
         """Return the squared error of each predicted action, [B, T, A]; no dropout."""
         return self._squared_error(params, batch, None)
-
-    def acting_params(self, state: TrainState) -> Params:
-        """Return the network's parameters."""
-        return state.params
 
     def _squared_error(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None
@@ -289,13 +271,16 @@ class DecisionTransformerAgent:
         )
         return jnp.square(predicted - batch.actions) * batch.mask[..., None]
 
-    def start(self, target_returns: Array, keys: jax.Array | None = None) -> Context:
+    def start(
+        self, target_returns: Array | None, keys: jax.Array | None = None
+    ) -> Context:
         """Return the empty context of N episodes; acting is deterministic.
 
         Args:
           target_returns: [N], in the environment's units.
           keys: not used.
         """
+        assert target_returns is not None
         n, dtype = target_returns.shape[0], target_returns.dtype
         target = target_returns * jnp.asarray(self.normalizer.reward_scale, dtype)
         slots = n, self.model.seq_len, 3, self.model.embedding_dim
@@ -317,8 +302,7 @@ class DecisionTransformerAgent:
     ) -> tuple[Context, Array]:
         """Return the context after this timestep, and the actions; see `Agent.act`."""
         dtype, units = context.actions.dtype, self.normalizer
-        states = observations.astype(dtype) - units.state_mean[None].astype(dtype)
-        states /= units.state_std[None].astype(dtype)
+        states = units.normalize_states(observations.astype(dtype))
         earned = rewards.astype(dtype) * jnp.asarray(units.reward_scale, dtype)
         timesteps = jnp.where(done, 0, context.length)
         returns_to_go = jnp.where(
@@ -342,15 +326,7 @@ class DecisionTransformerAgent:
             actions=actions,
             length=timesteps + 1,
             next_return=returns_to_go,
-        ), self._environment_units(actions)
-
-    def _environment_units(self, actions: Array) -> Array:
-        """Map the network's actions [N, A]; center 0 and scale 1 change no bit."""
-        center, scale = (
-            jnp.broadcast_to(jnp.asarray(x, actions.dtype), actions.shape)
-            for x in (self.normalizer.action_center, self.normalizer.action_scale)
-        )
-        return center + scale * actions
+        ), units.to_environment(actions)
 
     def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:
         return self.model.apply({"params": params}, *inputs, **kwargs)

@@ -1,9 +1,12 @@
 """AdamW with warm-up, and its configuration keys."""
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from dt_jax.agents.base import TrainState
+from dt_jax.types import Params
 from dt_jax.utils.keys import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -64,6 +67,17 @@ OPTIMIZER_KEYS = (
         corl=True,
     ),
 )
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, state: TrainState, grads: Params
+) -> TrainState:
+    """Return the state after one step of the optimiser on its parameters."""
+    # optax mixes integers and floats, which fails under strict dtype promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def make_schedule(

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dt_jax.types import Array
+
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
@@ -36,6 +38,21 @@ class Normalizer:
     def action_size(self) -> int:
         """A."""
         return len(self.action_center)
+
+    def normalize_states(self, observations: Array) -> Array:
+        """Map observations [N, S] to the network's states, in their own dtype."""
+        dtype = observations.dtype
+        states = observations - self.state_mean[None].astype(dtype)
+        return states / self.state_std[None].astype(dtype)
+
+    def to_environment(self, actions: Array) -> Array:
+        """Map the network's actions [N, A] to the environment's.
+
+        Center 0 and scale 1, as in all of D4RL, change no bit.
+        """
+        dtype = actions.dtype
+        center = self.action_center[None].astype(dtype)
+        return center + self.action_scale[None].astype(dtype) * actions
 
     def to_record(self) -> dict[str, Any]:
         """Return the values as JSON has them."""

@@ -22,7 +22,7 @@ from dt_jax.types import Params
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 
-_MIN_EPISODES = 8  # from which two halves are faster than one: docs/benchmarks.md
+_MIN_EPISODES = 8  # from which two halves are faster than one: docs/parity.md
 
 
 class Evaluator:

@@ -119,8 +119,8 @@ class Attention(nn.Module):
         products = at_least_float32(jnp.einsum("bre,ble->brl", q, k))
         scores = (products * (d // h) ** -0.5).reshape(b, h, r, -1)
         scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
-        weights = jax.nn.softmax(scores).astype(v.dtype)
-        weights = self.drop(weights, deterministic).reshape(b * h, r, -1)
+        softmax = jax.nn.softmax(scores).astype(v.dtype)
+        weights = self.drop(softmax, deterministic).reshape(b * h, r, -1)
         heads = jnp.einsum("brl,ble->bre", weights, v).reshape(b, h, r, -1)
         mixed: Array = heads.swapaxes(1, 2).reshape(b, r, d)
         if self.num_heads > 1:

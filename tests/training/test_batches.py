@@ -7,7 +7,7 @@ from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.training import batches
-from dt_jax.utils.sharding import Placement
+from dt_jax.utils.sharding import RunSharding
 
 S, A, T = 5, 2, 7
 LENGTHS = [1, 30, 4, T, T + 1, 60, 3]
@@ -45,14 +45,14 @@ def sampler():
 @pytest.fixture
 def alone():
     """A placement on one device."""
-    return Placement(jax.devices()[:1], num_seeds=1, batch_size=64)
+    return RunSharding(jax.devices()[:1], num_seeds=1, batch_size=64)
 
 
 def test_both_ways_give_the_same_bits(sampler, alone):
     """Windows from every trajectory's start to past the end of the last one."""
     on_host, on_device = (
-        batches.OnHost([sampler], alone),
-        batches.OnDevice([sampler], alone),
+        batches.HostBatches([sampler], alone),
+        batches.DeviceBatches([sampler], alone),
     )
     gather = jax.jit(on_device.batch)
     for step in range(8):
@@ -68,15 +68,17 @@ def test_both_ways_give_the_same_bits(sampler, alone):
 def test_on_the_cpu_the_data_are_not_copied(sampler, alone):
     if jax.default_backend() != "cpu":
         pytest.skip("a device with a memory of its own")
-    data = batches.OnDevice([sampler], alone).data
+    data = batches.DeviceBatches([sampler], alone).data
     for ours, theirs in zip(data[:3], sampler.data[:3], strict=True):
         assert ours.unsafe_buffer_pointer() == theirs.ctypes.data
 
 
 def test_large_and_mapped_data_stay_on_the_host(sampler, alone, tmp_path):
-    assert isinstance(batches.make_feed([sampler], alone, 0.5), batches.OnDevice)
-    assert isinstance(batches.make_feed([sampler], alone, 0.0), batches.OnHost)
+    assert isinstance(
+        batches.make_batches([sampler], alone, 0.5), batches.DeviceBatches
+    )
+    assert isinstance(batches.make_batches([sampler], alone, 0.0), batches.HostBatches)
     np.save(tmp_path / "rows.npy", sampler.data.observations)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     sampler.data = sampler.data._replace(observations=mapped)
-    assert isinstance(batches.make_feed([sampler], alone, 0.5), batches.OnHost)
+    assert isinstance(batches.make_batches([sampler], alone, 0.5), batches.HostBatches)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_feed import alone, sampler  # noqa: F401
+from test_batches import alone, sampler  # noqa: F401
 
 from dt_jax.agents.dt import (
     DecisionTransformerAgent,
@@ -14,7 +14,7 @@ from dt_jax.agents.dt import (
 from dt_jax.agents.optim import make_optimizer, make_schedule
 from dt_jax.networks.decision_transformer import DecisionTransformer
 from dt_jax.training import batches
-from dt_jax.training.multi_step import Dispatch, share_out
+from dt_jax.training.multi_step import MultiStep, step_chunks
 
 
 @given(
@@ -26,7 +26,7 @@ from dt_jax.training.multi_step import Dispatch, share_out
 def test_calls_cover_the_steps_and_end_where_something_is_due(
     start, more, most, between
 ):
-    calls = list(share_out(start, start + more, most, between))
+    calls = list(step_chunks(start, start + more, most, between))
     assert [step for call in calls for step in call] == [*range(start, start + more)]
     for call in calls:
         assert 1 <= len(call) <= most
@@ -87,13 +87,13 @@ def test_updates_have_the_same_bits_however_they_are_shared_out(
     alone,  # noqa: F811
 ):
     update, start = training
-    dispatch = Dispatch(update, batches.OnDevice([sampler], alone), most=4)
+    dispatch = MultiStep(update, batches.DeviceBatches([sampler], alone), most=4)
     whole = run(dispatch, start(), [range(0, 4), range(4, 8)])
     apart = run(dispatch, start(), [range(0, 1), range(1, 4), range(4, 6), range(6, 8)])
     assert same(whole, apart)
     assert dispatch._program._cache_size() == 1  # compiled once
     host = run(
-        Dispatch(update, batches.OnHost([sampler], alone), most=3),
+        MultiStep(update, batches.HostBatches([sampler], alone), most=3),
         start(),
         [range(0, 3), range(3, 6), range(6, 8)],
     )
@@ -106,7 +106,7 @@ def test_updates_are_those_of_the_plain_loop(
     alone,  # noqa: F811
 ):
     update, start = training
-    dispatch = Dispatch(update, batches.OnDevice([sampler], alone), most=4)
+    dispatch = MultiStep(update, batches.DeviceBatches([sampler], alone), most=4)
     leaves, losses = run(dispatch, start(), [range(0, 4), range(4, 5)])
     plain, state, expected = jax.jit(update), start(), []
     for step in range(5):

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import default
 from dt_jax import envs
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.cli import video
 from dt_jax.cli.evaluate import chosen
+from dt_jax.config import default_config
 from dt_jax.data.registry import lookup
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.evaluation.policy import restore
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 from dt_jax.video import offscreen
 from dt_jax.video.film import captioned
@@ -50,8 +50,8 @@ def run(tmp_path_factory):
         file["rewards"] = rng.standard_normal(rows)
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(rows) % 20 == 19
-    config = default.for_dataset(
-        "maze2d-umaze-v1",
+    config = default_config(
+        env_name="maze2d-umaze-v1",
         data_path=str(folder / "data.hdf5"),
         batch_size=4,
         update_steps=2,
@@ -60,7 +60,7 @@ def run(tmp_path_factory):
         target_returns=TARGETS,
         **SMALL,
     )
-    train_and_evaluate(config.lock(), folder / "run")
+    train(config.lock(), folder / "run")
     return folder / "run"
 
 

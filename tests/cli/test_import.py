@@ -77,7 +77,7 @@ def test_round_trip_through_hf_preserves_the_units(tmp_path):
     np.testing.assert_allclose(play(ours), play(again), atol=1e-5)
 
 
-def test_round_trip_through_hf_preserves_the_configuration(exported, tmp_path):
+def test_round_trip_through_hf_preserves_the_configuration(tmp_path):
     """Except paths and devices of the machine that it was trained on."""
     write_random_run(
         tmp_path / "run",
@@ -101,7 +101,7 @@ def test_values_that_a_model_lacks_are_flags(hf, tmp_path):
     message = r"has no dt_jax\.json: observations are not normalised"
     with (
         pytest.warns(UserWarning, match=message),
-        pytest.raises(UserError, match="have its reward_scale: .* --reward_scale="),
+        pytest.raises(UserError, match=r"have its reward_scale: .* --reward_scale="),
     ):
         import_run(hf, "hf", tmp_path / "back")
     flags = {"reward_scale": 0.25, "seq_len": 3, "env_name": "walker2d-demo"}
@@ -253,16 +253,16 @@ def check_refusal(hf, out, message):
         ("{hf} --from=hf --out={new} --seed=1", ["unrecognized arguments: --seed=1"]),
         (
             "{hf} --from=hf --out={new} --num_heads=1",
-            ["num_heads=2, but", "a flag has"],
+            ["num_heads=2, but"],
         ),
         ("{hf} --from=hf --out={new} --max_action=2", ["max_action=1.0, but its conf"]),
         (
             "{hf} --from=hf --out={new} --seq_len=0",
-            ["--seq_len=0: expected an integer"],
+            ["seq_len=0: expected an int"],
         ),
         (
             "{hf} --from=hf --out={new} --seq_len=x",
-            ["--seq_len=x: expected an integer"],
+            ["seq_len=x: expected an int"],
         ),
         ("{hf} --from=hf --out={new}[1]", ["must not contain [ ]", "another --out"]),
         ("{new} --from=hf --out={new}2", ["no ", "config.json: expected a folder"]),

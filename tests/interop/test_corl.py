@@ -278,7 +278,7 @@ def test_round_trip_preserves_every_bit(tmp_path):
         ("seq_len: nine\n", r"\.yaml: seq_len=nine: expected an integer from 1"),
         (
             "seq_len: 9\n",
-            "has seq_len=4, but its configuration or a flag has seq_len=9",
+            "seq_len=4, but its configuration or a flag has seq_len=9",
         ),
         ("embedding_dim: 16\n", "has embedding_dim=12, but its configuration"),
         ("num_heads: two\n", r"\.yaml: num_heads=two: expected an integer from 1"),

@@ -47,18 +47,18 @@ def updates() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
     """Return a program of updates, its inputs, and the number of updates."""
     config = workload.config()
     update, state = workload.training(config)
-    sampler = workload.sampler(config, workload.random_trajectories())
+    batch = workload.sampler(config).batch(0)
 
     def program(state: Any, batch: Any) -> Any:
         return jax.lax.fori_loop(0, UPDATES, lambda _, s: update(s, batch)[0], state)
 
-    return program, (state, sampler.batch(0)), UPDATES
+    return program, (state, batch), UPDATES
 
 
 def timesteps() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
     """Return a program that acts, its inputs, and the number of timesteps."""
     agent = workload.agent(workload.config())
-    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     context = jax.jit(agent.start)(np.full(EPISODES, 5000, np.float32))
     observations = np.ones((EPISODES, workload.STATE), np.float32)
 

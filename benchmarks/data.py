@@ -69,14 +69,13 @@ def main() -> None:
     table = Table("B", "data", "updates/s", "ratio")
     for size in map(int, args.batch_sizes.split(",")):
         config = workload.config(batch_size=size)
-        sampler = workload.sampler(config, workload.random_trajectories())
-        sharding = workload.sharding(config)
+        sampler, sharding = workload.sampler(config), workload.sharding(config)
         variants: dict[str, Batches] = {
             "one constant batch": ConstantBatch(sampler, sharding),
             "on the device": DeviceBatches([sampler], sharding),
             "on the host": HostBatches([sampler], sharding),
         }
-        ways = {name: updates(config, batches) for name, batches in variants.items()}
+        ways = {name: updates(config, each) for name, each in variants.items()}
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
         constant = seconds["one constant batch"]
         for name, times in seconds.items():
@@ -160,9 +159,9 @@ def measure(path: str) -> dict[str, int]:
     taken = {}
     trajectories = datasets.load(None, path).trajectories
     taken["loaded"] = process.memory_info().rss
-    sampler = workload.sampler(config, trajectories)
-    sharding = workload.sharding(config)
-    batches = make_batches([sampler], sharding, config.device_memory_share)
+    samplers = [workload.sampler_of(trajectories, config)]
+    share = config.device_memory_share
+    batches = make_batches(samplers, workload.sharding(config), share)
     assert isinstance(batches, DeviceBatches)
     update, state = workload.training(config)
     multi_step = MultiStep(update, batches, config.steps_per_dispatch)

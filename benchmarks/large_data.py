@@ -45,6 +45,7 @@ from dt_jax.datasets import load as datasets
 from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
 
+STATE, ACTION, EPISODE = 17, 6, 1000
 BATCH_SIZES, THREADS = (64, 4096), (0, 4)
 TILE = 1_000_000  # rows, repeated
 
@@ -92,11 +93,11 @@ def write(path: Path, gigabytes: float) -> int:
     """Write a file of random transitions and return their number."""
     rng = np.random.default_rng(0)
     tiles = {
-        "observations": rng.standard_normal((TILE, workload.STATE), np.float32),
-        "actions": rng.uniform(-1, 1, (TILE, workload.ACTION)).astype(np.float32),
+        "observations": rng.standard_normal((TILE, STATE), np.float32),
+        "actions": rng.uniform(-1, 1, (TILE, ACTION)).astype(np.float32),
         "rewards": rng.standard_normal(TILE, np.float32),
         "terminals": np.zeros(TILE, bool),
-        "timeouts": np.arange(1, TILE + 1) % workload.EPISODE == 0,
+        "timeouts": np.arange(1, TILE + 1) % EPISODE == 0,
     }
     tile_bytes = sum(tile.nbytes for tile in tiles.values())
     times = max(1, round(gigabytes * 1e9 / tile_bytes))
@@ -150,7 +151,7 @@ def draw(
     if mapped and fits:
         kinds.insert(0, "mapped, cached")
     for batch_size in BATCH_SIZES:
-        sampler = workload.sampler(workload.config(batch_size=batch_size), data)
+        sampler = workload.sampler_of(data, workload.config(batch_size=batch_size))
         for kind in kinds:
             ahead = kind.endswith("read ahead")
             for array in mapped:

@@ -16,6 +16,8 @@ import workload
 from rich.console import Console
 from rich.table import Table
 
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.sampler import Sampler
 from dt_jax.datasets import load as datasets
 from dt_jax.training.batches import DeviceBatches
 from dt_jax.training.multi_step import MultiStep, step_chunks
@@ -55,8 +57,21 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
     )
     trajectories = datasets.load(None, str(path)).trajectories
     sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
+    sampler = Sampler(
+        trajectories,
+        Normalizer(
+            trajectories.state_mean,
+            trajectories.state_std,
+            np.zeros(sizes[1], np.float32),
+            np.ones(sizes[1], np.float32),
+            config.reward_scale,
+        ),
+        batch_size=batch_size,
+        context_len=config.seq_len,
+        seed=config.train_seed,
+        fields=workload.agent(config).batch_fields,
+    )
     update, state = workload.training(config, *sizes)
-    sampler = workload.sampler(config, trajectories)
     batches = DeviceBatches([sampler], workload.sharding(config))
     multi_step = MultiStep(update, batches, config.steps_per_dispatch)
     losses = []

@@ -44,7 +44,7 @@ def main() -> None:
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     config = workload.config()
     agent = workload.agent(config)
-    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     torch_episode = None
     if args.baseline:
         torch_episode = TorchPlayer(config)

@@ -94,7 +94,7 @@ def main() -> None:
 def timesteps(episodes: int) -> Callable[[], Any]:
     """Return a function that evaluates the first timesteps of HalfCheetah episodes."""
     agent = workload.agent(workload.config(episode_len=TIMESTEPS))
-    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     with warnings.catch_warnings():  # about truncated episodes
         warnings.simplefilter("ignore")
         evaluator = Evaluator(agent, SPEC, [TARGET], episodes, seed=0)

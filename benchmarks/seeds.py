@@ -50,11 +50,9 @@ def updates(config: ConfigDict) -> Callable[[], Any]:
     """Return a function that makes steps_per_dispatch updates of all seeds."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    sampler = workload.sampler(config, workload.random_trajectories())
-    samplers = [sampler] * config.num_seeds
-    multi_step = MultiStep(
-        update, DeviceBatches(samplers, workload.sharding(config)), k
-    )
+    samplers = [workload.sampler(config)] * config.num_seeds
+    batches = DeviceBatches(samplers, workload.sharding(config))
+    multi_step = MultiStep(update, batches, k)
     inputs = multi_step.inputs(range(k))
 
     def call() -> None:

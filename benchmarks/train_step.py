@@ -56,8 +56,8 @@ def main() -> None:
 def ours(config: ConfigDict, transitions: int = 100_000) -> Callable[[], Any]:
     """Return a function that makes steps_per_dispatch updates on random data."""
     update, state = workload.training(config)
-    sampler = workload.sampler(config, workload.random_trajectories(transitions))
-    batches = DeviceBatches([sampler], workload.sharding(config))
+    samplers = [workload.sampler(config, transitions)]
+    batches = DeviceBatches(samplers, workload.sharding(config))
     multi_step = MultiStep(update, batches, config.steps_per_dispatch)
     inputs = multi_step.inputs(range(config.steps_per_dispatch))
 
@@ -77,9 +77,10 @@ def torch_ways(config: ConfigDict) -> dict[str, Callable[[], Any]]:
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = True
-    sampler = workload.sampler(config, workload.random_trajectories())
-    arrays = sampler.batch(0)._asdict()
-    batch = [torch.tensor(arrays[name], device=device) for name in sampler.fields]
+    batch = [
+        torch.tensor(array, device=device)
+        for array in workload.sampler(config).batch(0)[:5]  # CORL's fields
+    ]
     model = torch_dt.DecisionTransformer(config, workload.STATE, workload.ACTION)
     model = model.to(device)
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import TrainState
-from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.agents import make_agent
+from dt_jax.agents.base import Agent, TrainState
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.config import default_config
 from dt_jax.data.normalizer import Normalizer
@@ -29,15 +29,27 @@ def config(**changes: Any) -> ConfigDict:
 
 def agent(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
-) -> DecisionTransformerAgent:
-    """Return an agent without normalisation."""
-    state_mean = np.zeros(observation_size, np.float32)
-    normalizer = _normalizer(config, state_mean, state_mean + 1, action_size)
-    return DecisionTransformerAgent.from_config(config, normalizer)
+) -> Agent:
+    """Return an agent without normalisation of states and actions."""
+    units = normalizer(config.reward_scale, observation_size, action_size)
+    return make_agent(config, units)
 
 
-def random_trajectories(transitions: int = 100_000) -> Trajectories:
-    """Return random episodes of 1000 steps."""
+def normalizer(
+    reward_scale: float, observation_size: int = STATE, action_size: int = ACTION
+) -> Normalizer:
+    """Return a normalizer that leaves states and actions unchanged."""
+    return Normalizer(
+        np.zeros(observation_size, np.float32),
+        np.ones(observation_size, np.float32),
+        np.zeros(action_size, np.float32),
+        np.ones(action_size, np.float32),
+        reward_scale,
+    )
+
+
+def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
+    """Return a sampler of random episodes of 1000 steps."""
     rng = np.random.default_rng(0)
     raw = RawData(
         observations=rng.standard_normal((transitions, STATE), np.float32),
@@ -46,19 +58,20 @@ def random_trajectories(transitions: int = 100_000) -> Trajectories:
         terminals=np.zeros(transitions, bool),
         timeouts=np.arange(1, transitions + 1) % EPISODE == 0,
     )
-    return Trajectories.from_raw(raw, source="random")
+    return sampler_of(Trajectories.from_raw(raw, source="random"), config)
 
 
-def sampler(config: ConfigDict, trajectories: Trajectories) -> Sampler:
-    """Return the sampler of a run on `trajectories`."""
-    state_mean, state_std = trajectories.state_mean, trajectories.state_std
+def sampler_of(trajectories: Trajectories, config: ConfigDict) -> Sampler:
+    """Return a sampler of trajectories without normalisation."""
+    sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
+    model = agent(config, *sizes)
     return Sampler(
         trajectories,
-        _normalizer(config, state_mean, state_std, trajectories.actions.shape[1]),
+        model.normalizer,
         batch_size=config.batch_size,
-        context_len=config.seq_len,
+        context_len=model.context_len,
         seed=config.train_seed,
-        fields=DecisionTransformerAgent.batch_fields,
+        fields=model.batch_fields,
     )
 
 
@@ -71,13 +84,17 @@ def training(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> tuple[Update, TrainState]:
     """Return the training step of all seeds and the initial state."""
-    one = agent(config, observation_size, action_size)
-    num_seeds = config.num_seeds
-    actor = one if num_seeds == 1 else MultiSeedAgent(one, num_seeds)
-    seeds = np.arange(config.train_seed, config.train_seed + num_seeds)
-    keys = jax.vmap(jax.random.key)(seeds)
-    init = jax.jit(actor.init, out_shardings=sharding(config).state)
-    return actor.update, init(keys if num_seeds > 1 else keys[0])
+    model = agent(config, observation_size, action_size)
+    if config.num_seeds > 1:
+        model = MultiSeedAgent(model, config.num_seeds)
+    seeds = np.arange(config.train_seed, config.train_seed + config.num_seeds)
+
+    def init(seeds: Any) -> TrainState:
+        keys = jax.vmap(jax.random.key)(seeds)
+        return model.init(keys if config.num_seeds > 1 else keys[0])
+
+    state = jax.jit(init, out_shardings=sharding(config).state)(seeds)
+    return model.update, state
 
 
 def seconds_of(
@@ -108,10 +125,3 @@ def seconds_of(
 def ratio(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Return the median over rounds of the ratio of two variants' times."""
     return float(np.median(ours / theirs))
-
-
-def _normalizer(
-    config: ConfigDict, state_mean: np.ndarray, state_std: np.ndarray, action_size: int
-) -> Normalizer:
-    center = np.zeros(action_size, np.float32)
-    return Normalizer(state_mean, state_std, center, center + 1, config.reward_scale)

@@ -211,10 +211,8 @@ def _digest(params: Params) -> str:
 def _summarise(workdir: Path, config: ConfigDict, record: dict[str, Any]) -> None:
     """Print the final table and write the final picture."""
     run = RunFolder(workdir, config, record["dataset"], record["versions"])
-    scored_as = config.env_name if run.newest else None
-    label = summary.data_label(config, run.dataset, scored_as)
-    summary.draw(run, label)
-    summary.show(run, label)
+    summary.draw(run)
+    summary.show(run)
 
 
 # What a dry run needs as well.

@@ -3,14 +3,13 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from small_agent import large_params, normalizer, small_agent
 
-from dt_jax.agents.dt import DecisionTransformerAgent
-from dt_jax.config import default_config
 from dt_jax.data.registry import NO_LIMIT, lookup
 from dt_jax.envs import lookup as lookup_env
 from dt_jax.envs import may_run_side_by_side
 from dt_jax.envs.group import InParts
-from dt_jax.evaluation import evaluator as evaluation
+from dt_jax.evaluation import evaluator as evaluator_module
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.evaluations import (
     Evaluation,
@@ -24,23 +23,12 @@ SPEC = lookup("hopper-medium-v2")
 
 @pytest.fixture(scope="module")
 def agent():
-
-    config = default_config(
-        env_name="hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3
-    )
-    return DecisionTransformerAgent.from_config(
-        config,
-        state_mean=np.zeros(11, np.float32),
-        state_std=np.ones(11, np.float32),
-        action_center=np.zeros(3, np.float32),
-        action_scale=np.ones(3, np.float32),
-    )
+    return small_agent(normalizer(11, 3, 0.001), seq_len=3, episode_len=1000)
 
 
 @pytest.fixture(scope="module")
 def params(agent):
-    params = jax.jit(agent.init_params)(jax.random.key(0))
-    return jax.tree.map(lambda p: 9 * p if p.ndim > 1 else p, params)
+    return large_params(agent, factor=9)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +36,7 @@ def evaluator(agent):
     return Evaluator(agent, SPEC, [50000.0, 0.06], episodes=3, seed=42)
 
 
-def test_an_evaluation_repeats_itself(evaluator, params):
+def test_evaluation_is_deterministic(evaluator, params):
     first, second = evaluator(params), evaluator(params)
     np.testing.assert_array_equal(first.returns, second.returns)
     assert first.returns.shape == first.lengths.shape == (2, 3)
@@ -56,7 +44,7 @@ def test_an_evaluation_repeats_itself(evaluator, params):
     assert len(set(first.returns[0].tolist())) == 3  # and so does the seed
 
 
-def test_an_episode_starts_alike_at_every_target_and_in_every_number(agent, params):
+def test_seeds_are_shared_across_targets_and_numbers_of_episodes(agent, params):
     few = Evaluator(agent, SPEC, [7.0, 7.0], episodes=2, seed=1)(params)
     more = Evaluator(agent, SPEC, [7.0], episodes=4, seed=1)(params)
     np.testing.assert_allclose(few.returns[0], few.returns[1], rtol=1e-4)
@@ -64,18 +52,18 @@ def test_an_episode_starts_alike_at_every_target_and_in_every_number(agent, para
     np.testing.assert_array_equal(few.seeds, more.seeds[:2])
 
 
-def test_two_halves_play_what_one_whole_plays(agent, params, monkeypatch):
+def test_two_halves_equal_one_whole(agent, params, monkeypatch):
     """Three episodes at three targets: five in each half, one of them twice."""
     targets = [50000.0, 5.0, 0.06]
     traced, step = [], InParts.step
     monkeypatch.setattr(InParts, "step", lambda *args: traced.append(0) or step(*args))
     halves = Evaluator(agent, SPEC, targets, episodes=3, seed=1)
     assert [part.num_envs for part in halves._env.parts] == [5, 5]
-    monkeypatch.setattr(evaluation, "_FROM_EPISODES", 11)
+    monkeypatch.setattr(evaluator_module, "_MIN_EPISODES", 11)
     whole = Evaluator(agent, SPEC, targets, episodes=3, seed=1)
     assert [part.num_envs for part in whole._env.parts] == [9]
     ours = halves(params)
-    assert len(traced) == 1  # one program for both
+    assert len(traced) == 1  # one program for both halves
     theirs = whole(params)
     np.testing.assert_array_equal(ours.seeds, theirs.seeds)
     np.testing.assert_array_equal(ours.lengths, theirs.lengths)
@@ -93,7 +81,7 @@ def test_two_halves_play_what_one_whole_plays(agent, params, monkeypatch):
         halves(params)
 
 
-def test_environments_of_others_are_played_by_one_thread():
+def test_environments_of_other_packages_are_stepped_by_one_thread():
     assert may_run_side_by_side(SPEC)
     for name in ("antmaze-umaze-v2", "maze2d-umaze-v1", "pen-human-v1", "Ant-v5"):
         assert may_run_side_by_side(lookup_env(name))
@@ -117,7 +105,7 @@ def test_metrics_have_corls_names(evaluator, params):
     assert evaluation.score == pytest.approx(evaluation.returns.mean())
 
 
-def test_without_references_there_is_no_score(agent, params, tmp_path):
+def test_without_reference_returns_there_is_no_score(agent, params, tmp_path):
     spec = replace(SPEC, ref_min=None, ref_max=None)
     evaluation = Evaluator(agent, spec, [7.0], episodes=2, seed=1)(params)
     assert not any("score" in name for name in evaluation.metrics())
@@ -130,7 +118,7 @@ def test_without_references_there_is_no_score(agent, params, tmp_path):
     assert loaded.score == evaluation.score
 
 
-def test_every_episode_is_kept(evaluator, params, tmp_path):
+def test_a_saved_evaluation_loads_unchanged(evaluator, params, tmp_path):
     evaluation = evaluator(params)
     evaluation.save(tmp_path / "eval" / "7.npz")
     loaded = Evaluation.load(tmp_path / "eval" / "7.npz")
@@ -150,13 +138,13 @@ def test_the_newest_evaluation_is_found(evaluator, params, tmp_path):
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {"0.npz", "20.npz"}
 
 
-def test_parameters_that_are_not_finite_are_told(evaluator, params):
+def test_nan_parameters_are_an_error(evaluator, params):
     broken = jax.tree.map(lambda p: p * np.nan, params)
     with pytest.raises(UserError, match="NaN action in episode 0"):
         evaluator(broken)
 
 
-def test_episodes_that_are_cut_off_are_told(agent):
+def test_a_cut_off_of_episodes_is_a_warning(agent):
     short = replace(agent, model=agent.model.clone(episode_len=7))
     with pytest.warns(UserWarning, match="cut off after episode_len=7 steps, "):
         evaluator = Evaluator(short, SPEC, [7.0], episodes=1, seed=1)

@@ -3,13 +3,13 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from small_agent import normalizer, small_agent
 
-from dt_jax.agents.dt import DecisionTransformerAgent
-from dt_jax.config import default_config
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.evaluation import holdout
+from dt_jax.evaluation import run_evaluator
+from dt_jax.evaluation.run_evaluator import HoldoutError
 
 SEQ = 3
 
@@ -30,29 +30,29 @@ def store():
     return Trajectories.from_raw(raw, source="x")
 
 
+def units(store):
+    return normalizer(
+        4, 2, 0.001, state_mean=store.state_mean, state_std=store.state_std
+    )
+
+
 @pytest.fixture
 def agent(store):
-    config = default_config()
-    config.update(embedding_dim=8, num_layers=1, seq_len=SEQ, episode_len=9)
-    zero, one = np.zeros(2, np.float32), np.ones(2, np.float32)
-    return DecisionTransformerAgent.from_config(
-        config, store.state_mean, store.state_std, zero, one
-    )
+    return small_agent(units(store), seq_len=SEQ, episode_len=9)
 
 
 def sampler(store, batch_size):
     return Sampler(
         store,
+        units(store),
         batch_size=batch_size,
-        seq_len=SEQ,
-        reward_scale=0.001,
+        context_len=SEQ,
         seed=0,
-        state_mean=store.state_mean,
-        state_std=store.state_std,
+        fields=("states", "actions", "returns_to_go", "timesteps", "mask"),
     )
 
 
-def test_it_is_the_mean_over_all_actions_of_the_naive_loop(agent, store):
+def test_holdout_error_equals_a_naive_loop(agent, store):
     params = agent.init_params(jax.random.key(0))
     apply = jax.jit(partial(agent.model.apply, deterministic=True))
 
@@ -75,13 +75,16 @@ def test_it_is_the_mean_over_all_actions_of_the_naive_loop(agent, store):
             )
             errors += list(np.square(predicted[0, : len(actions)] - actions))
     assert len(errors) == store.num_transitions
-    for batch_size in (4, 64):  # in several batches, and in one that is too large
-        measured = holdout.HoldoutError(agent, sampler(store, batch_size))(params)
+    for batch_size in (
+        4,
+        64,
+    ):  # several batches, or one
+        measured = HoldoutError(agent, sampler(store, batch_size))(params)
         assert measured == pytest.approx(np.mean(errors), rel=1e-5)
 
 
-def test_of_many_windows_some_are_taken_from_everywhere(agent, store, monkeypatch):
-    monkeypatch.setattr(holdout, "_MOST_WINDOWS", 3)
+def test_of_many_windows_some_are_taken_at_equal_distances(agent, store, monkeypatch):
+    monkeypatch.setattr(run_evaluator, "_MAX_WINDOWS", 3)
     windows = sampler(store, 4)
-    error = holdout.HoldoutError(agent, windows)
+    error = HoldoutError(agent, windows)
     np.testing.assert_array_equal(error._starts, windows.tiling()[[0, 3, 6]])

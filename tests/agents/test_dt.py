@@ -5,14 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_agent import large_params, normalizer, small_agent
 
-from dt_jax.agents.dt import (
-    DecisionTransformerAgent,
-    init_train_state,
-    make_update,
-)
-from dt_jax.agents.optim import make_optimizer, make_schedule
-from dt_jax.networks.decision_transformer import DecisionTransformer
 from dt_jax.types import Batch
 
 S, A, T, LIMIT, SCALE = 3, 2, 4, 12, 0.5
@@ -21,20 +15,18 @@ MEAN = RNG.normal(size=S).astype(np.float32)
 STD = RNG.uniform(0.5, 2, S).astype(np.float32)
 
 
-def make_agent(dropout=0.0, num_layers=2):
-    model = DecisionTransformer(
-        action_size=A,
-        seq_len=T,
-        episode_len=LIMIT,
-        embedding_dim=8,
+UNITS = normalizer(S, A, SCALE, state_mean=MEAN, state_std=STD)
+
+
+def make_agent(dropout=0.0, num_layers=2, units=UNITS):
+    return small_agent(
+        units,
         num_layers=num_layers,
         num_heads=2,
         attention_dropout=dropout,
         residual_dropout=dropout,
         embedding_dropout=dropout,
-        max_action=1.0,
     )
-    return DecisionTransformerAgent(model, MEAN, STD, SCALE)
 
 
 def make_batch(size=6, seed=0):
@@ -49,13 +41,7 @@ def make_batch(size=6, seed=0):
     )
 
 
-def large_params(agent, seed=0):
-    """Parameters so large that every input matters."""
-    params = jax.jit(agent.init_params)(jax.random.key(seed))
-    return jax.tree.map(lambda p: 20 * p if p.ndim > 1 else p, params)
-
-
-def test_loss_counts_the_padding_in_its_mean():
+def test_padding_counts_in_the_mean_of_the_loss():
     agent, batch = make_agent(), make_batch()
     params = large_params(agent)
     predicted = np.asarray(jax.jit(agent.model.apply)({"params": params}, *batch[:4]))
@@ -67,7 +53,7 @@ def test_loss_counts_the_padding_in_its_mean():
 
 
 class NaiveEpisode:
-    """CORL's eval_rollout: whole histories, cut to T and never padded."""
+    """CORL's eval_rollout: whole histories, cut to T, without padding."""
 
     def __init__(self, agent, params, target):
         self.params, self.target = {"params": params}, target
@@ -81,7 +67,7 @@ class NaiveEpisode:
         if self.states:
             self.returns.append(self.returns[-1] - reward * SCALE)
         self.states.append((observation - MEAN) / STD)
-        self.actions.append(np.zeros(A))  # a dummy, which nothing reads
+        self.actions.append(np.zeros(A))  # not used
         last = slice(max(len(self.states) - T, 0), len(self.states))
         window = [
             np.asarray(x[last])[None] for x in (self.states, self.actions, self.returns)
@@ -93,8 +79,8 @@ class NaiveEpisode:
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_act_gives_what_corls_unpadded_short_contexts_give(num_layers):
-    """Also where episodes end and begin anew at different times."""
+def test_act_equals_corls_unpadded_contexts(num_layers):
+    """Also where episodes end and restart at different times."""
     agent, rng = make_agent(num_layers=num_layers), np.random.default_rng(1)
     params = large_params(agent)
     with jax.enable_x64(True):
@@ -117,12 +103,14 @@ def test_act_gives_what_corls_unpadded_short_contexts_give(num_layers):
         assert act._cache_size() == 1  # compiled once
 
 
-def test_actions_come_in_the_environments_units_and_are_remembered_in_its_own():
-    """Those of the context are the network's; center 0 and scale 1 change no bit."""
+def test_actions_are_returned_in_the_environments_units():
+    """The context keeps the network's; center 0 and scale 1 change no bit."""
     plain = make_agent()
     center, scale = np.array([-1, 0.25], np.float32), np.array([2, 0.5], np.float32)
-    scaled = replace(plain, action_center=center, action_scale=scale)
-    unscaled = replace(plain, action_center=0 * center, action_scale=scale / scale)
+    scaled = make_agent(units=replace(UNITS, action_center=center, action_scale=scale))
+    unscaled = make_agent(
+        units=replace(UNITS, action_center=0 * center, action_scale=scale / scale)
+    )
     params = large_params(plain)
     rng = np.random.default_rng(2)
     targets = np.array([3.0, -1.0], np.float32)
@@ -150,24 +138,20 @@ def test_actions_come_in_the_environments_units_and_are_remembered_in_its_own():
     assert np.abs(actions[0]).max() > 0.1
 
 
-def make_training(dropout=0.1, seed=0):
-    agent = make_agent(dropout, num_layers=1)  # its dropout takes long to compile
-    schedule = make_schedule("warmup_cosine", 1e-2, 3, 10)
-    optimizer = make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25)
-    update = make_update(agent, optimizer, schedule)
-    state = jax.jit(lambda: init_train_state(agent, optimizer, seed))()
-    return update, schedule, state
+def start_training(dropout=0.1, seed=0):
+    agent = make_agent(dropout, num_layers=1)  # dropout takes long to compile
+    return agent, jax.jit(agent.init)(jax.random.key(seed))
 
 
-def test_update_counts_steps_and_logs_the_rate_it_used():
-    update, schedule, state = make_training()
-    update = jax.jit(update, donate_argnums=0)
+def test_update_counts_steps_and_logs_the_learning_rate_it_used():
+    agent, state = start_training()
+    update = jax.jit(agent.update, donate_argnums=0)
     losses = []
     for step in range(4):
         before = state
         state, metrics = update(state, make_batch())
         assert state.step == step + 1
-        assert metrics["learning_rate"] == schedule(jnp.int32(step))
+        assert metrics["learning_rate"] == agent.schedule(jnp.int32(step))
         assert metrics["grad_norm"] > 0
         losses.append(float(metrics["train_loss"]))
         assert jax.tree.leaves(before.params)[0].is_deleted()  # donated
@@ -175,9 +159,9 @@ def test_update_counts_steps_and_logs_the_rate_it_used():
     assert update._cache_size() == 1  # compiled once
 
 
-def test_dropout_differs_from_step_to_step():
-    update, _, state = make_training(dropout=0.5)
-    update = jax.jit(update)
+def test_dropout_differs_between_steps():
+    agent, state = start_training(dropout=0.5)
+    update = jax.jit(agent.update)
     losses = {
         float(update(state.replace(step=jnp.int32(i)), make_batch())[1]["train_loss"])
         for i in range(3)
@@ -185,15 +169,15 @@ def test_dropout_differs_from_step_to_step():
     assert len(losses) == 3
 
 
-def test_bfloat16_is_for_products_alone():
-    """Of float32 stay the parameters, normalisation, softmax, loss and gradients."""
+def test_only_products_are_computed_in_bfloat16():
+    """Parameters, normalisation, softmax, loss and gradients stay in float32."""
     plain, batch = make_agent(dropout=0.1), make_batch()
     agent = replace(plain, compute_dtype="bfloat16")
     key = jax.random.key(0)
     params = jax.jit(agent.init_params)(key)
     text = str(jax.make_jaxpr(agent.loss)(params, batch, key))
-    made = set(re.findall(r":(\w+)\[[^\]]*\] = (\w+)", text))
-    types = {name: {t for t, n in made if n == name} for _, name in made}
+    found = set(re.findall(r":(\w+)\[[^\]]*\] = (\w+)", text))
+    types = {name: {t for t, n in found if n == name} for _, name in found}
     assert types["dot_general"] == {"bf16"}
     for name in ("exp", "rsqrt", "tanh", "reduce_max"):
         assert types[name] == {"f32"}, name
@@ -208,7 +192,7 @@ def test_bfloat16_is_for_products_alone():
         assert np.abs(ours - other).max() < 0.1 * norm
 
 
-def test_bfloat16_does_not_act():
+def test_acting_ignores_bfloat16():
     plain = make_agent()
     params, targets = large_params(plain), np.ones(2, np.float32)
     inputs = np.ones((2, S), np.float32), np.zeros(2, np.float32), np.zeros(2, bool)

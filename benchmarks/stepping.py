@@ -7,8 +7,8 @@ Prints control steps a second on one thread and on all cores, and their ratio.
 Each mj_step starts the constraint solver from the last one's solution, as a loop over
 MjData does; our rollout starts it cold at each control step, so that a step depends on
 its state alone. The comparison is thus of two ways of use rather than of equal work.
-The model and the substeps are private to `Bodies`; they are read here so that both ways
-step the very same bodies.
+The model and the substeps are private to `MujocoBatch`; they are read here so that both
+ways step the very same bodies.
 """
 
 import time
@@ -24,7 +24,7 @@ from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
 from dt_jax.envs.base import usable_cores
 from dt_jax.envs.maze2d import points
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_batch import MujocoBatch
 
 BODIES = 200
 SECONDS = 3.0  # of measuring, each
@@ -51,12 +51,12 @@ def main() -> None:
     print(f"control steps a second of {BODIES} bodies under random actions")
 
 
-def rollout(bodies: Bodies, threads: int) -> Step:
+def rollout(bodies: MujocoBatch, threads: int) -> Step:
     """Return what we do: mujoco.rollout, with one MjData for each thread."""
     return bodies.step
 
 
-def mj_step(bodies: Bodies, threads: int) -> Step:
+def mj_step(bodies: MujocoBatch, threads: int) -> Step:
     """Return threads that each call mj_step for a share of N MjData."""
     model, substeps = bodies._model, bodies._substeps
     datas = [mujoco.MjData(model) for _ in bodies.qpos]
@@ -75,7 +75,9 @@ def mj_step(bodies: Bodies, threads: int) -> Step:
     return step
 
 
-def speed(bodies: Bodies, way: Callable[[Bodies, int], Step], threads: int) -> float:
+def speed(
+    bodies: MujocoBatch, way: Callable[[MujocoBatch, int], Step], threads: int
+) -> float:
     """Return control steps a second."""
     rng, step = np.random.default_rng(0), way(bodies, threads)
     size = len(bodies.qpos), bodies._model.nu

@@ -14,7 +14,7 @@ from dt_jax.analysis.summary import data_label, evaluation_table
 from dt_jax.cli.common import CommandParser
 from dt_jax.config.config import override, prepare_backend
 from dt_jax.data.minari import PREFIX
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.evaluation.evaluator import make_evaluator
 from dt_jax.evaluation.policy import restore
 from dt_jax.runs.folder import read_config
@@ -44,7 +44,7 @@ class Chosen(NamedTuple):
     """
 
     config: ConfigDict
-    spec: DatasetSpec
+    spec: EnvSpec
     agent: DecisionTransformerAgent
     params: Params
     record: dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec
+from dt_jax.data.registry import NO_LIMIT, EnvSpec
 from dt_jax.data.statistics import column_statistics
 from dt_jax.data.trajectories import Trajectories
 
@@ -23,7 +23,7 @@ _LEAST_RETURN = 1e-30  # all smaller ones are zeros to float32, once they are sq
 Choices = dict[str, tuple[Any, str]]  # key -> value, and why
 
 
-def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
+def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     """Return what the data suggests for a key, and why, in words.
 
     Args:
@@ -61,7 +61,7 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
 
 
 def fill_in(
-    config: ConfigDict, trajectories: Trajectories, spec: DatasetSpec | None
+    config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> tuple[ConfigDict, list[str]]:
     """Return the configuration without None where the data decides, and what it did.
 

@@ -11,9 +11,7 @@ from ml_collections import ConfigDict
 from dt_jax import envs
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.multi_seed import ManySeeds
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec
-from dt_jax.data.scores import normalized_score
-from dt_jax.envs.group import InParts
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, normalized_score
 from dt_jax.rollout.rollout import Episodes, make_rollout
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.types import Params
@@ -29,7 +27,7 @@ class Evaluator:
     def __init__(
         self,
         agent: DecisionTransformerAgent,
-        spec: DatasetSpec,
+        spec: EnvSpec,
         target_returns: Sequence[float],
         episodes: int,
         seed: int,
@@ -61,7 +59,7 @@ class Evaluator:
         # `_whole` leaves them out. Each seed of training plays all of its part.
         count = len(self._targets) * episodes
         here = count // jax.process_count()
-        halves = here >= _FROM_EPISODES and envs.may_run_side_by_side(spec)
+        halves = here >= _FROM_EPISODES and envs.ENGINES[spec.engine].thread_safe
         parts = 2 if halves else 1  # in each process
         shape = jax.process_count() * parts, -1
         share = -(-count // shape[0])
@@ -71,7 +69,7 @@ class Evaluator:
         self._asked = [
             self._targets.astype(np.float32)[part // episodes] for part in each
         ]
-        self._env = InParts(
+        self._env = envs.EnvGroup(
             [envs.make(spec, self._seeds[part % episodes].tolist()) for part in each]
         )
         episode_len = agent.model.episode_len
@@ -134,7 +132,7 @@ class Evaluator:
 
 
 def make_evaluator(
-    config: ConfigDict, agent: DecisionTransformerAgent, spec: DatasetSpec | None
+    config: ConfigDict, agent: DecisionTransformerAgent, spec: EnvSpec | None
 ) -> Evaluator | None:
     """Return what evaluates `agent` as the configuration says, if anything does."""
     if spec is None or config.eval_episodes == 0:

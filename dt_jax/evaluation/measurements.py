@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from dt_jax.agents.dt import DecisionTransformerAgent
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.evaluation import holdout
 from dt_jax.evaluation.evaluator import make_evaluator
@@ -40,7 +40,7 @@ class Measurements:
         self,
         config: ConfigDict,
         agent: DecisionTransformerAgent,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         held_out: Sampler | None,
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)

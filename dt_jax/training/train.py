@@ -14,7 +14,7 @@ from dt_jax import envs
 from dt_jax.agents.dt import SCALING
 from dt_jax.analysis import summary
 from dt_jax.config import from_data as data_defaults
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.datasets import describe as description
 from dt_jax.datasets import load as datasets
 from dt_jax.datasets.load import Dataset
@@ -112,7 +112,7 @@ def _prepare(
 def _new(config: ConfigDict, workdir: Path) -> Trainer:
     """Return a run that is to be begun."""
     _say_that_it_begins_anew(workdir, config)
-    spec = envs.of_config(config)
+    spec = envs.spec_from_config(config)
     config, source = read_source(config)
     dataset = load_data(config, spec)
     return new_trainer(config, workdir, dataset, spec, source)
@@ -120,7 +120,7 @@ def _new(config: ConfigDict, workdir: Path) -> Trainer:
 
 def _going_on(config: ConfigDict, workdir: Path, record: dict[str, Any]) -> Trainer:
     """Return a run that is to begin from the checkpoint with that record."""
-    spec = envs.of_config(config)
+    spec = envs.spec_from_config(config)
     dataset = load_data(config, spec)
     check_same_data(workdir, record["dataset"], dataset.identity())
     _say_how_it_goes_on(config, record["config"], record["step"])
@@ -163,7 +163,7 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
     return config, warm_start.load(config.init_from, config)
 
 
-def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
+def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
     """Return the data of a run, and say how long its trajectories are."""
     dataset = datasets.load(
         spec,
@@ -180,7 +180,7 @@ def new_trainer(
     config: ConfigDict,
     workdir: Path,
     dataset: Dataset,
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     source: WarmStart | None,
 ) -> Trainer:
     """Return a run to begin; what its configuration leaves open is filled and told.
@@ -202,7 +202,7 @@ def new_trainer(
 def _check_fit(
     config: ConfigDict,
     dataset: Dataset,
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     source: WarmStart | None,
 ) -> None:
     """Refuse trajectories that are too long, and tell of actions that are too large."""
@@ -220,7 +220,7 @@ def _check_fit(
 
 
 def _scaling(
-    config: ConfigDict, dataset: Dataset, spec: DatasetSpec | None
+    config: ConfigDict, dataset: Dataset, spec: EnvSpec | None
 ) -> dict[str, np.ndarray]:
     """Return what brings the data into the network's units, see `Trainer`."""
     trajectories = dataset.trajectories

@@ -20,7 +20,7 @@ from dt_jax.agents.dt import (
     make_update,
 )
 from dt_jax.agents.optim import optimizer_of
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.load import Dataset
@@ -73,7 +73,7 @@ class Trainer:
         config: ConfigDict,
         workdir: Path,
         dataset: Dataset,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         scaling: Mapping[str, np.ndarray],
         params: Params | None = None,
     ):

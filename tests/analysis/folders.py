@@ -6,8 +6,7 @@ import json
 import numpy as np
 
 from dt_jax.config.config import to_json
-from dt_jax.data.registry import all_specs, lookup
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import all_specs, lookup, normalized_score
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.metrics import MetricsLog
 from dt_jax.utils.files import write_text

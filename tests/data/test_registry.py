@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dt_jax.data.registry import all_specs, demo_like, lookup
+from dt_jax.data.registry import all_specs, demo_for, lookup
 from dt_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +37,11 @@ def test_a_d4rl_dataset():
 def test_a_demo_dataset_is_scored_as_d4rls_and_can_stand_for_it(demo, d4rl):
     assert lookup(demo).is_demo
     assert lookup(demo) == replace(lookup(d4rl), name=demo, url=None)
-    assert demo_like(lookup(d4rl)) == lookup(demo)
+    assert demo_for(lookup(d4rl)) == lookup(demo)
 
 
 def test_there_is_no_demo_of_the_hand():
-    assert demo_like(lookup("pen-human-v1")) is None
+    assert demo_for(lookup("pen-human-v1")) is None
 
 
 def test_there_are_d4rls_thirty_and_twelve_of_ours():

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from dt_jax.data.registry import lookup
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import lookup, normalized_score
 
 # REF_MIN_SCORE and REF_MAX_SCORE of d4rl/infos.py.
 D4RL = {

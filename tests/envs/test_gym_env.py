@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dt_jax import envs
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import normalized_score
 from dt_jax.envs import gym_env
 from dt_jax.utils.errors import UserError
 

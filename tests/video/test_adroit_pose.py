@@ -1,10 +1,10 @@
 import mujoco
 import numpy as np
 import pytest
+from dt_jax.video.adroit_pose import Adroit
 
 from dt_jax import envs
 from dt_jax.data.registry import lookup
-from dt_jax.video.adroit_pose import Adroit
 
 TASKS = ("pen", "door", "hammer", "relocate")
 LENGTH = 0.13  # of the pen, metres

@@ -10,15 +10,15 @@ import numpy as np
 import playing
 import pytest
 from command import run
+from dt_jax.video.adroit_pose import Adroit
+from dt_jax.video.rendering import view
 from recording import record
 
 from dt_jax import envs
 from dt_jax.envs import mazes
 from dt_jax.utils.errors import UserError
 from dt_jax.video import offscreen
-from dt_jax.video.adroit_pose import Adroit
 from dt_jax.video.offscreen import Picture
-from dt_jax.video.rendering import view
 
 SIZE = 160, 120
 D4RL = (

@@ -9,6 +9,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from dt_jax.video.rendering import view
 from PIL import Image
 
 from configs import default
@@ -23,7 +24,6 @@ from dt_jax.training.train import train_and_evaluate
 from dt_jax.utils.errors import UserError
 from dt_jax.video import offscreen
 from dt_jax.video.film import captioned
-from dt_jax.video.rendering import view
 from dt_jax.video.view import View
 
 TARGETS = (50.0, 5.0)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dt_jax.envs import antmaze, mazes
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_batch import MujocoBatch
 from dt_jax.utils.errors import UserError
 
 N, SUBSTEPS = 5, 3
@@ -27,7 +27,7 @@ def pendulum():
 
 
 def scattered(model, threads):
-    bodies = Bodies(model, N, SUBSTEPS, threads)
+    bodies = MujocoBatch(model, N, SUBSTEPS, threads)
     rng = np.random.default_rng(0)
     bodies.qpos += rng.uniform(-3, 3, bodies.qpos.shape)
     bodies.qvel += rng.uniform(-1, 1, bodies.qvel.shape)
@@ -60,7 +60,7 @@ def test_neither_threads_nor_the_other_bodies_nor_the_past_matter(pendulum):
         one.step(action)
         three.step(action)
     np.testing.assert_array_equal(three.observations, one.observations)
-    alone = Bodies(pendulum, 1, SUBSTEPS)
+    alone = MujocoBatch(pendulum, 1, SUBSTEPS)
     alone.qpos, alone.qvel = one.qpos[2:3], one.qvel[2:3]
     one.step(actions[0])
     alone.step(actions[0, 2:3])
@@ -84,7 +84,7 @@ def test_only_those_that_move_are_stepped(pendulum):
 
 
 def test_the_ant_has_what_the_state_is_made_of():
-    """Bodies hold time, positions and velocities: a model may have nothing else."""
+    """MujocoBatch keeps time, qpos and qvel: a model must have no other state."""
     model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
     assert size == 1 + model.nq + model.nv

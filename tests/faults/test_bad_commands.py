@@ -139,7 +139,7 @@ def test_a_config_file(refused, tmp_path, source, words):
         ("ChoosesOneOfFour", ["actions of the kind Discrete", "only vectors"]),
         ("ActsWithoutBounds", ["between [-inf", "needs a finite"]),
         ("IsOfOtherSizes", ["11 and actions of 3", "4 and 3", "give the env_name"]),
-        ("NotThere", ["'broken_environments:NotThere-v0'", "no environment"]),
+        ("NotThere", ["'broken_environments:NotThere-v0'", "neither a dataset"]),
     ],
 )
 def test_an_environment_that_cannot_be_used(
@@ -161,8 +161,8 @@ def test_an_environment_that_cannot_be_used(
         ),
         ("RewardsNaN", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
         ("RewardsNothing", ["a reward with NaN", "after 1 steps"]),
-        ("ObservesLess", ["observation of shape (1,)", "(11,)", "mend one"]),
-        ("StartsWithMore", ["observation of shape (11, 1)", "(11,)", "mend one"]),
+        ("ObservesLess", ["observation of shape (1,)", "(11,)", "fix the env"]),
+        ("StartsWithMore", ["observation of shape (11, 1)", "(11,)", "fix the env"]),
         ("ReturnsFour", ["failed at step 1", "expected 5, got 4"]),
     ],
 )
@@ -172,7 +172,7 @@ def test_an_environment_that_breaks_while_it_is_played(
     """By then there is a run's folder: what is in it is whole, and trains on."""
     command = in_environment(tmp_path, hopper_file, name)
     line = refusal(*command, **OUR_FOLDER)
-    for word in (f"broken_environments:{name}-v0", "mend", *words):
+    for word in (f"broken_environments:{name}-v0", "fix", *words):
         assert word in line
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files <= {"config.json", "versions.json", "metrics.jsonl", "checkpoints"}

@@ -186,6 +186,5 @@ def test_random_policy_has_the_reference_return(name, mean):
     env = Maze2D(name, envs.episode_seeds(0, n), limit)
     returns = play(env, random_actions(limit, n))[1].sum(0, dtype=np.float64)
     error = returns.std(ddof=1) / n**0.5
-    assert (
-        abs(returns.mean() - mean) < 4 * 2**0.5 * error
-    )  # the reference has the same error
+    # The reference has about the same standard error.
+    assert abs(returns.mean() - mean) < 4 * 2**0.5 * error

@@ -1,19 +1,19 @@
 import mujoco
 import numpy as np
 import pytest
-from dt_jax.video.adroit_pose import Adroit
 
 from dt_jax import envs
 from dt_jax.data.registry import lookup
+from dt_jax.video.adroit_view import AdroitModel
 
 TASKS = ("pen", "door", "hammer", "relocate")
 LENGTH = 0.13  # of the pen, metres
 
 
 def observe(task, data):
-    """Return what Gymnasium-Robotics observes of a state, and where that stands.
+    """Return the observations of a state, without the joints, and their indices.
 
-    The hand's joints aside, which need no turning round.
+    As Gymnasium-Robotics computes them.
     """
     palm, where = data.site("S_grasp").xpos, slice(None)
     if task == "pen":
@@ -37,7 +37,7 @@ ENDS, POINTING = ("top", "bottom"), range(33, 39)
 
 
 def angles(quat):
-    """Return the rotation as angles about x, y and z, one after the other."""
+    """Return a rotation as successive angles about x, y and z."""
     m = np.empty(9)
     mujoco.mju_quat2Mat(m, quat)
     m = m.reshape(3, 3)
@@ -51,34 +51,36 @@ def angles(quat):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_pose_would_be_observed_as_it_was(task):
-    """At a reset exactly; later what moves is seen 2 ms before the joints."""
+def test_pose_reproduces_the_observation(task):
+    """Exactly at a reset; later, positions are observed 2 ms before the joints."""
     spec = lookup(f"{task}-human-v1")
-    adroit, rng = Adroit(task), np.random.default_rng(0)
-    data = mujoco.MjData(adroit.model)
+    model, rng = AdroitModel(task), np.random.default_rng(0)
+    data = mujoco.MjData(model.model)
     for seed in (3, 4):
         env = envs.make(spec, [seed])
         observation = env.host_reset()[0]
-        adroit.pose(data, observation, first=True)
+        model.pose(data, observation, first=True)
         seen, where = observe(task, data)
         np.testing.assert_allclose(seen, observation[where], atol=1e-6)
         for _ in range(30):
             action = rng.uniform(-1, 1, (1, spec.action_size))
             observation = env.host_step(action).observations[0]
-            adroit.pose(data, observation)
+            model.pose(data, observation)
             seen, where = observe(task, data)
             np.testing.assert_allclose(seen, observation[where], atol=0.02)
             fingers = slice(24) if task == "pen" else slice(8, 28)
-            low, high = adroit.model.jnt_range[fingers].T
-            assert (low - 0.3 < data.qpos[fingers]).all()  # each joint has its own
+            low, high = model.model.jnt_range[fingers].T
+            assert (
+                low - 0.3 < data.qpos[fingers]
+            ).all()  # each joint is within its range
             assert (data.qpos[fingers] < high + 0.3).all()
 
 
-def test_the_latch_and_the_door_turn_as_observed():
-    """Which random actions hardly do."""
-    env, adroit = envs.make(lookup("door-human-v1"), [3]), Adroit("door")
-    data, observation = mujoco.MjData(adroit.model), env.host_reset()[0]
-    adroit.pose(data, observation, first=True)
+def test_latch_and_door_are_posed():
+    """Random actions hardly move them."""
+    env, model = envs.make(lookup("door-human-v1"), [3]), AdroitModel("door")
+    data, observation = mujoco.MjData(model.model), env.host_reset()[0]
+    model.pose(data, observation, first=True)
     observation[27:29] = 1.2, 0.5
-    adroit.pose(data, observation)
+    model.pose(data, observation)
     np.testing.assert_allclose(observe("door", data)[0][:2], [1.2, 0.5], atol=1e-6)

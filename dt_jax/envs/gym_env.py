@@ -25,7 +25,7 @@ def describe(env_name: str) -> EnvSpec:
         are not vectors.
     """
     with wrap_build_errors(env_name):
-        env = _make(env_name)
+        env = make(env_name)
         limit = env.spec.max_episode_steps
         spaces = env.observation_space, env.action_space
         ref_min, ref_max = _reference_scores(env)
@@ -40,21 +40,24 @@ def describe(env_name: str) -> EnvSpec:
     return spec
 
 
-def _make(env_name: str) -> Any:
-    """Return gym's environment without its time limit."""
+def make(env_id: str, **options: Any) -> Any:
+    """Return gym's environment without its time limit.
+
+    Raises:
+      UserError: gym is not installed, or cannot make the environment.
+    """
     gym = _import("gym")
     if gym is None:
         raise UserError("env_backend=gym needs gym: pip install 'dt_jax[gym]'")
     d4rl = _import("d4rl")  # registers its environments
-    options = {}
     if "disable_env_checker" in inspect.signature(gym.make).parameters:
         options["disable_env_checker"] = True  # gym 0.26's checker breaks on NumPy 2
     try:
-        env = gym.make(env_name, **options)
+        env = gym.make(env_id, **options)
     except (Exception, SystemExit) as error:  # also errors of the constructor
         reason = " ".join(str(error).split()).removesuffix(".")[:300]
         hint = "" if d4rl else "; D4RL's environments need d4rl, which is not installed"
-        raise UserError(f"gym cannot make {env_name!r}: {reason}{hint}") from error
+        raise UserError(f"gym cannot make {env_id!r}: {reason}{hint}") from error
     # TimeLimit of gym 0.26 expects five values from a step and fails on environments
     # that return four; HostEnv applies the limit instead.
     return env.env if type(env).__name__ == "TimeLimit" else env
@@ -94,9 +97,7 @@ class GymEnv(GymnasiumEnv):
     ones by reset(seed=...) and return five. An environment with neither is not seeded.
     """
 
-    @staticmethod
-    def _make(env_id: str, **options: Any) -> Any:
-        return _make(env_id)
+    _make = staticmethod(make)
 
     @staticmethod
     def _reset_one(env: Any, seed: int) -> Any:

@@ -25,7 +25,7 @@ def describe(env_id: str) -> EnvSpec:
         are not vectors.
     """
     with _quiet(), wrap_build_errors(env_id):
-        env = _make(env_id)
+        env = make(env_id)
         limit = env.spec.max_episode_steps if env.spec else None
         spaces = env.observation_space, env.action_space
         env.close()
@@ -48,7 +48,12 @@ def _warn(message: str) -> None:
         warnings.warn(f"MuJoCo: {message}", stacklevel=1)
 
 
-def _make(env_id: str, **options: Any) -> gymnasium.Env:
+def make(env_id: str, **options: Any) -> Any:
+    """Return Gymnasium's environment.
+
+    Raises:
+      UserError: the name is unknown; the message lists the nearest names.
+    """
     mujoco.set_mju_user_warning(_warn)
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **options)
@@ -125,10 +130,7 @@ class GymnasiumEnv(HostEnv):
         return observation
 
     # Subclasses for other packages override these three.
-
-    @staticmethod
-    def _make(env_id: str, **options: Any) -> Any:
-        return _make(env_id, **options)
+    _make = staticmethod(make)
 
     @staticmethod
     def _reset_one(env: Any, seed: int) -> Any:

@@ -92,47 +92,47 @@ class AdroitModel:
         mujoco.mj_kinematics(self.model, data)
 
 
-def _place_pen(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    model.body("target").quat[:] = _rotation_to(seen[36:39])
+def _place_pen(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    model.body("target").quat[:] = _rotation_to(obs[36:39])
 
 
-def _pose_pen(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    data.qpos[:24] = seen[:24]
+def _pose_pen(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    data.qpos[:24] = obs[:24]
     pen = model.body("Object")
-    pen.pos[:], pen.quat[:] = seen[24:27], _rotation_to(seen[33:36])
+    pen.pos[:], pen.quat[:] = obs[24:27], _rotation_to(obs[33:36])
 
 
-def _place_door(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    model.body("frame").pos[:] += seen[32:35] - data.site("S_handle").xpos
+def _place_door(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    model.body("frame").pos[:] += obs[32:35] - data.site("S_handle").xpos
 
 
-def _pose_door(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    data.qpos[1:28] = seen[:27]
-    data.qpos[28:] = seen[28], seen[27]  # the door's hinge, the latch
+def _pose_door(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    data.qpos[1:28] = obs[:27]
+    data.qpos[28:] = obs[28], obs[27]  # the door's hinge, the latch
     mujoco.mj_kinematics(model, data)
-    # The arm's translation is not observed, but it moves the palm along one axis.
-    reach = seen[29:32] - data.site("S_grasp").xpos
+    # The arm's translation is not obs, but it moves the palm along one axis.
+    reach = obs[29:32] - data.site("S_grasp").xpos
     data.qpos[0] = reach @ data.joint("ARTz").xaxis
 
 
-def _place_hammer(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    model.body("nail_board").pos[:] += seen[42:45] - data.site("S_target").xpos
+def _place_hammer(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    model.body("nail_board").pos[:] += obs[42:45] - data.site("S_target").xpos
 
 
-def _pose_hammer(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    data.qpos[:27] = seen[:27]
+def _pose_hammer(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    data.qpos[:27] = obs[:27]
     hammer = model.body("Object")
-    hammer.pos[:] = seen[36:39]
-    mujoco.mju_euler2Quat(hammer.quat, seen[39:42], "xyz")
+    hammer.pos[:] = obs[36:39]
+    mujoco.mju_euler2Quat(hammer.quat, obs[39:42], "xyz")
 
 
-def _place_ball(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    model.site("target").pos[:] = data.site("S_grasp").xpos - seen[33:36]
+def _place_ball(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    model.site("target").pos[:] = data.site("S_grasp").xpos - obs[33:36]
 
 
-def _pose_ball(model: mujoco.MjModel, data: mujoco.MjData, seen: np.ndarray) -> None:
-    data.qpos[:30] = seen[:30]
-    model.body("Object").pos[:] = model.site("target").pos + seen[36:39]
+def _pose_ball(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
+    data.qpos[:30] = obs[:30]
+    model.body("Object").pos[:] = model.site("target").pos + obs[36:39]
 
 
 # By task: what places the goal at the start of an episode, what poses hand and object.

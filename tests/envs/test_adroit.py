@@ -162,8 +162,8 @@ def test_results_do_not_depend_on_threads_or_other_episodes(task):
     three, _ = play_random(task, num_threads=3)
     for got, want in zip(three, one, strict=True):
         np.testing.assert_array_equal(got, want)
-    alone = play(AdroitEnv(task, [3], 200), actions[:, 2:3])
-    np.testing.assert_array_equal(alone[0][:, 0], one[0][:, 2])
+    single = play(AdroitEnv(task, [3], 200), actions[:, 2:3])
+    np.testing.assert_array_equal(single[0][:, 0], one[0][:, 2])
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -172,8 +172,8 @@ def test_results_depend_only_on_the_seeds():
     np.testing.assert_array_equal(play(two, actions)[0], first)
     np.testing.assert_array_equal(first[0, 0], first[0, 2])
     assert (first[0, 0] != first[0, 1]).all()
-    alone = AntMaze("medium", [8], 1000)
-    np.testing.assert_array_equal(play(alone, actions[:, 1:2])[0][:, 0], first[:, 1])
+    single = AntMaze("medium", [8], 1000)
+    np.testing.assert_array_equal(play(single, actions[:, 1:2])[0][:, 0], first[:, 1])
 
 
 def test_actions_are_clipped_and_nan_is_refused():

@@ -52,9 +52,9 @@ def test_results_do_not_depend_on_threads_or_other_episodes():
     expected = play(one, actions)
     for got, want in zip(play(three, actions), expected, strict=True):
         np.testing.assert_array_equal(got, want)
-    alone = EnvPoolEnv(seeds=[9], **HOPPER)
+    single = EnvPoolEnv(seeds=[9], **HOPPER)
     np.testing.assert_array_equal(
-        play(alone, actions[:, 3:4])[0][:, 0], expected[0][:, 3]
+        play(single, actions[:, 3:4])[0][:, 0], expected[0][:, 3]
     )
 
 

@@ -155,8 +155,8 @@ def test_results_do_not_depend_on_threads_or_other_episodes():
     three = play(Maze2D("umaze", seeds, 60, num_threads=3), actions)
     for got, want in zip(three, one, strict=True):
         np.testing.assert_array_equal(got, want)
-    alone = play(Maze2D("umaze", [9], 60), actions[:, 3:4])
-    np.testing.assert_array_equal(alone[0][:, 0], one[0][:, 3])
+    single = play(Maze2D("umaze", [9], 60), actions[:, 3:4])
+    np.testing.assert_array_equal(single[0][:, 0], one[0][:, 3])
     np.testing.assert_array_equal(one[0][0, 0], one[0][0, 2])
     assert (one[0][0, 0] != one[0][0, 1]).any()
 

@@ -168,7 +168,7 @@ def test_pointmaze_is_rewarded_at_d4rls_goal():
     episodes = record(env, "goal-v0", (120, 120))
     raw = minari_env.read("minari:goal-v0")
     _, after = before_and_after(
-        [([o["observation"] for o in seen], rewards) for seen, rewards in episodes]
+        [([o["observation"] for o in each], rewards) for each, rewards in episodes]
     )
     x, y = after[:, :2].T  # Gymnasium's frame: the centre is 0, y runs up
     distances = np.hypot(2.5 - 0.7 - y - 1, x + 2.5 - 0.7 - 1)
@@ -385,9 +385,9 @@ def test_bounds_are_compared_in_float32():
 
 
 def test_dataset_without_an_environment_can_be_read_but_not_evaluated():
-    record("Hopper-v5", "alone-v0", (3,))
-    edit_metadata("alone-v0", lambda metadata: metadata.pop("env_spec"))
-    spec = envs.lookup("minari:alone-v0")
+    record("Hopper-v5", "unnamed-v0", (3,))
+    edit_metadata("unnamed-v0", lambda metadata: metadata.pop("env_spec"))
+    spec = envs.lookup("minari:unnamed-v0")
     assert minari_env.read(spec.name).observations.shape == (3, 11)
     with pytest.raises(
         UserError, match=r"does not name its environment: .* eval_episodes=0"
@@ -396,10 +396,10 @@ def test_dataset_without_an_environment_can_be_read_but_not_evaluated():
 
 
 def test_dictionaries_without_an_environment_are_refused():
-    record("AntMaze_UMaze-v4", "alone-v0", (2,))
-    edit_metadata("alone-v0", lambda metadata: metadata.pop("env_spec"))
-    with pytest.raises(UserError, match="alone-v0 has observations of the kind Dict"):
-        envs.lookup("minari:alone-v0")
+    record("AntMaze_UMaze-v4", "unnamed-v0", (2,))
+    edit_metadata("unnamed-v0", lambda metadata: metadata.pop("env_spec"))
+    with pytest.raises(UserError, match="unnamed-v0 has observations of the kind Dict"):
+        envs.lookup("minari:unnamed-v0")
 
 
 def test_build_error_states_the_reason():

@@ -60,11 +60,11 @@ def test_results_do_not_depend_on_threads_other_copies_or_the_past(pendulum):
         one.step(action)
         three.step(action)
     np.testing.assert_array_equal(three.observations, one.observations)
-    alone = MujocoBatch(pendulum, 1, SUBSTEPS)
-    alone.qpos, alone.qvel = one.qpos[2:3], one.qvel[2:3]
+    single = MujocoBatch(pendulum, 1, SUBSTEPS)
+    single.qpos, single.qvel = one.qpos[2:3], one.qvel[2:3]
     one.step(actions[0])
-    alone.step(actions[0, 2:3])
-    np.testing.assert_array_equal(alone.observations[0], one.observations[2])
+    single.step(actions[0, 2:3])
+    np.testing.assert_array_equal(single.observations[0], one.observations[2])
 
 
 def test_only_moving_copies_are_stepped(pendulum):

@@ -19,18 +19,21 @@ def observe(task, data):
     if task == "pen":
         ends = [data.site(f"{w}_{e}").xpos for w in ("object", "target") for e in ENDS]
         pointing = (ends[0] - ends[1]) / LENGTH, (ends[2] - ends[3]) / LENGTH
-        seen, where = [data.body("Object").xpos, *pointing], [*range(24, 27), *POINTING]
+        found, where = (
+            [data.body("Object").xpos, *pointing],
+            [*range(24, 27), *POINTING],
+        )
     elif task == "door":
         handle = data.site("S_handle").xpos
         door = data.joint("latch").qpos, data.joint("door_hinge").qpos
-        seen, where = [*door, palm, handle, palm - handle], range(27, 38)
+        found, where = [*door, palm, handle, palm - handle], range(27, 38)
     elif task == "hammer":
         hammer, nail = data.body("Object"), data.site("S_target").xpos
-        seen, where = [palm, hammer.xpos, angles(hammer.xquat), nail], range(33, 45)
+        found, where = [palm, hammer.xpos, angles(hammer.xquat), nail], range(33, 45)
     else:
         ball, target = data.body("Object").xpos, data.site("target").xpos
-        seen, where = [palm - ball, palm - target, ball - target], range(30, 39)
-    return np.concatenate(seen), list(where)
+        found, where = [palm - ball, palm - target, ball - target], range(30, 39)
+    return np.concatenate(found), list(where)
 
 
 ENDS, POINTING = ("top", "bottom"), range(33, 39)
@@ -60,14 +63,14 @@ def test_pose_reproduces_the_observation(task):
         env = envs.make(spec, [seed])
         observation = env.host_reset()[0]
         model.pose(data, observation, first=True)
-        seen, where = observe(task, data)
-        np.testing.assert_allclose(seen, observation[where], atol=1e-6)
+        found, where = observe(task, data)
+        np.testing.assert_allclose(found, observation[where], atol=1e-6)
         for _ in range(30):
             action = rng.uniform(-1, 1, (1, spec.action_size))
             observation = env.host_step(action).observations[0]
             model.pose(data, observation)
-            seen, where = observe(task, data)
-            np.testing.assert_allclose(seen, observation[where], atol=0.02)
+            found, where = observe(task, data)
+            np.testing.assert_allclose(found, observation[where], atol=0.02)
             fingers = slice(24) if task == "pen" else slice(8, 28)
             low, high = model.model.jnt_range[fingers].T
             assert (

@@ -25,6 +25,18 @@ def test_d4rl_dataset():
     assert not spec.is_demo
 
 
+@pytest.mark.parametrize(
+    ("family", "env_id"),
+    [
+        ("halfcheetah", "HalfCheetah-v4"),
+        ("hopper", "Hopper-v4"),
+        ("walker2d", "Walker2d-v4"),
+    ],
+)
+def test_locomotion_has_the_version_with_d4rls_rewards(family, env_id):
+    assert lookup(f"{family}-medium-v2").env_id == env_id
+
+
 def test_maze_dataset():
     spec = lookup("antmaze-umaze-diverse-v2")
     assert (spec.engine, spec.env_id, spec.maze) == ("antmaze", "umaze", "umaze")

@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import default
 from dt_jax.agents.dt import SCALING, DecisionTransformerAgent
-from dt_jax.config.config import to_json
+from dt_jax.config import default_config
+from dt_jax.config.load import to_json
 from dt_jax.runs.checkpoint import CheckpointWriter
 
 S, A, T, EPISODE = 5, 3, 4, 12
@@ -16,7 +16,7 @@ S, A, T, EPISODE = 5, 3, 4, 12
 
 def config_of(**changes):
     """Return the configuration of a small network."""
-    config = default.get_config()
+    config = default_config()
     config.update(
         env_name="hopper-demo",
         embedding_dim=12,
@@ -86,8 +86,8 @@ def played(policy, steps):
 
 
 def page_code(part):
-    """Return the block of Python on docs/export.md that has `part` in it."""
-    page = (Path(__file__).parents[1] / "docs/export.md").read_text()
+    """Return the block of Python on docs/deployment.md that has `part` in it."""
+    page = (Path(__file__).parents[1] / "docs/deployment.md").read_text()
     blocks = re.findall(r"^```py\w*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if part in block)
     return block

@@ -14,7 +14,7 @@ from dt_jax.data.d4rl import read_env_name, unpacked_folder
 from dt_jax.data.registry import NO_LIMIT, EnvSpec, all_specs, lookup
 from dt_jax.datasets import load as datasets
 from dt_jax.datasets.describe import aligned, describe, lengths_line
-from dt_jax.utils.compilation_cache import compiled_folder
+from dt_jax.utils.backend import compilation_cache_folder as compiled_folder
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import user_path
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from dt_jax.agents.dt import SCALING
 from dt_jax.cli.common import CommandParser
 from dt_jax.cli.imported import write_run
-from dt_jax.config.config import check_folder, from_dict, override
+from dt_jax.config.load import check_folder, from_dict, override
 from dt_jax.data.cache import sha256_of
 from dt_jax.evaluation.policy import one_seed, restore
 from dt_jax.interop import corl_folder, hf_folder
@@ -72,7 +72,7 @@ def export(
 
     Args:
       workdir: the run's folder.
-      to: "safetensors", "corl" or "hf"; docs/export.md says what is in each.
+      to: "safetensors", "corl" or "hf"; docs/deployment.md says what is in each.
       out: the folder to make; it is whole or not there.
       checkpoint: "last", "best" (by evaluation) or the number of a step.
       seed: which one's, in a run with several.
@@ -192,8 +192,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m dt_jax export",
         description="Write what a run has trained as other programs read it, or make a "
-        "run's folder of what they have trained. docs/export.md says what is in each "
-        "format.",
+        "run's folder of what they have trained. docs/deployment.md says what is in "
+        "each format.",
         epilog="example: python -m dt_jax export runs/hopper --to=hf --out=hopper-hf",
     )
     parser.add_argument(

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.agents.dt import SCALING
-from dt_jax.config.config import validate
+from dt_jax.config.load import validate
 from dt_jax.config.rules import ADDED
 from dt_jax.interop.interchange import Trained, new_folder
 from dt_jax.runs.checkpoint import CheckpointWriter

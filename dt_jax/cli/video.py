@@ -5,25 +5,23 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import jax
 from rich.console import Console
 from rich.progress import track
 
 from dt_jax import envs
 from dt_jax.cli.common import CommandParser
-from dt_jax.cli.evaluate import chosen
+from dt_jax.cli.evaluate import load_for_command
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import remove_leftovers, replacing, try_to_write, user_path
 from dt_jax.video import make_view
 from dt_jax.video.film import MAX_FPS, check_format, write
 from dt_jax.video.play import frame_rate, play, render_episodes
 
-# Keys that may differ from the run's configuration, beside env_name: key -> flag.
-_CHANGES = {
+# Keys of the run's configuration, and the flags that change them.
+_FLAGS = {
     "target_returns": "--target_return",
     "eval_episodes": "--episodes",
     "eval_seed": "--seed",
-    "device": "--device",
 }
 _SIZES = range(64, 4097, 2)  # pixels; H.264 needs even numbers
 _HOLD = 1.0  # seconds for which the last frame of an episode is shown
@@ -36,23 +34,23 @@ def main(arguments: Sequence[str]) -> None:
     check_format(out)
     max_fps = MAX_FPS[out.suffix.lower()] if args.fps is None else args.fps
     _check_numbers(args, max_fps)
-    config, spec, agent, params, _ = chosen(args, _CHANGES)
-    targets = config.target_returns
-    if args.target_returns is None:
+    run = load_for_command(args, _FLAGS)
+    spec, agent = run.spec, run.trained.agent
+    targets = run.config.target_returns if agent.conditioned else None
+    if targets and args.target_returns is None:
         targets = (max(targets),)
-    if config.num_seeds > 1:
-        params = jax.tree.map(lambda x: x[0], params)
-    seeds = envs.episode_seeds(config.eval_seed, config.eval_episodes)
+    seeds = envs.episode_seeds(run.config.eval_seed, run.config.eval_episodes)
     try_to_write(out)
     remove_leftovers(out)
     # Rendering fails here, before the episodes are played, if it does not work.
     with closing(make_view(spec, seeds[0], size)) as view:
         steps_per_frame, fps = frame_rate(view.step_seconds, args.speed, max_fps)
 
-    episodes = play(agent, params, spec, targets, seeds)
+    episodes = play(agent, run.trained.seed_params(None), spec, targets, seeds)
     for episode in episodes:
+        target = f"target {episode.target_return:g}, " if targets else ""
         print(
-            f"target {episode.target_return:g}, seed {episode.seed}: "
+            f"{target}seed {episode.seed}: "
             f"return {episode.achieved_return:.1f} in {len(episode.actions)} steps",
             flush=True,
         )
@@ -110,7 +108,9 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--checkpoint", default="last", help="last (default), best or a step"
     )
-    parser.add_argument("--device", help="auto (default), cpu, gpu or tpu")
+    parser.add_argument(
+        "--device", default="auto", help="auto (default), cpu, gpu or tpu"
+    )
     parser.add_argument(
         "--speed",
         type=float,

@@ -34,6 +34,7 @@ class Trajectories:
         end.
       starts: [K] int64, the first row of each trajectory.
       lengths: [K] int64, in transitions.
+      terminated: [K] bool, whether each ended by a terminal, not only a time limit.
       state_mean: [S] float32, over all rows of the file.
       state_std: [S] float32, over all rows of the file, plus 1e-6.
       dropped_tail: rows after the last trajectory's end; they count in the mean and
@@ -47,6 +48,7 @@ class Trajectories:
     returns_to_go: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+    terminated: np.ndarray
     state_mean: np.ndarray
     state_std: np.ndarray
     dropped_tail: int
@@ -94,6 +96,7 @@ class Trajectories:
             returns_to_go=_read_only(returns_to_go),
             starts=_read_only(starts),
             lengths=_read_only(lengths),
+            terminated=_read_only(raw.terminals[ends - 1]),
             state_mean=_read_only(states.mean.astype(np.float32)),
             state_std=_read_only((states.std + 1e-6).astype(np.float32)),
             dropped_tail=int(len(raw.rewards) - kept),
@@ -127,6 +130,7 @@ class Trajectories:
                 self,
                 starts=_read_only(self.starts[chosen]),
                 lengths=_read_only(self.lengths[chosen]),
+                terminated=_read_only(self.terminated[chosen]),
             )
 
         return part(~held_out), part(held_out)

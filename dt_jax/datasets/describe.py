@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dt_jax.config.from_data import from_data, told
+from dt_jax.config.from_data import describe_choices, from_data
 from dt_jax.data.registry import EnvSpec, normalized_score
 from dt_jax.data.statistics import Columns, blocks, column_statistics
 from dt_jax.data.trajectories import Trajectories
@@ -127,7 +127,7 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: Columns) -> str:
     trajectories = dataset.trajectories
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
     one_step = int(np.count_nonzero(trajectories.lengths == 1))
-    suggested = told(from_data(trajectories, spec))
+    suggested = describe_choices(from_data(trajectories, spec))
     rewarded = int(np.count_nonzero(trajectories.rewards))
     facts = [
         ("source", dataset.source),

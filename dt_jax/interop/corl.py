@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.interop import torch_files
 from dt_jax.interop.interchange import from_pytorch, parameter_names, to_pytorch
 from dt_jax.types import Params
@@ -116,15 +117,16 @@ class CorlCheckpoint(NamedTuple):
             "episode_len": rows - seq_len,
         }
 
-    def scaling(self) -> dict[str, np.ndarray]:
-        """Return what brings data into the network's units; CORL's actions are raw."""
+    def normalizer(self, reward_scale: float) -> Normalizer:
+        """Return the units of the network; CORL's actions are raw."""
         action_size = self.params["action_head"]["bias"].size
-        return {
-            "state_mean": self.state_mean,
-            "state_std": self.state_std,
-            "action_center": np.zeros(action_size, np.float32),
-            "action_scale": np.ones(action_size, np.float32),
-        }
+        return Normalizer(
+            self.state_mean,
+            self.state_std,
+            action_center=np.zeros(action_size, np.float32),
+            action_scale=np.ones(action_size, np.float32),
+            reward_scale=reward_scale,
+        )
 
 
 def read_checkpoint(path: Path) -> CorlCheckpoint:

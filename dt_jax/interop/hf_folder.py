@@ -22,7 +22,7 @@ from dt_jax.interop.interchange import (
     read_record,
     write_safetensors,
 )
-from dt_jax.networks.transformer import ACTIVATIONS, LAYER_NORM_EPS
+from dt_jax.networks.layers import ACTIVATIONS, LAYER_NORM_EPS
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import user_path, write_text
 

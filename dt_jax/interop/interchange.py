@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from dt_jax.config.config import from_dict, validate
+from dt_jax.config.load import from_dict, validate
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import temporary_path, write_text

@@ -6,15 +6,14 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import io_callback
 
 from dt_jax import envs
-from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.agents.base import Agent
 from dt_jax.data.registry import EnvSpec
-from dt_jax.envs.base import EnvState, HostEnv
-from dt_jax.rollout.rollout import make_rollout
-from dt_jax.types import Array, Params, Step
+from dt_jax.rollout.rollout import Rollout
+from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
 from dt_jax.video import make_view
 from dt_jax.video.film import add_caption
@@ -26,69 +25,58 @@ class Episode:
     """A recorded episode.
 
     Attributes:
-      target_return: the prompt, in the environment's units.
+      target_return: in the environment's units; None if the agent has none.
       seed: the environment's.
-      actions: [T, A], as the policy returned them.
+      actions: [T, A], as the agent returned them.
       achieved_return: the sum of the rewards.
     """
 
-    target_return: float
+    target_return: float | None
     seed: int
     actions: np.ndarray
     achieved_return: np.float32
 
 
 def play(
-    agent: DecisionTransformerAgent,
+    agent: Agent,
     params: Params,
     spec: EnvSpec,
-    target_returns: Sequence[float],
+    target_returns: Sequence[float] | None,
     seeds: Sequence[int],
 ) -> list[Episode]:
     """Play all episodes at once, as evaluation does, and record the actions.
 
     Args:
       agent: the run's agent.
-      params: the network's parameters, of one training seed.
+      params: its acting parameters, of one training seed.
       spec: the environment.
-      target_returns: K of them, in the environment's units.
-      seeds: E, the same for every target.
+      target_returns: K of them, in the environment's units; None for an agent that is
+        not conditioned on one, for which K is 1.
+      seeds: E, the same for every target return.
 
     Returns:
-      K * E episodes, those of the first target first.
+      K * E episodes, those of the first target return first.
 
     Raises:
       UserError: an action, observation or reward is not finite, or the environment
         fails.
     """
-    pairs = [(target, seed) for target in target_returns for seed in seeds]
-    recorder = _ActionRecorder(envs.make(spec, [seed for _, seed in pairs]))
-    rollout = make_rollout(agent, recorder, agent.model.episode_len)
-    prompts = np.array([target for target, _ in pairs], np.float32)
-    played = jax.device_get(rollout(params, *recorder.env.reset(), prompts))
-    recorder.env.check()
-    actions = np.array(recorder.actions)  # [T, N, A]
+    targets: Sequence[float | None] = target_returns or [None]
+    pairs = [(target, seed) for target in targets for seed in seeds]
+    env_seeds = [seed for _, seed in pairs]
+    env = envs.make(spec, env_seeds)
+    rollout = Rollout(agent, env, agent.episode_len, record=True)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(env_seeds))
+    prompts = None
+    if target_returns is not None:
+        prompts = np.repeat(np.asarray(target_returns, np.float32), len(seeds))
+    played = jax.device_get(rollout(params, *env.reset(), prompts, keys))
+    env.check()
+    actions = played.recording.actions  # [T, N, A]
     return [
         Episode(target, seed, actions[: played.lengths[i], i], played.returns[i])
         for i, (target, seed) in enumerate(pairs)
     ]
-
-
-class _ActionRecorder:
-    """An environment that records its actions."""
-
-    def __init__(self, env: HostEnv):
-        self.env = env
-        self.actions: list[np.ndarray] = []
-
-    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
-        """Advance each episode by one action [N, A], inside a compiled program."""
-        shapes = self.env.failed_step()
-        return state, io_callback(self._step, shapes, actions, ordered=True)
-
-    def _step(self, actions: Array) -> Step:
-        self.actions.append(np.array(actions))
-        return self.env.callback(actions)
 
 
 def frame_rate(step_seconds: float, speed: float, max_fps: float) -> tuple[int, float]:
@@ -151,8 +139,11 @@ def render_episode(
     achieved = np.float32(0)
 
     def frame(step: int) -> np.ndarray:
-        texts = [f"target {episode.target_return:g}", f"return {achieved:.1f}"]
-        texts += [f"step {step}", *([heading] if heading else [])]
+        texts = [f"return {achieved:.1f}", f"step {step}"]
+        if episode.target_return is not None:
+            texts.insert(0, f"target {episode.target_return:g}")
+        if heading:
+            texts.append(heading)
         if view.has_goal and achieved > 0:
             texts.append("goal reached")
         return add_caption(view.render(observation), texts, size)

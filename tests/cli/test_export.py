@@ -23,11 +23,11 @@ from command import run as run_command
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from configs import default
 from dt_jax.cli import export as command
 from dt_jax.cli.evaluate import main as evaluate
 from dt_jax.cli.export import export, import_run
-from dt_jax.config.config import from_json
+from dt_jax.config import default_config
+from dt_jax.config.load import from_json
 from dt_jax.evaluation.policy import Policy, restore
 from dt_jax.interop import torch_files
 from dt_jax.runs import folder as runs
@@ -76,7 +76,7 @@ def test_safetensors_has_everything(tmp_path):
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 def test_the_pages_plain_numpy_acts_the_same(tmp_path, activation, monkeypatch):
-    """The second block of docs/export.md, which imports nothing of ours."""
+    """The NumPy example of docs/deployment.md, which does not import dt_jax."""
     run = tmp_path / "run"
     write_a_run(run, activation=activation, max_action=2.0, center=0.5, scale=3.0)
     export(run, "safetensors", tmp_path / "exported")
@@ -221,7 +221,7 @@ def test_an_import_is_no_run_to_go_on_with(tmp_path, run):
         last_checkpoint(back, config)
     with pytest.raises(UserError, match="back was imported: it tells of no training"):
         runs.read(back)
-    again = default.get_config()
+    again = default_config()
     again.update(config)
     start = warm_start.load(str(back), again.lock())
     ours = restore(run, "last")[1]["action_head"]

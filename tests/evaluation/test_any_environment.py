@@ -5,12 +5,12 @@ import h5py
 import numpy as np
 import pytest
 
-from configs import default
 from dt_jax.cli import evaluate
+from dt_jax.config import default_config
 from dt_jax.evaluation.policy import Policy
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.runs.metrics import read_metrics
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 LOW, HIGH = np.array([-3, 0], np.float32), np.array([1, 0.5], np.float32)
@@ -65,8 +65,8 @@ def record(env_id, path, act, episodes=2):
 
 def config_for(env_name, data_path, **changes):
     sizes = {"embedding_dim": 8, "num_layers": 1, "seq_len": 3, "batch_size": 32}
-    config = default.for_dataset(
-        env_name,
+    config = default_config(
+        env_name=env_name,
         data_path=data_path,
         **sizes,
         update_steps=60,
@@ -92,7 +92,7 @@ def test_pendulum_without_reference_scores(tmp_path, capsys, monkeypatch):
         "Pendulum-v1", tmp_path / "pendulum.hdf5", lambda o, rng: [2 * np.sign(o[1])]
     )
     run = tmp_path / "run"
-    train_and_evaluate(config_for("Pendulum-v1", path), run)
+    train(config_for("Pendulum-v1", path), run)
     assert "score" not in capsys.readouterr().out.replace("scored as", "")
     rows = read_metrics(run / "metrics.jsonl")
     assert "eval/-300.0_return_mean" in rows[-1]
@@ -126,16 +126,14 @@ def test_action_bounds_differ_per_dimension(tmp_path, capsys, monkeypatch):
     config = config_for(
         "Lopsided-v0", path, max_action=2.0, reference_scores=(0.0, 27.0)
     )
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     _, evaluation = last_evaluation(tmp_path / "run")
     assert (evaluation.lengths == 6).all()
     np.testing.assert_allclose(
         evaluation.normalized_scores, 100 * evaluation.returns / 27, rtol=1e-5
     )
     with pytest.raises(UserError, match=r"reference_scores \(0.0, 27.0\) -> None"):
-        train_and_evaluate(
-            config_for("Lopsided-v0", path, max_action=2.0), tmp_path / "run"
-        )
+        train(config_for("Lopsided-v0", path, max_action=2.0), tmp_path / "run")
     policy = Policy.load(tmp_path / "run")
     policy.reset([10.0, 10.0])
     actions = policy.act(np.array([[0.8, 0.8], [-0.8, -0.8]], np.float32))
@@ -162,5 +160,5 @@ def test_mismatched_environment_is_refused_before_anything_is_written(tmp_path):
         ("Lopsded-v0", "nearest: Lopsided-v0"),
     ]:
         with pytest.raises(UserError, match=message):
-            train_and_evaluate(config_for(env_name, path), tmp_path / "run")
+            train(config_for(env_name, path), tmp_path / "run")
     assert not (tmp_path / "run").exists()

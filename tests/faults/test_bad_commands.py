@@ -92,7 +92,7 @@ def limited():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-START = "from configs import default\ndef get_config():\n    c = default.get_config()"
+START = "from configs import default\ndef get_config():\n    c = default_config()"
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
 from dt_jax.agents.dt import DecisionTransformerAgent
+from dt_jax.config import default_config
 from dt_jax.data.registry import lookup
 from dt_jax.evaluation.policy import Policy, restore
 from dt_jax.interop.corl import params_from_state_dict
 from dt_jax.runs import manifest
-from dt_jax.runs.checkpoint import CheckpointWriter, choose
+from dt_jax.runs.checkpoint import CheckpointWriter
 from dt_jax.training import warm_start
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.types import Batch
 from dt_jax.utils.errors import UserError
 
@@ -40,8 +40,8 @@ PARITY = Path(__file__).parent / "data/corl_parity/small_f32.npz"
 @pytest.fixture(scope="module")
 def run(hopper_file, tmp_path_factory):
     """The folder of a run with checkpoints at steps 1 and 2."""
-    config = default.for_dataset(
-        SPEC.name,
+    config = default_config(
+        env_name=SPEC.name,
         data_path=str(hopper_file),
         **NETWORK,
         **NO_DROPOUT,
@@ -52,7 +52,7 @@ def run(hopper_file, tmp_path_factory):
         holdout_fraction=0.0,
     )
     folder = tmp_path_factory.mktemp("runs") / "source"
-    train_and_evaluate(config.lock(), folder)
+    train(config.lock(), folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def scored(run, tmp_path):
 
 def new_config(**changes):
     """The configuration of a run that `run` fits, but for `changes`."""
-    config = default.get_config()
+    config = default_config()
     config.update(NETWORK | NO_DROPOUT)
     for key, value in changes.items():  # update would take None for "as it is"
         config[key] = value
@@ -222,7 +222,7 @@ def test_dropout_may_be_other(run):
 def test_the_sources_statistics_are_taken(run):
     start = warm_start.load(str(run), new_config())
     scaling = start.scaling_for("new.hdf5", own_scaling())
-    record = choose(run / "checkpoints", "last").record()
+    record = choose_checkpoint(run / "checkpoints", "last").record
     assert scaling.keys() == own_scaling().keys()
     for name, array in scaling.items():
         np.testing.assert_array_equal(array, np.float32(record[name]), strict=True)
@@ -245,7 +245,7 @@ def test_other_data_is_refused(run, scaling, message):
 
 def save_with(folder, run, config):
     """Save the last checkpoint of `run` as if `config` were that of its record."""
-    record = choose(run / "checkpoints", "last").record() | {"config": config}
+    record = choose_checkpoint(run / "checkpoints", "last").record | {"config": config}
     with CheckpointWriter(folder / "checkpoints", 2) as writer:
         params = restore(run, "last")[1]
         writer.save(7, params, {"step": jnp.int32(7)}, record, None)

@@ -10,23 +10,22 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from small_agent import large_params, normalizer, small_agent
 
-from configs import default
 from dt_jax import envs
-from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.cli import video
-from dt_jax.cli.evaluate import chosen
+from dt_jax.cli.evaluate import load_for_command
+from dt_jax.config import default_config
 from dt_jax.data.registry import lookup
 from dt_jax.evaluation.evaluator import Evaluator
-from dt_jax.evaluation.policy import restore
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.evaluation.policy import load_agent
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 from dt_jax.video import make_view, offscreen, play
 from dt_jax.video.film import add_caption
 from dt_jax.video.view import View
 
 TARGETS = (50.0, 5.0)
-SMALL = {"embedding_dim": 8, "num_layers": 1, "seq_len": 3}
 
 
 @pytest.fixture
@@ -47,32 +46,20 @@ def run(tmp_path_factory):
         file["rewards"] = rng.standard_normal(rows)
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(rows) % 20 == 19
-    config = default.for_dataset(
-        "maze2d-umaze-v1",
+    config = default_config(
+        env_name="maze2d-umaze-v1",
         data_path=str(folder / "data.hdf5"),
         batch_size=4,
         update_steps=2,
         eval_episodes=0,
         episode_len=40,
         target_returns=TARGETS,
-        **SMALL,
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=3,
     )
-    train_and_evaluate(config.lock(), folder / "run")
+    train(config.lock(), folder / "run")
     return folder / "run"
-
-
-def make_agent(spec):
-    """Return an agent, and parameters large enough to move the body."""
-    s, a = spec.observation_size, spec.action_size
-    agent = DecisionTransformerAgent.from_config(
-        default.for_dataset(spec.name, episode_len=30, **SMALL),
-        state_mean=np.zeros(s, np.float32),
-        state_std=np.ones(s, np.float32),
-        action_center=np.zeros(a, np.float32),
-        action_scale=np.ones(a, np.float32),
-    )
-    params = jax.jit(agent.init_params)(jax.random.key(0))
-    return agent, jax.tree.map(lambda p: 9 * p if p.ndim > 1 else p, params)
 
 
 def run_video(capsys, *arguments):
@@ -105,9 +92,9 @@ def test_video_shows_the_episodes_of_evaluation(run, tmp_path, monkeypatch, caps
     flags = "--episodes=2", "--target_return=50,5", "--seed=7", "--device=cpu"
     size = "--width=128", "--height=96"
     printed = run_video(capsys, run, f"--out={out}", *flags, *size)
-    agent, params, _ = restore(run, "last")
-    spec = lookup("maze2d-umaze-v1")
-    evaluation = Evaluator(agent, spec, TARGETS, episodes=2, seed=7)(params)
+    trained, spec = load_agent(run, "last"), lookup("maze2d-umaze-v1")
+    evaluator = Evaluator(trained.agent, spec, TARGETS, episodes=2, seed=7)
+    evaluation = evaluator(trained.params)
     line = r"target (\S+), seed (\d+): return (\S+) in (\d+) steps"
     assert re.findall(line, printed) == [
         (f"{target:g}", f"{seed}", f"{evaluation.returns[k, i]:.1f}", "40")
@@ -159,13 +146,13 @@ def test_defaults_are_the_highest_target_and_the_first_training_seed(
     assert f"x.gif: {2 + 10} frames, 10 per second" in printed
 
     def with_two_seeds(*arguments):
-        found = chosen(*arguments)
-        with found.config.unlocked():
-            found.config.num_seeds = 2
-        params = jax.tree.map(lambda p: np.stack([p, 9 * p]), found.params)
-        return found._replace(params=params)
+        loaded = load_for_command(*arguments)
+        trained = loaded.trained
+        trained.record["config"]["num_seeds"] = 2
+        params = jax.tree.map(lambda p: np.stack([p, 9 * p]), trained.params)
+        return replace(loaded, trained=replace(trained, params=params))
 
-    monkeypatch.setattr(video, "chosen", with_two_seeds)
+    monkeypatch.setattr(video, "load_for_command", with_two_seeds)
     assert run_video(capsys, *arguments) == printed
 
 
@@ -234,7 +221,9 @@ def test_captions_state_the_return_up_to_the_frame(monkeypatch):
 def test_played_episodes_match_evaluation_bitwise(name):
     """If as many episodes are played at once."""
     spec = lookup(name)
-    agent, params = make_agent(spec)
+    sizes = spec.observation_size, spec.action_size
+    agent = small_agent(normalizer(*sizes), episode_len=30)
+    params = large_params(agent, factor=9)  # so that the body moves
     seeds = envs.episode_seeds(3, 2)
     evaluation = Evaluator(agent, spec, TARGETS, episodes=2, seed=3)(params)
     played = play.play(agent, params, spec, TARGETS, seeds)
@@ -244,6 +233,29 @@ def test_played_episodes_match_evaluation_bitwise(name):
     np.testing.assert_array_equal(lengths, evaluation.lengths.flatten())
     assert [episode.target_return for episode in played] == [50.0, 50.0, 5.0, 5.0]
     assert [episode.seed for episode in played] == seeds * 2
+
+
+class Constant:
+    """An agent that is not conditioned on a target return."""
+
+    conditioned, episode_len = False, 5
+
+    def start(self, target_returns, keys):
+        assert target_returns is None
+        return ()
+
+    def act(self, params, context, observations, rewards, done):
+        return context, jax.numpy.full((len(observations), 2), params)
+
+
+def test_agents_without_target_returns_are_played(monkeypatch):
+    monkeypatch.setattr(play, "add_caption", lambda frame, texts, size: texts)
+    spec = lookup("maze2d-umaze-v1")
+    episodes = play.play(Constant(), np.float32(0.5), spec, None, [1, 2])
+    assert [episode.target_return for episode in episodes] == [None, None]
+    np.testing.assert_array_equal(episodes[0].actions, np.full((5, 2), 0.5))
+    captions = [*play.render_episode(episodes[0], CountingView(1), 5, (64, 64))]
+    assert captions == [["return 0.0", "step 0"], ["return 0.0", "step 5"]]
 
 
 class RandomReward(gymnasium.Env):

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import load_dataset
 from dt_jax.training.batches import Feed, OnDevice, OnHost, make_feed
 from dt_jax.training.multi_step import Dispatch
 from dt_jax.training.prefetch import prefetch
@@ -150,7 +150,7 @@ def measure(path: str) -> dict[str, int]:
     config = workload.config(embedding_dim=16, num_layers=1)
     process = psutil.Process()
     taken = {}
-    trajectories = datasets.load(None, path).trajectories
+    trajectories = load_dataset(None, path).trajectories
     taken["loaded"] = process.memory_info().rss
     sampler = Sampler(
         trajectories,

@@ -35,8 +35,8 @@ from dt_jax.data.registry import DatasetSpec, lookup
 from dt_jax.data.scores import normalized_score
 from dt_jax.datasets.demo.ant_controller import AntController
 from dt_jax.datasets.demo.antmaze import ACTION_NOISE, Followers
+from dt_jax.datasets.demo.locomotion import LEVELS, LinearPolicy
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import AntMaze, center
 from dt_jax.envs.base import HostEnv, usable_cores

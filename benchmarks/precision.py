@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import load_dataset
 from dt_jax.training.batches import OnDevice
 from dt_jax.training.multi_step import Dispatch, share_out
 from dt_jax.utils.errors import OneLineParser, exit_with_one_line
@@ -56,7 +56,7 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
         update_steps=updates,
         warmup_steps=updates // 10,
     )
-    trajectories = datasets.load(None, str(path)).trajectories
+    trajectories = load_dataset(None, str(path)).trajectories
     sampler = Sampler(
         trajectories,
         batch_size=batch_size,

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import mujoco
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from dt_jax.cli.common import CommandParser, run_command
-from dt_jax.data.d4rl import read_d4rl, read_env_name, read_states
+from dt_jax.data.arrays import check_finite
+from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.registry import DatasetSpec, lookup
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
@@ -56,7 +58,8 @@ def replay(path: Path, spec: DatasetSpec) -> Replay:
       UserError: the file cannot be read, lacks the states, does not fit `spec` or has
         nothing to compare.
     """
-    raw, states = read_d4rl(path), read_states(path)
+    raw = read_d4rl(path)
+    states = _read_states(path, len(raw.rewards))
     bodies, observe = _engine(spec, min(_ROWS, len(raw.rewards)))
     sizes = tuple(a.shape[1] for a in (raw.observations, raw.actions, *states))
     own = spec.observation_size, spec.action_size, *bodies.state_sizes
@@ -86,6 +89,18 @@ def replay(path: Path, spec: DatasetSpec) -> Replay:
         np.abs(np.concatenate(now) - raw.observations[rows]),
         np.abs(np.concatenate(after) - raw.observations[rows + 1]),
     )
+
+
+def _read_states(path: Path, rows: int) -> list[np.ndarray]:
+    """Return the simulator's states, [M, nq] and [M, nv] float64."""
+    states = []
+    with h5py.File(path, "r") as file:
+        for key in ("infos/qpos", "infos/qvel"):
+            if key not in file or np.ndim(file[key]) != 2 or len(file[key]) != rows:
+                raise UserError(f"{path}: {key} [{rows}, size] is missing")
+            states.append(file[key][()].astype(np.float64))
+            check_finite(states[-1], f"{path}: {key}")
+    return states
 
 
 def _any(rows: np.ndarray, path: Path) -> np.ndarray:

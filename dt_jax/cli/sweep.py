@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dt_jax.cli.common import CommandParser
 from dt_jax.config import flags
 from dt_jax.data.registry import all_specs
-from dt_jax.datasets.describe import aligned
+from dt_jax.datasets.describe import align_columns
 from dt_jax.training.extras import check_packages
 from dt_jax.training.resume import is_complete, last_checkpoint
 from dt_jax.utils.errors import UserError, did_you_mean
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         outcomes.append(_outcome(each, place))
         print(f"{place}{outcomes[-1]}", flush=True)
     names = [each.name for each in queue]
-    print(f"\n{aligned([*zip(names, outcomes, strict=True)], '<<')}")
+    print(f"\n{align_columns([*zip(names, outcomes, strict=True)], '<<')}")
     if any(outcome.startswith("failed") for outcome in outcomes):
         sys.exit(1)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dt_jax.data.arrays import column_statistics
 from dt_jax.data.registry import NO_LIMIT, DatasetSpec
-from dt_jax.data.statistics import column_statistics
 from dt_jax.data.trajectories import Trajectories
 
 KEYS = (

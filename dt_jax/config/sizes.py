@@ -3,7 +3,7 @@
 import jax
 from ml_collections import ConfigDict
 
-from dt_jax.data.limits import memory
+from dt_jax.data.arrays import machine_memory
 from dt_jax.utils.errors import UserError
 
 _FLOAT = 4  # bytes
@@ -23,7 +23,7 @@ def check_sizes(config: ConfigDict, *, trains: bool) -> None:
     Raises:
       UserError: one of them is larger than the machine's memory and the device's.
     """
-    there = memory()
+    there = machine_memory()
     for device in jax.local_devices():
         there += (device.memory_stats() or {}).get("bytes_limit", 0)
     for what, keys, numbers in _needed(config, trains):

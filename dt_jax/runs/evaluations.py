@@ -1,11 +1,11 @@
 """Evaluations of a run: episodes at several target returns, one .npz per step."""
 
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from dt_jax.data.npz import npz_columns
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import replacing
 
@@ -82,12 +82,9 @@ class Evaluation:
           UserError: it is damaged, or another file.
         """
         try:
-            with npz_columns(path) as columns:
-                for column in columns.values():
-                    column.check_whole(gaps=False)
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**arrays)
-        except (TypeError, UserError, ValueError) as error:
+        except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no evaluation: remove it ({error})") from None
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dt_jax.data.limits import memory
+from dt_jax.data.arrays import machine_memory
 from dt_jax.data.sampler import Data, Sampler, Windows
 from dt_jax.types import Array, Batch
 from dt_jax.utils import distributed
@@ -57,7 +57,7 @@ class OnHost:
 class OnDevice:
     """The dataset lies on the device, which is told where the windows lie.
 
-    On the CPU the arrays are not copied: the dataset's own are used (see data.aligned).
+    On the CPU the arrays are not copied: the dataset's own are used (see data.arrays).
     """
 
     def __init__(self, samplers: Sequence[Sampler], placement: Placement):
@@ -124,7 +124,7 @@ def make_feed(samplers: Sequence[Sampler], placement: Placement, share: float) -
     """
     arrays = samplers[0].data[:3]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
-    there = stats.get("bytes_limit", memory())
+    there = stats.get("bytes_limit", machine_memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)
     large = sum(array.nbytes for array in arrays) > share * there
     # All processes do the same: what they compile has to be one program.

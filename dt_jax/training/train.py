@@ -15,9 +15,8 @@ from dt_jax.agents.dt import SCALING
 from dt_jax.analysis import summary
 from dt_jax.config import from_data as data_defaults
 from dt_jax.data.registry import DatasetSpec
-from dt_jax.datasets import describe as description
-from dt_jax.datasets import load as datasets
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset, load_dataset
+from dt_jax.datasets.describe import action_range_warning, lengths_summary
 from dt_jax.envs.spaces import action_units
 from dt_jax.runs import folder as runs
 from dt_jax.runs.metrics import read_metrics
@@ -165,14 +164,14 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
 
 def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
     """Return the data of a run, and say how long its trajectories are."""
-    dataset = datasets.load(
+    dataset = load_dataset(
         spec,
         config.data_path,
         episode_len=config.episode_len,
         split=config.split,
         memory_limit_gb=config.memory_limit_gb,
     )
-    print(f"{dataset.source}: {description.lengths_line(dataset.trajectories)}")
+    print(f"{dataset.source}: {lengths_summary(dataset.trajectories)}")
     return dataset
 
 
@@ -215,7 +214,7 @@ def _check_fit(
             "init_from out"
         )
     trajectories.check_lengths(config.episode_len)
-    if warning := description.out_of_range_line(trajectories, spec, config.max_action):
+    if warning := action_range_warning(trajectories, spec, config.max_action):
         warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
 
 

@@ -16,7 +16,7 @@ import pytest
 from dt_jax.config.config import RULES
 from dt_jax.data.registry import lookup
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import load_dataset
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.checkpoint import choose, find
 from dt_jax.runs.metrics import read_metrics
@@ -407,7 +407,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeyp
     assert [c.step for c in find(tmp_path / "run" / "checkpoints")] == [3]
     monkeypatch.undo()
     noted = np.load(tmp_path / "run" / "not_finite_5.npz")
-    dataset = datasets.load(lookup(config.env_name), config.data_path)
+    dataset = load_dataset(lookup(config.env_name), config.data_path)
     trained_on = Sampler(
         dataset.trajectories,
         batch_size=4,

@@ -69,7 +69,7 @@ def test_one_that_fails_stops_no_other(config, queue, tmp_path):
     log = runs / "mine-bad" / "log.txt"
     assert begins == f"[1/2] mine-bad: begins, its output is in {log}"
     assert failed.startswith("[1/2] mine-bad: failed, status 2: python -m dt_jax train")
-    why = f"{tmp_path}/bad.hdf5 is no HDF5 or .npz file"
+    why = f"{tmp_path}/bad.hdf5: corrupt, or not an HDF5 or .npz file"
     assert why in failed
     assert why in log.read_text()
     assert done.startswith("[2/2] mine-good: done in ")

@@ -203,5 +203,5 @@ def test_actions_that_the_network_cannot_give_are_told(npz, tmp_path):
         wide = dict(arrays) | {"actions": arrays["actions"] * 1.5}
     np.savez(tmp_path / "wide.npz", **wide)
     config = own(tmp_path / "wide.npz", update_steps=1, max_action=1.0)
-    with pytest.warns(UserWarning, match=r"actions lie outside the bounds -1 to 1"):
+    with pytest.warns(UserWarning, match=r"actions are outside the bounds -1 to 1"):
         train_and_evaluate(config, tmp_path / "run")

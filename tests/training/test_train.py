@@ -449,7 +449,7 @@ def test_data_that_stays_on_the_disk_trains_the_same(
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
     config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
     train_and_evaluate(config, tmp_path / "run")
-    assert "they stay on the disk" in capsys.readouterr().err
+    assert "memory-mapping them" in capsys.readouterr().err
     assert arrays(tmp_path / "run") == arrays(finished)
 
 

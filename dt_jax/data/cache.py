@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -110,10 +109,8 @@ def has_record(path: Path) -> bool:
 
 def matches_record(path: Path) -> bool:
     """Return whether `path` exists and matches the SHA-256 record beside it."""
-    try:
-        return has_record(path) and _read_record(path) == sha256_of(path)
-    except FileNotFoundError:
-        return False
+    has_both = path.exists() and has_record(path)
+    return has_both and _read_record(path) == sha256_of(path)
 
 
 def verify_sha256(path: Path, sha256: str) -> None:
@@ -124,29 +121,19 @@ def verify_sha256(path: Path, sha256: str) -> None:
       sha256: its present SHA-256, in hexadecimal.
 
     Raises:
-      UserError: the record contains another SHA-256, or is corrupt.
+      UserError: the record contains something else.
     """
-    if not has_record(path):
-        return
-    record, recorded = _record_of(path), _read_record(path)
-    if recorded is None:
-        raise UserError(
-            f"{record}: corrupt, expected one line in the format of sha256sum; delete "
-            f"it, and {path.name} as well if that may be corrupt too"
-        )
-    if recorded != sha256:
+    if has_record(path) and _read_record(path) != sha256:
+        record = _record_of(path).name
         raise UserError(
             f"{path} is not the file that was downloaded: its SHA-256 is {sha256}, "
-            f"expected {recorded}; delete it to download it again, or delete "
-            f"{record.name} if you replaced it on purpose"
+            f"{record} contains {_read_record(path)!r}; delete both to download it "
+            f"again, or only {record} if you replaced the file on purpose"
         )
 
 
-def _read_record(path: Path) -> str | None:
-    """Return the recorded SHA-256; None if the record is corrupt."""
-    text = _record_of(path).read_text(errors="replace")
-    found = re.match(r"[0-9a-f]{64}\b", text)
-    return found[0] if found else None
+def _read_record(path: Path) -> str:
+    return _record_of(path).read_text(errors="replace").partition(" ")[0]
 
 
 def _record_of(path: Path) -> Path:

@@ -1,6 +1,5 @@
 """Collection of a demo dataset, which needs no download, into a file."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from dt_jax.data.registry import DatasetSpec, all_specs
+from dt_jax.data.registry import all_specs
 from dt_jax.datasets.demo import antmaze, locomotion, maze2d
 from dt_jax.datasets.demo.episodes import Episode, write_d4rl
 from dt_jax.utils.errors import UserError, did_you_mean
@@ -55,12 +54,8 @@ def collect_demo(
         raise UserError(f"steps is {steps}, expected at least 4")
     if not 0 <= seed < 2**31:
         raise UserError(f"seed is {seed}, expected 0 to {2**31 - 1}")
-    size = steps * _bytes_per_row(spec)
-    _check_out(out, size)
-    print(
-        f"collecting {steps:,} transitions, {size / 1e6:.3g} MB, into {out}",
-        file=sys.stderr,
-    )
+    _check_out(out)
+    print(f"collecting {steps:,} transitions into {out}", file=sys.stderr)
     collector = _COLLECTORS.get(spec.family, locomotion)
     with _progress(env_name, steps) as advance:
         levels = collector.collect(spec, steps, seed, advance)
@@ -89,29 +84,13 @@ def _progress(env_name: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda steps: bar.advance(task, steps)
 
 
-def _check_out(out: Path, size: int) -> None:
+def _check_out(out: Path) -> None:
     """Check, before the collection, that `out` can be written to."""
-    if out.is_dir() or not out.name:
-        raise UserError(f"{out} is a folder: choose the path of a file")
     if out.exists() and not out.is_file():
         raise UserError(f"{out} is not a regular file: choose another path")
     try:
         try_to_write(out)
-        free = shutil.disk_usage(out.parent).free
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written to ({error.strerror}); choose another path"
         ) from error
-    if size > free:
-        raise UserError(
-            f"{out} needs {size:,} bytes, and {free:,} are free there: free some "
-            "space, or choose another path"
-        )
-
-
-def _bytes_per_row(spec: DatasetSpec) -> int:
-    """Return the size of a transition in the file."""
-    size = 4 * (spec.observation_size + spec.action_size + 1)
-    if spec.family in _COLLECTORS:  # the simulator's state and the goal, in float64
-        size += 8 * (spec.observation_size + 2)
-    return size + 2  # terminals, timeouts

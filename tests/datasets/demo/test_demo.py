@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 import time
@@ -56,11 +55,11 @@ def test_starts_differ_between_levels_and_from_evaluation(tmp_path):
     assert not (first[:, None] == starts).all(axis=-1).any()
 
 
-def test_size_is_announced_and_nothing_else_without_a_terminal(tmp_path, capsys):
+def test_output_without_a_terminal_is_one_line(tmp_path, capsys):
     out = tmp_path / "x.hdf5"
     collect_demo("hopper-demo", out, steps=1000)
-    pattern = rf"collecting 1,000 transitions, .* MB, into {out}\n"
-    assert re.fullmatch(pattern, capsys.readouterr().err)
+    stderr = capsys.readouterr().err
+    assert stderr == f"collecting 1,000 transitions into {out}\n"
 
 
 def test_terminal_gets_a_progress_bar(tmp_path, capsys, monkeypatch):
@@ -71,27 +70,18 @@ def test_terminal_gets_a_progress_bar(tmp_path, capsys, monkeypatch):
     assert "100%" in stderr
 
 
-def test_announced_size_includes_the_states(tmp_path, capsys):
-    out = tmp_path / "x.hdf5"
-    collect_demo("antmaze-umaze-demo", out, steps=5 * 701)
-    first = capsys.readouterr().err.splitlines()[0]
-    announced = float(first.split(", ")[1].removesuffix(" MB"))
-    assert announced * 1e6 == pytest.approx(out.stat().st_size, rel=0.1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["hoper-demo"], "unknown demo dataset 'hoper-demo'; nearest: hopper-demo"),
         (["hopper-medium-v2"], "unknown demo dataset 'hopper-medium-v2'; nearest: "),
         (["hopper-demo", "--steps=3"], "steps is 3, expected at least 4"),
-        (["hopper-demo", "--out=."], ". is a folder: choose the path of a file"),
+        (["hopper-demo", "--out=."], ". is not a regular file: choose another path"),
         (["hopper-demo", "--out=/dev/null"], "/dev/null is not a regular file: choose"),
         (
             ["hopper-demo", "--out=/dev/null/x"],
             "/dev/null/x: cannot be written to ",
         ),
-        (["hopper-demo", "--steps=1000000000000"], "hopper-demo.hdf5 needs 62,"),
         (["hopper-demo", "--steps=many"], "argument --steps: invalid int value"),
         (["hopper-demo", "--seed=-1"], "seed is -1, expected 0 to"),
     ],

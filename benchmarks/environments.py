@@ -35,8 +35,8 @@ from dt_jax import envs
 from dt_jax.data.registry import EnvSpec, lookup, normalized_score
 from dt_jax.datasets.demo.ant_controller import AntController
 from dt_jax.datasets.demo.antmaze import ACTION_NOISE, Followers
+from dt_jax.datasets.demo.locomotion import LEVELS, LinearPolicy
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
 from dt_jax.envs import mazes
 from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze, center

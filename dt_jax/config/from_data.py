@@ -6,8 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
+from dt_jax.data.arrays import column_statistics
 from dt_jax.data.registry import NO_LIMIT, EnvSpec
-from dt_jax.data.statistics import column_statistics
 from dt_jax.data.trajectories import Trajectories
 
 _HOLDOUT_FRACTION = 0.1

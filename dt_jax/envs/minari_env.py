@@ -12,7 +12,6 @@ from gymnasium.spaces import Box
 from gymnasium.wrappers import TransformObservation
 
 from dt_jax.data import minari
-from dt_jax.data.entry_points import check_environments
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.schema import RawData
 from dt_jax.envs import minari_d4rl
@@ -92,7 +91,7 @@ def _recover(dataset: Any, env_name: str, **options: Any) -> gymnasium.Env:
     if dataset.env_spec is None and "eval_env_spec" not in dataset.storage.metadata:
         raise UserError(f"{env_name} does not name its environment: {_REMEDY}")
     with wrap_build_errors(f"the environment of {env_name}"):
-        check_environments(env_name, dataset.storage.metadata)
+        minari.check_environments(env_name, dataset.storage.metadata)
         return dataset.recover_environment(
             eval_env=True, disable_env_checker=True, **options
         )

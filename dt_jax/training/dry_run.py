@@ -10,8 +10,7 @@ from dt_jax.config import from_data
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import load as datasets
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset, is_cached
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import last_checkpoint, resumed_config
@@ -53,7 +52,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     if config.holdout_fraction is None and spec is not None and config.eval_episodes:
         small.holdout_fraction = 0.0
     small, source = read_source(small)
-    if spec is None or datasets.is_at_hand(spec, config.data_path):
+    if spec is None or is_cached(spec, config.data_path):
         dataset = load_data(small, spec)
     else:
         context = min(small.get("seq_len", 1), small.episode_len or _MAX_BATCH)

@@ -18,9 +18,8 @@ from dt_jax.config import from_data
 from dt_jax.config.load import validate, workdir_for
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec
-from dt_jax.datasets import describe
-from dt_jax.datasets import load as datasets
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset, read_dataset
+from dt_jax.datasets.describe import action_range_warning, lengths_summary
 from dt_jax.envs.spaces import action_units
 from dt_jax.evaluation.policy import Policy
 from dt_jax.runs.checkpoint import Checkpoint
@@ -229,14 +228,14 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
 
 def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
     """Return the data of a run, and print how long its trajectories are."""
-    dataset = datasets.load(
+    dataset = read_dataset(
         spec,
         config.data_path,
         episode_len=config.episode_len,
         split=config.split,
         memory_limit_gb=config.memory_limit_gb,
     )
-    print(f"{dataset.source}: {describe.lengths_line(dataset.trajectories)}")
+    print(f"{dataset.source}: {lengths_summary(dataset.trajectories)}")
     return dataset
 
 
@@ -280,7 +279,7 @@ def _check_fit(
             "init_from out"
         )
     trajectories.check_lengths(config.episode_len)
-    warning = describe.out_of_range_line(trajectories, spec, config.max_action)
+    warning = action_range_warning(trajectories, spec, config.max_action)
     if warning:
         warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
 

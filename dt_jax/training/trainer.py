@@ -21,7 +21,7 @@ from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset
 from dt_jax.evaluation.run_evaluator import RunEvaluator
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter

@@ -118,11 +118,11 @@ def test_error_messages(maze2d, tmp_path):
         return str(error.value)
 
     assert "--env_name names another" in line(maze2d, "antmaze-umaze-v2")
-    assert "lacks infos/qvel" in line(
+    assert "infos/qvel [5204, size] is missing" in line(
         changed(maze2d, tmp_path / "a.hdf5", qvel=None), "maze2d-medium-v1"
     )
     short = read(maze2d, "infos/qpos")[:-1]
-    assert "the arrays differ in length" in line(
+    assert "infos/qpos [5204, size] is missing" in line(
         changed(maze2d, tmp_path / "b.hdf5", qpos=short), "maze2d-medium-v1"
     )
     assert "pen-human-v1 cannot be replayed" in line(maze2d, "pen-human-v1")

@@ -218,9 +218,12 @@ def in_environment(tmp_path, data, name):
         ([*COLLECT, "hopper-demo", "--steps=x"], ["--steps", "invalid int", "'x'"]),
         ([*COLLECT, "hopper-demo", "--steps=0"], ["steps is 0", "at least 4"]),
         ([*COLLECT, "hopper-demo", "--seed=-1"], ["seed is -1", "between 0"]),
-        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is a folder", "a file"]),
+        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is not a regular file"]),
         ([*REPLAY, "nowhere.hdf5"], ["no such file: nowhere.hdf5"]),
-        ([*REPLAY, "tests/conftest.py"], ["tests/conftest.py is no HDF5"]),
+        (
+            [*REPLAY, "tests/conftest.py"],
+            ["conftest.py: corrupt, or not an HDF5"],
+        ),
     ],
 )
 def test_the_other_programs(refused, tmp_path, command, words):

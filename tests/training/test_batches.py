@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from dt_jax.data.aligned import aligned_empty
+from dt_jax.data.arrays import aligned_empty
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories

@@ -16,7 +16,7 @@ import pytest
 from dt_jax.config.load import RULES
 from dt_jax.data.registry import lookup
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import read_dataset
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.metrics import read_metrics
@@ -412,7 +412,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeyp
     assert [c.step for c in find_checkpoints(tmp_path / "run" / "checkpoints")] == [3]
     monkeypatch.undo()
     noted = np.load(tmp_path / "run" / "not_finite_5.npz")
-    dataset = datasets.load(lookup(config.env_name), config.data_path)
+    dataset = read_dataset(lookup(config.env_name), config.data_path)
     trained_on = Sampler(
         dataset.trajectories,
         batch_size=4,

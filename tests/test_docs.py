@@ -118,8 +118,10 @@ def test_python_examples_run(page, folder, monkeypatch):
         exec(compile("\n" * (line - 1) + code, page, "exec"), names)
 
 
-def test_train_commands_are_valid(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_train_commands_are_valid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # configs/... are found in the package
+    _, agent = blocks(ROOT / "docs/extending.md", "python")[0]
+    Path("bc.py").write_text(agent)
     trains = train_commands()
     assert len(trains) > 20
     for arguments in trains:

@@ -11,7 +11,7 @@ from dt_jax.cli.common import CommandParser
 from dt_jax.data import minari
 from dt_jax.data.cache import cache_folder, is_recorded, kept_with
 from dt_jax.data.d4rl import read_env_name, unpacked_folder
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec, all_specs, lookup
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, all_specs, lookup
 from dt_jax.datasets import load as datasets
 from dt_jax.datasets.describe import aligned, describe, lengths_line
 from dt_jax.utils.backend import compilation_cache_folder as compiled_folder
@@ -190,7 +190,7 @@ def _download(args: Namespace) -> None:
     print(f"{_megabytes(path)}, sha256 {sha256}")
 
 
-def _damaged(spec: DatasetSpec, path: Path, error: UserError) -> UserError:
+def _damaged(spec: EnvSpec, path: Path, error: UserError) -> UserError:
     """Return the one line about a file that has to make room for a new one."""
     record = f" and {path.name}.sha256" if is_recorded(path) else ""
     return UserError(
@@ -244,7 +244,7 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
+def _find(name: str) -> tuple[EnvSpec | None, Path | None]:
     """Return the dataset of that name, if it is one, and its file, if it is one."""
     if name.startswith(minari.PREFIX):
         return _environment(name), None
@@ -272,7 +272,7 @@ def _unknown(name: str, kind: str = "dataset") -> UserError:
     return UserError(f"there is no {kind} {name!r}; {hint}")
 
 
-def _environment(env_name: str) -> DatasetSpec:
+def _environment(env_name: str) -> EnvSpec:
     """Return what scores and bounds `env_name` has."""
     if env_name in all_specs():
         return lookup(env_name)

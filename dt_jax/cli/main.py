@@ -27,7 +27,9 @@ def main() -> None:
     """Run the command that sys.argv names."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    run(arguments, f"python -m dt_jax {command}".strip())
+    installed = Path(sys.argv[0]).stem == "dt_jax"  # the console script
+    program = "dt_jax" if installed else "python -m dt_jax"
+    run(arguments, f"{program} {command}".strip())
 
 
 def run(arguments: Sequence[str], program: str) -> None:

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dt_jax.config.from_data import describe_choices, from_data
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import EnvSpec, normalized_score
 from dt_jax.data.statistics import Columns, blocks, column_statistics
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.load import Dataset
@@ -58,7 +57,7 @@ def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
 
 
 def out_of_range_line(
-    trajectories: Trajectories, spec: DatasetSpec | None, max_action: float
+    trajectories: Trajectories, spec: EnvSpec | None, max_action: float
 ) -> str | None:
     """Return the warning about actions outside their bounds, if there are any.
 
@@ -95,7 +94,7 @@ def lengths_line(trajectories: Trajectories) -> str:
     return f"{text})"
 
 
-def describe(dataset: Dataset, spec: DatasetSpec | None) -> str:
+def describe(dataset: Dataset, spec: EnvSpec | None) -> str:
     """Return lines of at most 80 characters about the data, and about its use.
 
     Args:
@@ -123,7 +122,7 @@ def aligned(rows: Sequence[Sequence[str]], align: str) -> str:
     return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
-def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str:
+def _facts(dataset: Dataset, spec: EnvSpec | None, observed: Columns) -> str:
     """Lay out what is one number or a few."""
     trajectories = dataset.trajectories
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
@@ -159,14 +158,14 @@ def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str
     )
 
 
-def _scale(spec: DatasetSpec | None) -> str:
+def _scale(spec: EnvSpec | None) -> str:
     if spec is None or spec.ref_min is None or spec.ref_max is None:
         return ""
     zero, hundred = _number(spec.ref_min), _number(spec.ref_max)
     return f"a return of {zero} scores 0, {hundred} scores 100"
 
 
-def _outside(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
+def _outside(trajectories: Trajectories, spec: EnvSpec | None) -> str:
     low, high = (spec.action_low, spec.action_high) if spec else (-1.0, 1.0)
     outside = out_of_range(trajectories.actions, low, high)
     text = f"{_share(outside.rows, len(trajectories.actions))} outside"
@@ -174,7 +173,7 @@ def _outside(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
     return f"{text}, as far as {_number(outside.value)}" if outside.rows else text
 
 
-def _spread(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
+def _spread(trajectories: Trajectories, spec: EnvSpec | None) -> str:
     """Lay out how lengths, returns and rewards are distributed."""
     returns = trajectories.episode_returns.astype(np.float64)
     groups = [

@@ -9,7 +9,7 @@ import numpy as np
 from dt_jax.data import minari, registry
 from dt_jax.data.cache import alone_with, cache_folder, sha256_of, verify_sha256
 from dt_jax.data.d4rl import read_d4rl, read_env_name
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.download import download
 from dt_jax.utils.errors import UserError
@@ -51,7 +51,7 @@ class Dataset:
 
 
 def load(
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     data_path: str | None,
     *,
     episode_len: int | None = None,
@@ -98,7 +98,7 @@ def load(
     return Dataset(trajectories, source, sha256)
 
 
-def _check_demo(path: Path, name: str, spec: DatasetSpec, was_named: bool) -> None:
+def _check_demo(path: Path, name: str, spec: EnvSpec, was_named: bool) -> None:
     """Refuse a demo dataset in the place of D4RL's, or of another environment."""
     if not was_named:
         raise UserError(
@@ -114,7 +114,7 @@ def _check_demo(path: Path, name: str, spec: DatasetSpec, was_named: bool) -> No
         )
 
 
-def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
+def find(spec: EnvSpec | None, data_path: str | None) -> Path:
     """Return the file to read; a missing one of `spec` is made or downloaded.
 
     Raises:
@@ -136,20 +136,20 @@ def find(spec: DatasetSpec | None, data_path: str | None) -> Path:
     return path
 
 
-def is_at_hand(spec: DatasetSpec, data_path: str | None) -> bool:
+def is_at_hand(spec: EnvSpec, data_path: str | None) -> bool:
     """Tell whether the data can be read without a download or collecting it."""
     if data_path is not None or spec.name.startswith(minari.PREFIX):
         return True  # Minari has brought its data with the description
     return cached_path(spec).exists()
 
 
-def cached_path(spec: DatasetSpec) -> Path:
+def cached_path(spec: EnvSpec) -> Path:
     """Return where the file of a dataset of D4RL's or a demo one is, or would be."""
     name = spec.url.rsplit("/", 1)[-1] if spec.url else f"{spec.name}.hdf5"
     return cache_folder() / name
 
 
-def _collect(spec: DatasetSpec, path: Path) -> None:
+def _collect(spec: EnvSpec, path: Path) -> None:
     """Collect a demo dataset; where another process does so already, wait for it."""
     with alone_with(path, "collecting"):
         if not path.exists():
@@ -159,12 +159,12 @@ def _collect(spec: DatasetSpec, path: Path) -> None:
             collect_demo(spec.name, path)
 
 
-def _download(spec: DatasetSpec, url: str, path: Path) -> None:
+def _download(spec: EnvSpec, url: str, path: Path) -> None:
     """Fetch D4RL's file; where that fails, name what could be trained on instead."""
     try:
         download(url, path, check=read_d4rl)
     except UserError as error:
-        demo = registry.demo_like(spec)
+        demo = registry.demo_for(spec)
         if demo is None:
             raise
         argument = demo.name.removeprefix(f"{demo.family}-")

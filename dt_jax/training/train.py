@@ -17,7 +17,7 @@ from dt_jax.analysis import summary
 from dt_jax.config import from_data
 from dt_jax.config.load import validate, workdir_for
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.datasets import describe
 from dt_jax.datasets import load as datasets
 from dt_jax.datasets.load import Dataset
@@ -144,7 +144,7 @@ def _start(
         check_installed(config.loggers)
         if last is None:
             _check_fresh(workdir, config)
-            spec = envs.of_config(config)
+            spec = envs.spec_from_config(config)
             config, source = read_source(config)
             dataset = load_data(config, spec)
             trainer = new_trainer(config, workdir, dataset, spec, source, callbacks)
@@ -167,7 +167,7 @@ def _resumed_trainer(
     callbacks: Sequence[Callback],
 ) -> Trainer:
     """Return the trainer of a run that resumes from a checkpoint."""
-    spec = envs.of_config(config)
+    spec = envs.spec_from_config(config)
     dataset = load_data(config, spec)
     check_same_data(workdir, last.record["dataset"], dataset.identity())
     print(f"resuming from the checkpoint at step {last.step}")
@@ -227,7 +227,7 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
     return config, warm_start.load(config.init_from, config)
 
 
-def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
+def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
     """Return the data of a run, and print how long its trajectories are."""
     dataset = datasets.load(
         spec,
@@ -244,7 +244,7 @@ def new_trainer(
     config: ConfigDict,
     workdir: Path,
     dataset: Dataset,
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     source: WarmStart | None,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
@@ -267,7 +267,7 @@ def new_trainer(
 def _check_fit(
     config: ConfigDict,
     dataset: Dataset,
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     source: WarmStart | None,
 ) -> None:
     """Refuse trajectories that are too long, and warn of actions that are too large."""
@@ -286,7 +286,7 @@ def _check_fit(
 
 
 def make_normalizer(
-    config: ConfigDict, dataset: Dataset, spec: DatasetSpec | None
+    config: ConfigDict, dataset: Dataset, spec: EnvSpec | None
 ) -> Normalizer:
     """Return the normaliser of a dataset, for an environment's bounds on actions."""
     trajectories = dataset.trajectories

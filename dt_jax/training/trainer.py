@@ -18,7 +18,7 @@ from dt_jax.agents import make_agent
 from dt_jax.agents.base import Agent, Metrics, TrainState
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.load import Dataset
@@ -73,7 +73,7 @@ class Trainer:
         config: ConfigDict,
         workdir: Path,
         dataset: Dataset,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         normalizer: Normalizer,
         params: Params | None = None,
         callbacks: Sequence[Callback] = (),

@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from dt_jax.data.registry import DatasetSpec, all_specs
+from dt_jax.data.registry import EnvSpec, all_specs
 from dt_jax.datasets.demo import antmaze, locomotion, maze2d
 from dt_jax.datasets.demo.episodes import Episode, write_d4rl
 from dt_jax.datasets.demo.progress import progress
@@ -18,7 +18,8 @@ _STEPS = {
     "maze2d": 200_000,
     "antmaze": 200_000,
 }
-_COLLECTORS = {"antmaze": antmaze, "maze2d": maze2d}  # the others: locomotion
+# By `EnvSpec.engine`.
+_COLLECTORS = {"locomotion": locomotion, "maze2d": maze2d, "antmaze": antmaze}
 
 
 def collect_demo(
@@ -53,7 +54,7 @@ def collect_demo(
         f"collecting {steps:,} transitions, {size / 1e6:.3g} MB, into {out}",
         file=sys.stderr,
     )
-    collector = _COLLECTORS.get(spec.family, locomotion)
+    collector = _COLLECTORS[spec.engine]
     with progress(env_name, steps) as advance:
         levels = collector.collect(spec, steps, seed, advance)
     write_d4rl(
@@ -89,15 +90,15 @@ def _check_out(out: Path, size: int) -> None:
         )
 
 
-def _bytes_a_row(spec: DatasetSpec) -> int:
+def _bytes_a_row(spec: EnvSpec) -> int:
     """Return what a transition takes in the file."""
     numbers = 4 * (spec.observation_size + spec.action_size + 1)
-    if spec.family in _COLLECTORS:  # keeps the state and the goal, in float64
+    if spec.maze:  # keeps the state and the goal, in float64
         numbers += 8 * (spec.observation_size + 2)
     return numbers + 2  # terminals, timeouts
 
 
-def _demo_spec(env_name: str) -> DatasetSpec:
+def _demo_spec(env_name: str) -> EnvSpec:
     """Return the demo dataset of that name."""
     demos = {name: spec for name, spec in all_specs().items() if spec.is_demo}
     if env_name not in demos:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.datasets.demo.episodes import Episode, run_episodes
 from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
 
@@ -35,7 +35,7 @@ ACTION_NOISE = (
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
     """Return the episodes of each level, the worst first, a quarter of `steps` each.
 
@@ -48,7 +48,7 @@ def collect(
 
 
 def _collect_level(
-    spec: DatasetSpec,
+    spec: EnvSpec,
     level: int,
     share: int,
     seed: int,

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.datasets.demo.episodes import Episode
 from dt_jax.envs import mazes
 from dt_jax.envs.maze2d import at_goal, cell_of, place, points
@@ -87,7 +87,7 @@ class WaypointController:
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
     """Return whole trajectories with `steps` transitions or a few more, at one level.
 

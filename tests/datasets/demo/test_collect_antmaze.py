@@ -144,6 +144,6 @@ def test_the_same_bytes_for_the_same_seed_whatever_the_cores(tmp_path, monkeypat
         return (tmp_path / name).read_bytes()
 
     first = collected("a.hdf5", 0)
-    monkeypatch.setattr("dt_jax.envs.mujoco_bodies.usable_cores", lambda: 1)
+    monkeypatch.setattr("dt_jax.envs.mujoco_batch.usable_cores", lambda: 1)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first

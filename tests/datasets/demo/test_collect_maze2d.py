@@ -6,7 +6,7 @@ from dt_jax import envs
 from dt_jax.data.registry import lookup
 from dt_jax.datasets.demo import collect_demo, maze2d, run_episodes
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.envs import mazes, mujoco_bodies
+from dt_jax.envs import mazes, mujoco_batch
 from dt_jax.envs.maze2d import Maze2D, points
 
 GOALS = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}
@@ -110,7 +110,7 @@ def test_the_same_bytes_on_any_machine(tmp_path, short_rollouts, monkeypatch):
         return out.read_bytes()
 
     first = collected("a.hdf5", 0)
-    monkeypatch.setattr(mujoco_bodies, "usable_cores", lambda: 3)
+    monkeypatch.setattr(mujoco_batch, "usable_cores", lambda: 3)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first
     with h5py.File(tmp_path / "a.hdf5") as file:

@@ -82,7 +82,7 @@ def load_dataset(
         collected_as = read_env_name(path)
         if collected_as is not None:
             if spec is not None and collected_as != spec.name:
-                _check_demo(path, collected_as, spec, is_cached=data_path is None)
+                _check_demo(path, collected_as, spec, in_cache=data_path is None)
             if collected_as not in source:
                 source += f" ({collected_as})"
         sha256 = sha256_of(path)
@@ -99,9 +99,9 @@ def load_dataset(
     return Dataset(trajectories, source, sha256)
 
 
-def _check_demo(path: Path, name: str, spec: DatasetSpec, is_cached: bool) -> None:
+def _check_demo(path: Path, name: str, spec: DatasetSpec, in_cache: bool) -> None:
     """Refuse a demo dataset in place of D4RL's, or of another environment."""
-    if is_cached:
+    if in_cache:
         raise UserError(
             f"{path} should contain {spec.name}, but was collected as {name}; move it "
             "away, and set data_path to train on it"

@@ -1,28 +1,29 @@
-"""Adroit's hand, hammer: drive a nail in. D4RL's three datasets.
+"""Adroit hammer: drive a nail in. Three D4RL datasets.
 
   python launch.py --config=configs/hammer.py:human
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   human   1.28 ± 0.15
   cloned  1.82 ± 0.55
   expert  117.45 ± 6.65
 
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured.
 """
 
-from configs import default
+from dt_jax.config import check_dataset, default_config
+from dt_jax.config.presets import LARGE_BATCH
 
 DATASETS = ("human", "cloned", "expert")
 
 
 def get_config(dataset: str = "human"):
     """Return CORL's hyper-parameters for `dataset`."""
-    default.check_dataset(dataset, DATASETS)
-    return default.for_dataset(
-        f"hammer-{dataset}-v1",
-        **default.LARGE_BATCH,
+    check_dataset(dataset, DATASETS)
+    return default_config(
+        env_name=f"hammer-{dataset}-v1",
+        **LARGE_BATCH,
         reward_scale=1.0,
         target_returns=(12800.0, 6400.0),
     )

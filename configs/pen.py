@@ -1,28 +1,29 @@
-"""Adroit's hand, pen: turn a pen to a given orientation. D4RL's three datasets.
+"""Adroit pen: turn a pen to a given orientation. Three D4RL datasets.
 
   python launch.py --config=configs/pen.py:human
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   human   67.68 ± 5.48
   cloned  64.43 ± 1.43
   expert  116.38 ± 1.27
 
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured.
 """
 
-from configs import default
+from dt_jax.config import check_dataset, default_config
+from dt_jax.config.presets import LARGE_BATCH
 
 DATASETS = ("human", "cloned", "expert")
 
 
 def get_config(dataset: str = "human"):
     """Return CORL's hyper-parameters for `dataset`."""
-    default.check_dataset(dataset, DATASETS)
-    return default.for_dataset(
-        f"pen-{dataset}-v1",
-        **default.LARGE_BATCH,
+    check_dataset(dataset, DATASETS)
+    return default_config(
+        env_name=f"pen-{dataset}-v1",
+        **LARGE_BATCH,
         reward_scale=1.0,
         target_returns=(3100.0, 1550.0),
     )

@@ -1,19 +1,42 @@
 """Offline reinforcement learning by sequence modelling, in JAX."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dt_jax.utils.versions import __version__
 
 if TYPE_CHECKING:
+    from dt_jax.agents import make_agent, register
+    from dt_jax.config import load_config
+    from dt_jax.datasets import load_dataset
+    from dt_jax.evaluation.evaluate import evaluate
     from dt_jax.evaluation.policy import Policy
+    from dt_jax.training.train import train
 
-__all__ = ["Policy", "__version__"]
+__all__ = [
+    "Policy",
+    "__version__",
+    "evaluate",
+    "load_config",
+    "load_dataset",
+    "make_agent",
+    "register",
+    "train",
+]
+
+_MODULES = {  # imported on first use: JAX takes seconds to import
+    "Policy": "dt_jax.evaluation.policy",
+    "evaluate": "dt_jax.evaluation.evaluate",
+    "load_config": "dt_jax.config",
+    "load_dataset": "dt_jax.datasets",
+    "make_agent": "dt_jax.agents",
+    "register": "dt_jax.agents",
+    "train": "dt_jax.training.train",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Policy` on first use: JAX behind it takes seconds to import."""
-    if name == "Policy":
-        from dt_jax.evaluation.policy import Policy
-
-        return Policy
+    """Import a public name on first use."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

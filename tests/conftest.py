@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
+from dt_jax.config import default_config
 from dt_jax.data.registry import lookup
 from dt_jax.data.schema import RawData
 
@@ -85,8 +85,8 @@ def hopper_file(tmp_path_factory):
 @pytest.fixture
 def small_config(hopper_file):
     """A run of 8 updates with two evaluations, which takes seconds."""
-    config = default.for_dataset(
-        "hopper-demo",
+    config = default_config(
+        env_name="hopper-demo",
         data_path=str(hopper_file),
         embedding_dim=8,
         num_layers=1,

@@ -8,7 +8,7 @@ import pytest
 from command import run, start
 from test_launch import arguments, restored, untimed
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 
 pytestmark = pytest.mark.gpu
 
@@ -48,8 +48,11 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(undisturbed, runs, hopper_
             *("launch.py", *arguments(workdir, hopper_file), *ON_THE_GPU),
             JAX_PLATFORMS=PLATFORMS,
         )
-        before = len(find(workdir / "checkpoints"))
-        while process.poll() is None and len(find(workdir / "checkpoints")) == before:
+        before = len(find_checkpoints(workdir / "checkpoints"))
+        while (
+            process.poll() is None
+            and len(find_checkpoints(workdir / "checkpoints")) == before
+        ):
             time.sleep(0.02)
         time.sleep(draw.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)

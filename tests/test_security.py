@@ -12,29 +12,24 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import yaml
-from a_run import write_a_run
 from recording import record
 from rich.console import Console
-from safetensors.numpy import load_file
 from serving import redirect, serving
 
 from dt_jax import envs
-from dt_jax.analysis.summary import data_label, evaluation_table
+from dt_jax.analysis.experiments import data_label
+from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli import evaluate
 from dt_jax.cli.common import run_command
-from dt_jax.cli.export import export, import_run
-from dt_jax.config.config import override, to_json, validate
+from dt_jax.config.load import override, to_json, validate
 from dt_jax.data import minari
 from dt_jax.data.cache import record_sha256, sha256_of
 from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.registry import all_specs
-from dt_jax.datasets import cached_path, load_dataset
+from dt_jax.datasets import cached_path, read_dataset
 from dt_jax.datasets.download import download
-from dt_jax.interop.corl import read_checkpoint
-from dt_jax.interop.corl_folder import read_config
 from dt_jax.runs import manifest
-from dt_jax.runs.checkpoint import CheckpointWriter, choose
+from dt_jax.runs.checkpoint import CheckpointWriter
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import replacing
@@ -118,109 +113,13 @@ def test_a_checkpoint_is_not_unpickled(tmp_path, victim, monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("load", "loads", "Unpickler"):
             patch.delattr(pickle, name)
-        chosen = choose(folder, "last")
-        assert chosen.record()["state_mean"] == [0.0]
+        chosen = choose_checkpoint(folder, "last")
+        assert chosen.record["state_mean"] == [0.0]
         assert not chosen.params(params)["kernel"].any()
     (folder / "1/record/metadata").write_bytes(pickle.dumps(Evil(victim)))
     manifest.write(folder, 1, None)
     with pytest.raises(Exception, match="decode"):
-        choose(folder, "last").record()
-
-
-def corl_file(path, program=None, **saved):
-    """Write a file by PyTorch; with `program` for its pickle."""
-    torch = pytest.importorskip("torch")
-    torch.save(saved, path)
-    if program is None:
-        return
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in members.items():
-            file.writestr(name, program if name.endswith("data.pkl") else content)
-
-
-def test_a_file_of_corls_is_not_unpickled(tmp_path, victim):
-    path = tmp_path / "dt_checkpoint.pt"
-    evil = np.array([Evil(victim)], object)
-    for state_mean in (Evil(victim), evil):
-        corl_file(path, model_state={}, state_mean=state_mean, state_std=evil)
-        with pytest.raises(UserError, match="more than arrays"):
-            read_checkpoint(path)
-
-
-def test_a_file_of_corls_makes_no_objects_of_its_bytes(tmp_path):
-    """NumPy takes any bytes for the addresses of objects, and looks there."""
-    called = []
-
-    class Spy:
-        def __iter__(self):
-            called.append("called")
-            return iter("ab")
-
-    spy = Spy()
-    address = struct.pack("<Q", id(spy))
-    objects = np.ndarray((1,), object, address)
-    assert dict(objects) == {"a": "b"}
-    assert called.pop()
-
-    def name(dotted):
-        module, _, attribute = dotted.rpartition(".")
-        return f"c{module}\n{attribute}\n".encode()
-
-    def text(value):
-        encoded = value.encode()
-        return b"X" + struct.pack("<I", len(encoded)) + encoded
-
-    content = name("_codecs.encode") + text(address.decode("latin1")) + text("latin1")
-    array = b"".join(
-        [
-            *(name("numpy.ndarray"), b"(K\x01\x85"),
-            *(name("numpy.dtype"), text("O"), b"\x85R"),
-            *(content, b"\x86RtR"),
-        ]
-    )
-    path = tmp_path / "dt_checkpoint.pt"
-    corl_file(path, b"\x80\x02" + name("collections.OrderedDict") + array + b"\x85R.")
-    with pytest.raises(UserError, match="more than arrays"):
-        read_checkpoint(path)
-    assert not called
-
-
-def test_a_pytorch_that_runs_files_is_not_used(tmp_path, monkeypatch):
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.5.1"))
-    with pytest.raises(UserError, match=r"takes 2\.6 or newer"):
-        read_checkpoint(tmp_path / "dt_checkpoint.pt")
-
-
-def hf_folder(path, **weights):
-    """Write a run as Hugging Face has it, its weights as PyTorch saves them."""
-    torch = pytest.importorskip("torch")
-    write_a_run(path / "run")
-    export(path / "run", "hf", path / "hf")
-    arrays = load_file(path / "hf/model.safetensors")
-    (path / "hf/model.safetensors").unlink()
-    tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-    torch.save(tensors | weights, path / "hf/pytorch_model.bin")
-    return path / "hf"
-
-
-def test_weights_of_hugging_faces_are_not_unpickled(tmp_path, victim):
-    folder = hf_folder(tmp_path, more=Evil(victim))
-    with pytest.raises(UserError, match="more than arrays"):
-        import_run(folder, "hf", tmp_path / "imported", {})
-    assert not (tmp_path / "imported").exists()
-
-
-def test_a_config_yaml_makes_no_objects(tmp_path, victim):
-    path = tmp_path / "config.yaml"
-    path.write_text(f"num_heads: !!python/object/apply:open [{victim}, w]\n")
-    yaml.unsafe_load(path.read_text())["num_heads"].close()
-    assert victim.exists()  # else the test would show nothing
-    victim.unlink()
-    with pytest.raises(UserError, match=r"is no config\.yaml of CORL's"):
-        read_config(path)
+        choose_checkpoint(folder, "last").record
 
 
 @pytest.fixture
@@ -383,54 +282,16 @@ def test_npz_size_is_compared_with_what_is_stored(tmp_path):
         read_d4rl(path)
 
 
-def test_a_file_of_corls_holds_what_it_announces(tmp_path):
-    """A tensor can repeat one number without end."""
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "dt_checkpoint.pt"
-    repeated = {"emb_norm.bias": torch.zeros(1).expand(10**6, 10**6)}
-    corl_file(path, model_state=repeated, state_mean=np.ones(3), state_std=np.ones(3))
-    assert path.stat().st_size < 10_000
-    with pytest.raises(UserError, match="1,000,000,000,000 numbers, more than its byt"):
-        read_checkpoint(path)
-
-
-def test_weights_of_hugging_faces_hold_what_they_announce(tmp_path):
-    torch = pytest.importorskip("torch")
-    repeated = {"embed_ln.bias": torch.zeros(1).expand(10**6, 10**6)}
-    folder = hf_folder(tmp_path, **repeated)
-    with pytest.raises(UserError, match="1,000,000,004,275 numbers, more than its byt"):
-        import_run(folder, "hf", tmp_path / "imported", {})
-    size = 4 * 10**12
-    header = {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, size]}}
-    encoded = json.dumps(header).encode()
-    content = struct.pack("<Q", len(encoded)) + encoded + bytes(8)
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="is no whole safetensors file"):
-        import_run(folder, "hf", tmp_path / "imported", {})
-
-
-def test_a_config_yaml_does_not_refer_to_itself(tmp_path):
-    """Each line has what is in the one before nine times; a few more fill a memory."""
-    path = tmp_path / "config.yaml"
-    lines = ["a: &a {num_heads: 1}"]
-    for before, after in zip("abcde", "bcdef", strict=True):
-        merged = ", ".join([f"*{before}"] * 9)
-        lines.append(f"{after}: &{after} {{<<: [{merged}]}}")
-    path.write_text("\n".join([*lines, "num_heads: 1", ""]))
-    with pytest.raises(UserError, match=r"is no config\.yaml of CORL's: a reference"):
-        read_config(path)
-
-
 # Recorded checksums are verified.
 
 
 def test_recorded_sha256_is_verified(tmp_path):
     path = hdf5(tmp_path / "data.hdf5")
     record_sha256(path, sha256_of(path))
-    assert load_dataset(None, str(path)).sha256 == sha256_of(path)
+    assert read_dataset(None, str(path)).sha256 == sha256_of(path)
     hdf5(path, rewards=np.ones(ROWS, np.float32))
     with pytest.raises(UserError, match="is not the file that was downloaded"):
-        load_dataset(None, str(path))
+        read_dataset(None, str(path))
 
 
 def test_unpacked_arrays_are_verified(tmp_path, monkeypatch):
@@ -481,7 +342,7 @@ def test_untrusted_text_cannot_control_the_terminal(tmp_path, capsys):
 def test_text_from_outside_is_no_markup():
     played = Evaluation(np.ones(1), np.ones(1), np.ones((1, 2)), np.ones((1, 2)))
     console = Console(file=io.StringIO(), width=80)
-    console.print(evaluation_table(played, "[link=file:///]runs[/link]"))
+    console.print(evaluation_table(played, "[link=file:///]runs[/link]").rich())
     assert "[link=file:///]runs[/link]" in console.file.getvalue()
 
 

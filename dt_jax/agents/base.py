@@ -1,12 +1,18 @@
-"""What every agent has: the training state."""
+"""The contract between an agent and everything that trains, evaluates or saves it."""
 
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
 import optax
+from ml_collections import ConfigDict
 
-from dt_jax.types import Array, Params
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.types import Array, Batch, Params
+from dt_jax.utils.keys import Key
+
+Metrics = dict[str, Array]  # numbers; of several seeds [S]
+Context = Any  # what an agent remembers of N running episodes, a pytree
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -14,17 +20,109 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: updates completed, int32.
-      params: the network's parameters.
+      params: the parameters that the optimiser updates.
       opt_state: the optimiser's state.
-      key: the root of the dropout keys; each update folds its own step in.
+      key: root of the random keys; each update folds its own step in.
+      extra: an agent's further state, such as a critic or a target network.
     """
 
     step: Array
     params: Params
     opt_state: optax.OptState
     key: jax.Array
+    extra: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+
+class Agent(Protocol):
+    """An algorithm: its configuration keys, its update and its way of acting.
+
+    Agents inherit from it explicitly, for the methods that have a default.
+
+    Its other methods are pure functions that JAX can trace, and vmap over a leading
+    axis of seeds.
+
+    Attributes:
+      KEYS: the configuration keys of this algorithm.
+      normalizer: the units of observations, actions and rewards.
+      episode_len: the longest episode that it can act in, in environment steps.
+      context_len: T, timesteps in a training window.
+      batch_fields: the fields of `Batch` that `update` and `validation_loss` read.
+      conditioned: whether episodes start with a target return.
+    """
+
+    KEYS: ClassVar[tuple[Key, ...]]
+    normalizer: Normalizer
+    episode_len: int
+    context_len: int
+    batch_fields: ClassVar[tuple[str, ...]]
+    conditioned: ClassVar[bool]
 
     @property
-    def beside_params(self) -> dict[str, Any]:
-        """The part that a checkpoint stores apart, for only training needs it."""
-        return {"step": self.step, "opt_state": self.opt_state, "key": self.key}
+    def observation_size(self) -> int:
+        """S."""
+        return self.normalizer.observation_size
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self.normalizer.action_size
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> "Agent":
+        """Return the agent of a configuration and a dataset's units."""
+
+    @classmethod
+    def check_config(cls, config: ConfigDict) -> None:
+        """Raise a UserError where keys, each valid by itself, contradict each other."""
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Return the state before the first update."""
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Return the state after one more update, and its metrics by any names."""
+
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the error of each predicted action, [B, T, A], 0 in the padding.
+
+        Args:
+          params: as `acting_params` returns them.
+          batch: of trajectories that are held out.
+        """
+
+    def acting_params(self, state: TrainState) -> Params:
+        """Return what acting needs, `state.params` unless an agent overrides it.
+
+        Checkpoints hold it as `params`.
+        """
+        return state.params
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """Return the context of N episodes before their first timestep.
+
+        Args:
+          target_returns: [N], in the environment's units; None where the agent is not
+            conditioned.
+          keys: [N] random keys, one per episode, for agents whose actions are drawn.
+        """
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context after this timestep, and the actions to take.
+
+        Args:
+          params: as `acting_params` returns them.
+          context: of the N episodes, before this timestep.
+          observations: [N, S], raw.
+          rewards: [N], for the previous actions; zeros at the first timestep.
+          done: [N] bool, whether the previous action ended the episode, so that
+            `observations` start a new one.
+
+        Returns:
+          The context, and actions [N, A] in the environment's units.
+        """

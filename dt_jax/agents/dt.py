@@ -1,72 +1,182 @@
-"""The Decision Transformer as an agent: its loss, its update and its way of acting."""
+"""Decision Transformer (Chen et al., 2021, https://arxiv.org/abs/2106.01345).
 
-from collections.abc import Callable
+The network predicts each action of a window from the returns-to-go, states and actions
+before it. Conditioned on a target return, it acts to achieve it. Loss, optimiser and
+hyper-parameters are those of CORL's `algorithms/offline/dt.py`.
+"""
+
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import TrainState
-from dt_jax.networks.decision_transformer import DecisionTransformer, Memory
+from dt_jax.agents.base import Agent, Metrics, TrainState
+from dt_jax.agents.optim import (
+    OPTIMIZER_KEYS,
+    apply_gradients,
+    optimizer_from_config,
+)
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.networks.decision_transformer import DecisionTransformer, TokenCache
 from dt_jax.types import Array, Batch, Params
-from dt_jax.utils.errors import UserError
+from dt_jax.utils.keys import (
+    NOT_NEGATIVE,
+    POSITIVE_INTEGER,
+    PROBABILITY,
+    Key,
+    by_name,
+    integer,
+    numbers,
+    one_of,
+    or_none,
+)
 
-Metrics = dict[str, Array]
-
-# What brings data into the network's units, as an agent, its run's record and
-# everything between them call it.
-SCALING = ("state_mean", "state_std", "action_center", "action_scale")
+_KEYS = (
+    Key(
+        "embedding_dim",
+        128,
+        POSITIVE_INTEGER,
+        "Width of every token; a multiple of num_heads.",
+        architecture=True,
+        corl=True,
+    ),
+    Key(
+        "num_layers",
+        3,
+        integer(1, 1000),
+        "Transformer blocks.",
+        architecture=True,
+        corl=True,
+    ),
+    Key(
+        "num_heads",
+        1,
+        POSITIVE_INTEGER,
+        "Attention heads in each block.",
+        architecture=True,
+        corl=True,
+    ),
+    Key(
+        "activation",
+        "gelu",
+        one_of("gelu", "relu", "gelu_new"),
+        'Activation of each block\'s perceptron: "gelu" is CORL\'s, "relu" and '
+        '"gelu_new" (with tanh instead of erf) are those of Hugging Face\'s models.',
+        architecture=True,
+    ),
+    Key(
+        "seq_len",
+        20,
+        POSITIVE_INTEGER,
+        "Context length in steps; each has three tokens: return-to-go, state, action.",
+        architecture=True,
+        corl=True,
+    ),
+    Key(
+        "attention_dropout",
+        0.1,
+        PROBABILITY,
+        "Dropout on the attention weights.",
+        corl=True,
+    ),
+    Key(
+        "residual_dropout",
+        0.1,
+        PROBABILITY,
+        "Dropout on what each block adds to its input.",
+        corl=True,
+    ),
+    Key(
+        "embedding_dropout",
+        0.1,
+        PROBABILITY,
+        "Dropout on the embedded tokens.",
+        corl=True,
+    ),
+    Key(
+        "reward_scale",
+        0.001,
+        or_none(NOT_NEGATIVE),
+        "Factor from returns to the network's inputs; None: the power of ten that "
+        "brings the data's largest return to between 1 and 10. 0 sets every return "
+        "token to zero: the control that learns without a target.",
+        from_data=True,
+        corl=True,
+    ),
+    Key(
+        "target_returns",
+        (12000.0, 6000.0),
+        or_none(
+            numbers(
+                "finite float32 numbers, all different, such as 3600,1800",
+                lambda targets: len(set(targets)) == len(targets),
+            )
+        ),
+        "Target returns of the evaluation, not scaled; None: the data's best and mean "
+        "return.",
+        resumable=True,
+        from_data=True,
+        corl=True,
+    ),
+    Key(
+        "compute_dtype",
+        "float32",
+        one_of("float32", "bfloat16"),
+        '"bfloat16" computes the matrix products of updates in it; parameters, '
+        "normalisation, softmax, loss and acting stay in float32.",
+    ),
+)
 
 
 class Context(NamedTuple):
     """What N running episodes remember."""
 
-    memory: Memory  # [N, T, 3, D] of their last T timesteps, t in slot t mod T
-    actions: Array  # [N, A] the last ones, in the network's units
-    length: Array  # [N] int32, timesteps seen since the episode's start
+    cache: TokenCache  # [N, T, 3, D] of their last T timesteps, t in slot t mod T
+    actions: Array  # [N, A] the previous ones, in the network's units
+    length: Array  # [N] int32, timesteps since the episode's start
     next_return: Array  # [N] scaled return-to-go of the newest timestep
     target: Array  # [N] scaled return-to-go that an episode starts with
 
 
 @dataclass(frozen=True)
-class DecisionTransformerAgent:
-    """The network together with the scaling of what goes in and comes out.
+class DecisionTransformerAgent(Agent):
+    """The network with its optimiser, and the units of what goes in and comes out.
 
     Attributes:
       model: the network.
-      state_mean: [S] of the training data, float32.
-      state_std: [S], positive.
-      reward_scale: factor from environment rewards to the network's returns-to-go.
-      action_center: [A], the environment's action for the network's 0.
-      action_scale: [A], positive; the network's 1 in the environment's units.
-      compute_dtype: what the training loss is computed in, the parameters' type where
-        None; normalisation, softmax, the loss itself and all acting keep to that.
+      normalizer: the units.
+      optimizer: of all parameters.
+      schedule: the optimiser's learning rate.
+      compute_dtype: in which the training loss is computed; None: the parameters'
+        type. Normalisation, softmax, the loss itself and acting keep that type.
     """
 
+    KEYS: ClassVar[tuple[Key, ...]] = (*_KEYS, *OPTIMIZER_KEYS)
+    batch_fields: ClassVar[tuple[str, ...]] = (
+        "states",
+        "actions",
+        "returns_to_go",
+        "timesteps",
+        "mask",
+    )
+    conditioned: ClassVar[bool] = True
+
     model: DecisionTransformer
-    state_mean: np.ndarray
-    state_std: np.ndarray
-    reward_scale: float
-    action_center: np.ndarray | float = 0.0
-    action_scale: np.ndarray | float = 1.0
+    normalizer: Normalizer
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
     compute_dtype: str | None = None
 
     @classmethod
     def from_config(
-        cls,
-        config: ConfigDict,
-        state_mean: np.ndarray,
-        state_std: np.ndarray,
-        action_center: np.ndarray,
-        action_scale: np.ndarray,
+        cls, config: ConfigDict, normalizer: Normalizer
     ) -> "DecisionTransformerAgent":
-        """Return the agent of a configuration, a dataset's statistics and its units."""
+        """Return the agent of a configuration and a dataset's units."""
         model = DecisionTransformer(
-            action_size=len(action_center),
+            action_size=normalizer.action_size,
             seq_len=config.seq_len,
             episode_len=config.episode_len,
             embedding_dim=config.embedding_dim,
@@ -78,44 +188,75 @@ class DecisionTransformerAgent:
             max_action=config.max_action,
             activation=config.activation,
         )
-        return cls(
-            model,
-            state_mean,
-            state_std,
-            config.reward_scale,
-            action_center,
-            action_scale,
-            None if config.compute_dtype == "float32" else config.compute_dtype,
+        dtype = None if config.compute_dtype == "float32" else config.compute_dtype
+        return cls(model, normalizer, *optimizer_from_config(config), dtype)
+
+    @classmethod
+    def check_config(cls, config: ConfigDict) -> None:
+        """Raise a UserError where keys contradict each other."""
+        keys = by_name(cls.KEYS)
+        if config.embedding_dim % config.num_heads:
+            expected = f"a multiple of num_heads={config.num_heads}"
+            raise keys["embedding_dim"].error(config.embedding_dim, expected=expected)
+        if config.eval_episodes and config.target_returns == ():
+            expected = "at least one number, or eval_episodes=0"
+            raise keys["target_returns"].error((), expected=expected)
+
+    @property
+    def episode_len(self) -> int:  # type: ignore[override]
+        """The longest episode, in environment steps."""
+        return self.model.episode_len
+
+    @property
+    def context_len(self) -> int:  # type: ignore[override]
+        """T."""
+        return self.model.seq_len
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Return the state before the first update."""
+        init_key, dropout_key = jax.random.split(key)
+        params = self.init_params(init_key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=self.optimizer.init(params),
+            key=dropout_key,
         )
 
-    def check_sizes(self, observation_size: int, action_size: int) -> None:
-        """Raise a UserError unless S and A are an environment's."""
-        sizes = len(self.state_mean), self.model.action_size
-        if sizes != (observation_size, action_size):
-            raise UserError(
-                f"trained on observations of {sizes[0]} and actions of {sizes[1]} "
-                f"numbers; the environment has {observation_size} and {action_size}"
-            )
-
     def init_params(self, key: jax.Array) -> Params:
-        """Return freshly drawn parameters."""
+        """Return freshly initialised parameters."""
         t = self.model.seq_len
         return self.model.init(
             key,
-            states=jnp.zeros((1, t, len(self.state_mean))),
-            actions=jnp.zeros((1, t, self.model.action_size)),
+            states=jnp.zeros((1, t, self.observation_size)),
+            actions=jnp.zeros((1, t, self.action_size)),
             returns_to_go=jnp.zeros((1, t)),
             timesteps=jnp.zeros((1, t), jnp.int32),
         )["params"]
 
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Return the state after one more update, and CORL's metrics of it."""
+        dropout_key = jax.random.fold_in(state.key, state.step)
+        loss, grads = jax.value_and_grad(self.loss)(state.params, batch, dropout_key)
+        metrics = {
+            "train_loss": loss,
+            "learning_rate": jnp.asarray(self.schedule(state.step), loss.dtype),
+            "grad_norm": optax.tree.norm(grads),
+        }
+        return apply_gradients(self.optimizer, state, grads), metrics
+
     def loss(self, params: Params, batch: Batch, dropout_key: jax.Array) -> Array:
         """Return Σ(mask·err²) / (B·T·A): as in CORL, padding counts in the mean."""
-        return jnp.mean(self.squared_error(params, batch, dropout_key))
+        return jnp.mean(self._squared_error(params, batch, dropout_key))
 
-    def squared_error(
-        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the squared error of each predicted action, [B, T, A]; no dropout."""
+        return self._squared_error(params, batch, None)
+
+    def _squared_error(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None
     ) -> Array:
-        """Return that of each predicted action, [B, T, A]; 0 in the padding."""
+        """Return the squared error of each action, [B, T, A], 0 in the padding."""
         inputs = batch.states, batch.actions, batch.returns_to_go
         if self.compute_dtype:
             params, inputs = jax.tree.map(
@@ -130,18 +271,22 @@ class DecisionTransformerAgent:
         )
         return jnp.square(predicted - batch.actions) * batch.mask[..., None]
 
-    def start(self, target_returns: Array) -> Context:
-        """Return the empty context of N episodes that are to reach their targets.
+    def start(
+        self, target_returns: Array | None, keys: jax.Array | None = None
+    ) -> Context:
+        """Return the empty context of N episodes; acting is deterministic.
 
         Args:
-          target_returns: [N], in the environment's own units.
+          target_returns: [N], in the environment's units.
+          keys: not used.
         """
+        assert target_returns is not None
         n, dtype = target_returns.shape[0], target_returns.dtype
-        target = target_returns * jnp.asarray(self.reward_scale, dtype)
+        target = target_returns * jnp.asarray(self.normalizer.reward_scale, dtype)
         slots = n, self.model.seq_len, 3, self.model.embedding_dim
         return Context(
-            memory=Memory(*(jnp.zeros(slots, dtype) for _ in Memory._fields)),
-            actions=jnp.zeros((n, self.model.action_size), dtype),
+            cache=TokenCache(*(jnp.zeros(slots, dtype) for _ in TokenCache._fields)),
+            actions=jnp.zeros((n, self.action_size), dtype),
             length=jnp.zeros(n, jnp.int32),
             next_return=target,
             target=target,
@@ -155,90 +300,33 @@ class DecisionTransformerAgent:
         rewards: Array,
         done: Array,
     ) -> tuple[Context, Array]:
-        """Take in what the environments answered, and choose the next actions.
-
-        Args:
-          params: the network's parameters.
-          context: of the N episodes, before this timestep.
-          observations: [N, S], raw.
-          rewards: [N], for the actions chosen last; zeros at the first timestep.
-          done: [N] bool, whether the last action ended the episode, so that
-            `observations` begin a new one there.
-
-        Returns:
-          The context after this timestep, and the actions [N, A] in the environment's
-          units.
-        """
-        dtype = context.actions.dtype
-        states = observations.astype(dtype) - self.state_mean[None].astype(dtype)
-        states /= self.state_std[None].astype(dtype)
-        earned = rewards.astype(dtype) * jnp.asarray(self.reward_scale, dtype)
+        """Return the context after this timestep, and the actions; see `Agent.act`."""
+        dtype, units = context.actions.dtype, self.normalizer
+        states = units.normalize_states(observations.astype(dtype))
+        earned = rewards.astype(dtype) * jnp.asarray(units.reward_scale, dtype)
         timesteps = jnp.where(done, 0, context.length)
         returns_to_go = jnp.where(
             timesteps == 0, context.target, context.next_return - earned
         )
         new = self._apply(
-            params, states, context.actions, returns_to_go, timesteps, method="remember"
+            params,
+            states,
+            context.actions,
+            returns_to_go,
+            timesteps,
+            method="encode_step",
         )
         rows, slots = jnp.arange(len(timesteps)), timesteps % self.model.seq_len
-        memory = jax.tree.map(
-            lambda kept, part: kept.at[rows, slots].set(part), context.memory, new
+        cache = jax.tree.map(
+            lambda kept, part: kept.at[rows, slots].set(part), context.cache, new
         )
-        actions = self._apply(params, memory, timesteps, method="decide")
+        actions = self._apply(params, cache, timesteps, method="predict")
         return context._replace(
-            memory=memory,
+            cache=cache,
             actions=actions,
             length=timesteps + 1,
             next_return=returns_to_go,
-        ), self._in_environment_units(actions)
-
-    def _in_environment_units(self, actions: Array) -> Array:
-        """Map the network's actions [N, A]; by 0 and 1 not a bit is changed."""
-        center, scale = (
-            jnp.broadcast_to(jnp.asarray(x, actions.dtype), actions.shape)
-            for x in (self.action_center, self.action_scale)
-        )
-        return center + scale * actions
+        ), units.to_environment(actions)
 
     def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:
         return self.model.apply({"params": params}, *inputs, **kwargs)
-
-
-def make_update(
-    agent: DecisionTransformerAgent,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Return the pure training step; a leading seed axis can be vmapped over it."""
-
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        dropout_key = jax.random.fold_in(state.key, state.step)
-        loss, grads = jax.value_and_grad(agent.loss)(state.params, batch, dropout_key)
-        # optax mixes integers and floats; the rest of the program runs without that.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {
-            "train_loss": loss,
-            "learning_rate": jnp.asarray(schedule(state.step), loss.dtype),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        params = optax.apply_updates(state.params, updates)
-        return state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state
-        ), metrics
-
-    return update
-
-
-def init_train_state(
-    agent: DecisionTransformerAgent, optimizer: optax.GradientTransformation, seed: int
-) -> TrainState:
-    """Return the state before the first update."""
-    init_key, dropout_key = jax.random.split(jax.random.key(seed))
-    params = agent.init_params(init_key)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
-        key=dropout_key,
-    )

@@ -1,28 +1,48 @@
-"""Agents that differ in their seed alone, trained and acting side by side."""
+"""Agents that differ only in their seed, trained and acting side by side."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from dt_jax.agents.dt import Context, DecisionTransformerAgent
-from dt_jax.types import Array, Params
+from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.types import Array, Batch, Params
 
 
-@dataclass(frozen=True)
-class ManySeeds:
-    """Acts like the agent, with parameters that have a leading axis of seeds.
+class MultiSeedAgent:
+    """An agent whose states and parameters have a leading axis of seeds.
 
-    Episodes are one flat axis of which each seed has its share: the first seed's, then
-    the second's, and so on.
+    Episodes are one flat axis of which each seed has an equal share, in order.
     """
 
-    agent: DecisionTransformerAgent
-    num_seeds: int
+    def __init__(self, agent: Agent, num_seeds: int):
+        self._agent, self._num_seeds = agent, num_seeds
+        self.episode_len = agent.episode_len
+        self.conditioned = agent.conditioned
 
-    def start(self, target_returns: Array) -> Context:
-        """Return the empty contexts [seeds, N/seeds, ...] of N episodes; see agent."""
-        return jax.vmap(self.agent.start)(self._apart(target_returns))
+    def init(self, keys: jax.Array) -> TrainState:
+        """Return the states before the first update for keys [seeds]."""
+        states: TrainState = jax.vmap(self._agent.init)(keys)
+        return states
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Update each seed on its own batch [seeds, B, ...]."""
+        result: tuple[TrainState, Metrics]
+        result = jax.vmap(self._agent.update)(state, batch)
+        return result
+
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the errors of each seed on one batch, [seeds, B, T, A]."""
+        losses: Array
+        losses = jax.vmap(self._agent.validation_loss, (0, None))(params, batch)
+        return losses
+
+    def acting_params(self, state: TrainState) -> Params:
+        """Return the acting parameters of all seeds."""
+        return self._agent.acting_params(state)
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """Return the contexts [seeds, N/seeds, ...] of N episodes."""
+        return jax.vmap(self._agent.start)(*self._split((target_returns, keys)))
 
     def act(
         self,
@@ -32,11 +52,13 @@ class ManySeeds:
         rewards: Array,
         done: Array,
     ) -> tuple[Context, Array]:
-        """Choose the actions [N, A] after observations [N, S], rewards and done [N]."""
-        answers = self._apart((observations, rewards, done))
-        context, actions = jax.vmap(self.agent.act)(params, context, *answers)
+        """Return actions [N, A] for observations [N, S], rewards and done [N]."""
+        inputs = self._split((observations, rewards, done))
+        context, actions = jax.vmap(self._agent.act)(params, context, *inputs)
         return context, actions.reshape(-1, actions.shape[-1])
 
-    def _apart(self, tree: Any) -> Any:
+    def _split(self, tree: Any) -> Any:
         """Map [N, ...] to [seeds, N/seeds, ...]."""
-        return jax.tree.map(lambda x: x.reshape(self.num_seeds, -1, *x.shape[1:]), tree)
+        return jax.tree.map(
+            lambda x: x.reshape(self._num_seeds, -1, *x.shape[1:]), tree
+        )

@@ -1,22 +1,94 @@
-"""The optimiser, and the learning rate that it really uses at each step."""
+"""AdamW with warm-up, and its configuration keys."""
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from dt_jax.agents.base import TrainState
+from dt_jax.types import Params
+from dt_jax.utils.keys import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Key,
+    integer,
+    numbers,
+    one_of,
+    or_none,
+)
+
 # The cosine ends at this share of the peak learning rate.
 FINAL_SHARE = 0.1
+
+OPTIMIZER_KEYS = (
+    Key(
+        "learning_rate",
+        1e-4,
+        POSITIVE,
+        "AdamW's learning rate at the end of the warm-up.",
+        corl=True,
+    ),
+    Key(
+        "betas",
+        (0.9, 0.999),
+        numbers(
+            "two numbers from 0 to below 1, such as 0.9,0.999",
+            lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+        ),
+        "AdamW's decay rates of its two moments.",
+        corl=True,
+    ),
+    Key(
+        "weight_decay",
+        1e-4,
+        NOT_NEGATIVE,
+        "AdamW's weight decay, applied to every parameter.",
+        corl=True,
+    ),
+    Key(
+        "clip_grad",
+        0.25,
+        or_none(POSITIVE),
+        "Largest global norm of the gradient; None: no clipping.",
+        corl=True,
+    ),
+    Key(
+        "lr_schedule",
+        "warmup_cosine",
+        one_of("warmup_cosine", "warmup_constant"),
+        '"warmup_cosine" decays to a tenth of learning_rate by update_steps; '
+        '"warmup_constant" is CORL\'s schedule: use it to compare scores.',
+    ),
+    Key(
+        "warmup_steps",
+        10_000,
+        integer(0),
+        "Updates over which the learning rate rises linearly.",
+        corl=True,
+    ),
+)
+
+
+def apply_gradients(
+    optimizer: optax.GradientTransformation, state: TrainState, grads: Params
+) -> TrainState:
+    """Return the state after one step of the optimiser on its parameters."""
+    # optax mixes integers and floats, which fails under strict dtype promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def make_schedule(
     kind: str, learning_rate: float, warmup_steps: int, update_steps: int
 ) -> optax.Schedule:
-    """Return the learning rate as a function of the updates done before it.
+    """Return the learning rate as a function of the completed updates.
 
-    Both kinds rise linearly, like CORL's: the first update uses 1/warmup_steps of the
-    peak, update number warmup_steps the peak itself. Then "warmup_constant" stays there
-    (CORL's), and "warmup_cosine" falls to a tenth of it by update_steps. With
-    warmup_steps >= update_steps there is the warm-up alone.
+    Both kinds rise linearly like CORL's: the first update uses 1/warmup_steps of the
+    peak, update number warmup_steps the peak itself. Then "warmup_constant" stays
+    there, as in CORL, and "warmup_cosine" falls to a tenth of it by update_steps. With
+    warmup_steps >= update_steps there is only the warm-up.
     """
 
     def schedule(count):
@@ -36,7 +108,7 @@ def make_optimizer(
     weight_decay: float,
     clip_grad: float | None,
 ) -> optax.GradientTransformation:
-    """Return AdamW behind a clip by global norm, with decay on every parameter.
+    """Return AdamW after clipping by global norm, with decay on every parameter.
 
     torch's AdamW, which CORL uses, decays biases, norms and embeddings too.
     """
@@ -46,16 +118,17 @@ def make_optimizer(
     return optax.chain(optax.clip_by_global_norm(clip_grad), adamw)
 
 
-def optimizer_of(
+def optimizer_from_config(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Return the optimiser of a configuration, and the learning rate that it uses."""
+    """Return the optimiser that OPTIMIZER_KEYS describe, and its learning rate."""
     schedule = make_schedule(
         config.lr_schedule,
         config.learning_rate,
         config.warmup_steps,
         config.update_steps,
     )
-    return make_optimizer(
+    optimizer = make_optimizer(
         schedule, config.betas, config.weight_decay, config.clip_grad
-    ), schedule
+    )
+    return optimizer, schedule

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.cli.common import CommandParser
-from dt_jax.datasets.demo import Episode, collect_demo
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.rollout.episodes import Episode
 from dt_jax.utils.files import user_path
 
 

@@ -9,10 +9,10 @@ from dt_jax.cli.common import CommandParser
 from dt_jax.data import minari
 from dt_jax.data.cache import cache_folder, cached_files, has_record
 from dt_jax.data.d4rl import read_env_name, unpacked_folder
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec, all_specs, lookup
-from dt_jax.datasets import Dataset, cached_path, describe_dataset, load_dataset
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, all_specs, lookup
+from dt_jax.datasets import Dataset, cached_path, describe_dataset, read_dataset
 from dt_jax.datasets.describe import align_columns, lengths_summary
-from dt_jax.utils.compilation_cache import compiled_folder
+from dt_jax.utils.backend import compilation_cache_folder
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import user_path
 
@@ -148,7 +148,7 @@ def _download(args: Namespace) -> None:
     path = cached_path(spec)
     existed = path.exists()
     try:
-        sha256 = load_dataset(spec, None).sha256
+        sha256 = read_dataset(spec, None).sha256
     except UserError as error:
         if not existed:
             raise
@@ -191,20 +191,23 @@ def _clear(args: Namespace) -> None:
     print(f"deleted {size} in {len(files)} files")
 
 
-def _load(spec: DatasetSpec | None, data_path: str | None, args: Namespace) -> Dataset:
-    return load_dataset(spec, data_path, split=args.split, episode_len=args.episode_len)
+def _load(spec: EnvSpec | None, data_path: str | None, args: Namespace) -> Dataset:
+    return read_dataset(spec, data_path, split=args.split, episode_len=args.episode_len)
 
 
 def _derived_folders() -> dict[str, Path]:
     """Return the folders of what is derived from datasets and programs."""
-    return {"unpacked": unpacked_folder(), "compiled programs": compiled_folder()}
+    return {
+        "unpacked": unpacked_folder(),
+        "compiled programs": compilation_cache_folder(),
+    }
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
+def _find(name: str) -> tuple[EnvSpec | None, Path | None]:
     """Return the dataset of that name, if there is one, and its file, if it has one."""
     if name.startswith(minari.PREFIX):
         return _environment(name), None
@@ -231,7 +234,7 @@ def _unknown(name: str, kind: str = "dataset") -> UserError:
     return UserError(f"there is no {kind} {name!r}; {hint}")
 
 
-def _environment(env_name: str) -> DatasetSpec:
+def _environment(env_name: str) -> EnvSpec:
     if env_name in all_specs():
         return lookup(env_name)
     # Imported here because the engines take a second or two to import.

@@ -1,8 +1,10 @@
 """The command line: python -m dt_jax <command>, one module of this package each."""
 
+import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from dt_jax.cli.common import CommandParser, run_command
 from dt_jax.utils.errors import UserError, did_you_mean
@@ -25,7 +27,9 @@ def main() -> None:
     """Run the command that sys.argv names."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    run(arguments, f"python -m dt_jax {command}".strip())
+    installed = Path(sys.argv[0]).stem == "dt_jax"  # the console script
+    program = "dt_jax" if installed else "python -m dt_jax"
+    run(arguments, f"{program} {command}".strip())
 
 
 def run(arguments: Sequence[str], program: str) -> None:
@@ -39,6 +43,7 @@ def run(arguments: Sequence[str], program: str) -> None:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
+    _register_agents(arguments)
     if arguments and arguments[0] in COMMANDS:
         command, *rest = arguments
         import_module(f"dt_jax.cli.{command.replace('import', 'import_')}").main(rest)
@@ -52,8 +57,24 @@ def _dispatch(arguments: Sequence[str]) -> None:
     parser = CommandParser(
         prog="python -m dt_jax",
         description="Offline reinforcement learning by sequence modelling, in JAX.",
-        epilog=f"example: python -m dt_jax train --help\n\ncommands:\n{commands}",
+        epilog="example: python -m dt_jax train --help\n\n"
+        "--agents=FILE.py after any command first runs a file that registers agents of "
+        f"your own.\n\ncommands:\n{commands}",
     )
     parser.add_argument("--version", action="version", version=f"dt_jax {__version__}")
     parser.parse_args(arguments)
     parser.print_help()
+
+
+def _register_agents(arguments: Sequence[str]) -> None:
+    """Run the files that --agents=FILE.py names, before a command needs the agents."""
+    for flag, _, file in (word.partition("=") for word in arguments):
+        if flag != "--agents":
+            continue
+        if not Path(file).is_file():
+            raise UserError(f"--agents={file}: expected a file, as in --agents=FILE.py")
+        try:
+            runpy.run_path(file)
+        except (Exception, SystemExit) as error:  # whatever a user's file may raise
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"--agents={file}: {reason}") from error

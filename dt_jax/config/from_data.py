@@ -1,35 +1,28 @@
-"""What a configuration leaves to the data: its keys that are None."""
+"""Values that a configuration leaves to the data: its keys that are None."""
 
 import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from dt_jax.config.keys import keys_of
 from dt_jax.data.arrays import column_statistics
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec
+from dt_jax.data.registry import NO_LIMIT, EnvSpec
 from dt_jax.data.trajectories import Trajectories
 
-KEYS = (
-    "episode_len",
-    "max_action",
-    "reward_scale",
-    "target_returns",
-    "holdout_fraction",
-)
-_HELD_OUT = 0.1
-_LEAST_RETURN = 1e-30  # all smaller ones are zeros to float32, once they are squared
+_HOLDOUT_FRACTION = 0.1
+_MIN_RETURN = 1e-30  # smaller ones are zero in float32 once they are squared
+
+Choices = dict[str, tuple[Any, str]]  # key -> value, and the reason
 
 
-Choices = dict[str, tuple[Any, str]]  # key -> value, and why
-
-
-def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
-    """Return what the data suggests for a key, and why, in words.
+def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
+    """Return what the data suggests for keys, with the reasons.
 
     Args:
       trajectories: the data.
-      spec: the environment, if there is one: its episodes are to fit into
-        `episode_len` as well.
+      spec: the environment, if any: its episodes have to fit into `episode_len`
+        as well.
     """
     longest = int(trajectories.lengths.max())
     episode_len = longest, "the longest trajectory"
@@ -37,7 +30,7 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
         episode_len = spec.max_episode_steps, "the environment's time limit"
 
     max_action = 1.0, ""
-    if spec is None:  # else its bounds are mapped to ±max_action, whatever that is
+    if spec is None:  # else the environment's bounds are mapped to ±max_action
         actions = column_statistics(trajectories.actions)
         farthest = float(max(actions.max.max(), -actions.min.min()))
         if farthest > 1:
@@ -45,49 +38,54 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
 
     returns = trajectories.episode_returns
     best, mean = float(returns.max()), float(returns.mean(dtype="float64"))
-    # Of numbers that agree in three digits, one is enough to ask for.
+    # Of targets that agree in three digits one is enough.
     targets = tuple(dict.fromkeys(float(f"{value:.3g}") for value in (best, mean)))
 
     largest = float(abs(returns).max())
-    scale = 10.0 ** -math.floor(math.log10(max(largest, _LEAST_RETURN)))
-    if largest < _LEAST_RETURN:
+    scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))
+    if largest < _MIN_RETURN:
         scale = 1.0
     return {
         "episode_len": episode_len,
         "max_action": max_action,
-        "reward_scale": (scale, f"returns go as far as ±{largest:.3g}"),
+        "reward_scale": (scale, f"returns reach ±{largest:.3g}"),
         "target_returns": (targets, "the data's best and mean return"),
     }
 
 
 def fill_in(
-    config: ConfigDict, trajectories: Trajectories, spec: DatasetSpec | None
+    config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> tuple[ConfigDict, list[str]]:
-    """Return the configuration without None where the data decides, and what it did.
+    """Return the configuration with every None that the data decides filled in.
 
     Args:
       config: validated.
       trajectories: all of the data.
-      spec: the environment, if there is one.
+      spec: the environment, if any.
 
     Returns:
       A locked copy, and a line for each choice.
     """
     choices = from_data(trajectories, spec)
     if spec is not None and config.eval_episodes > 0:
-        choices["holdout_fraction"] = 0.0, ""  # episodes are played; nothing to tell
+        choices["holdout_fraction"] = 0.0, ""
     elif trajectories.num_trajectories == 1:
-        choices["holdout_fraction"] = 0.0, "there is but one trajectory"
+        choices["holdout_fraction"] = 0.0, "there is only one trajectory"
     else:
-        choices["holdout_fraction"] = _HELD_OUT, "no episodes are played"
-    open_keys = {key: choices[key] for key in KEYS if config[key] is None}
+        choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
+    keys = keys_of(config.agent).values()
+    open_keys = {
+        key.name: choices[key.name]
+        for key in keys
+        if key.from_data and config[key.name] is None
+    }
     filled = ConfigDict(config.to_dict())
     for key, (value, _) in open_keys.items():
         filled[key] = value
-    return filled.lock(), told(open_keys)
+    return filled.lock(), describe_choices(open_keys)
 
 
-def told(choices: Choices) -> list[str]:
+def describe_choices(choices: Choices) -> list[str]:
     """Return a line for each choice that has a reason."""
     return [
         f"{key} {_text(value)}: {why}" for key, (value, why) in choices.items() if why

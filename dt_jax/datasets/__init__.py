@@ -7,6 +7,7 @@ from dt_jax.datasets.load import (
     find_dataset,
     is_cached,
     load_dataset,
+    read_dataset,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "find_dataset",
     "is_cached",
     "load_dataset",
+    "read_dataset",
 ]

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dt_jax.config.from_data import from_data, told
+from dt_jax.config.from_data import describe_choices, from_data
 from dt_jax.data.arrays import ColumnStatistics, column_statistics, float64_blocks
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import EnvSpec, normalized_score
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.load import Dataset
 
@@ -58,7 +57,7 @@ def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
 
 
 def action_range_warning(
-    trajectories: Trajectories, spec: DatasetSpec | None, max_action: float
+    trajectories: Trajectories, spec: EnvSpec | None, max_action: float
 ) -> str | None:
     """Return a warning about actions outside their bounds, or None.
 
@@ -100,7 +99,7 @@ def lengths_summary(trajectories: Trajectories) -> str:
     return f"{text})"
 
 
-def describe_dataset(dataset: Dataset, spec: DatasetSpec | None) -> str:
+def describe_dataset(dataset: Dataset, spec: EnvSpec | None) -> str:
     """Return a summary of the data in lines of at most 80 characters.
 
     Args:
@@ -126,9 +125,7 @@ def align_columns(rows: Sequence[Sequence[str]], align: str) -> str:
     return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
-def _facts(
-    dataset: Dataset, spec: DatasetSpec | None, observed: ColumnStatistics
-) -> str:
+def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -> str:
     """Return labelled facts, one per paragraph."""
     trajectories = dataset.trajectories
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
@@ -142,7 +139,7 @@ def _facts(
     outside = out_of_range(trajectories.actions, low, high)
     farthest = f", up to {_number(outside.value)}" if outside.rows else ""
     constant = _index_ranges(np.flatnonzero(observed.constant)) or "none"
-    suggested = told(from_data(trajectories, spec))
+    suggested = describe_choices(from_data(trajectories, spec))
     facts = [
         ("source", dataset.source),
         ("sha256", dataset.sha256),
@@ -172,7 +169,7 @@ def _facts(
     )
 
 
-def _distributions(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
+def _distributions(trajectories: Trajectories, spec: EnvSpec | None) -> str:
     """Return a table of the distributions of lengths, returns, scores and rewards."""
     returns = trajectories.episode_returns.astype(np.float64)
     groups = [

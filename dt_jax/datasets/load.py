@@ -9,7 +9,7 @@ import numpy as np
 from dt_jax.data import minari, registry
 from dt_jax.data.cache import cache_folder, cache_lock, sha256_of, verify_sha256
 from dt_jax.data.d4rl import read_d4rl, read_env_name
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.download import download
 from dt_jax.utils.errors import UserError
@@ -50,7 +50,39 @@ class Dataset:
 
 
 def load_dataset(
-    spec: DatasetSpec | None,
+    name_or_path: str,
+    *,
+    episode_len: int | None = None,
+    split: str = "corl",
+    memory_limit_gb: float | None = None,
+) -> Dataset:
+    """Return a dataset by its name, or from a file.
+
+    Args:
+      name_or_path: a D4RL or demo dataset, which is downloaded or collected if it is
+        missing; "minari:" and a Minari dataset; or an HDF5 or .npz file.
+      episode_len: see `read_dataset`.
+      split: see `read_dataset`.
+      memory_limit_gb: see `read_dataset`.
+
+    Raises:
+      UserError: there is no such dataset, or its file is unusable.
+    """
+    # Imported here because its engines take a second or two to import.
+    from dt_jax import envs
+
+    is_file = user_path(name_or_path).suffix in (".hdf5", ".h5", ".npz")
+    return read_dataset(
+        None if is_file else envs.lookup(name_or_path),
+        name_or_path if is_file else None,
+        episode_len=episode_len,
+        split=split,
+        memory_limit_gb=memory_limit_gb,
+    )
+
+
+def read_dataset(
+    spec: EnvSpec | None,
     data_path: str | None,
     *,
     episode_len: int | None = None,
@@ -99,7 +131,7 @@ def load_dataset(
     return Dataset(trajectories, source, sha256)
 
 
-def _check_demo(path: Path, name: str, spec: DatasetSpec, in_cache: bool) -> None:
+def _check_demo(path: Path, name: str, spec: EnvSpec, in_cache: bool) -> None:
     """Refuse a demo dataset in place of D4RL's, or of another environment."""
     if in_cache:
         raise UserError(
@@ -115,7 +147,7 @@ def _check_demo(path: Path, name: str, spec: DatasetSpec, in_cache: bool) -> Non
         )
 
 
-def find_dataset(spec: DatasetSpec | None, data_path: str | None) -> Path:
+def find_dataset(spec: EnvSpec | None, data_path: str | None) -> Path:
     """Return the file to read; download or collect the dataset of `spec` if missing.
 
     Raises:
@@ -142,25 +174,25 @@ def find_dataset(spec: DatasetSpec | None, data_path: str | None) -> Path:
     return path
 
 
-def is_cached(spec: DatasetSpec, data_path: str | None) -> bool:
+def is_cached(spec: EnvSpec, data_path: str | None) -> bool:
     """Return whether the data can be read without downloading or collecting it."""
     if data_path is not None or spec.name.startswith(minari.PREFIX):
         return True  # a Minari dataset was downloaded to get its description
     return cached_path(spec).exists()
 
 
-def cached_path(spec: DatasetSpec) -> Path:
+def cached_path(spec: EnvSpec) -> Path:
     """Return the path in the cache folder of a D4RL or demo dataset."""
     name = spec.url.rsplit("/", 1)[-1] if spec.url else f"{spec.name}.hdf5"
     return cache_folder() / name
 
 
-def _download(spec: DatasetSpec, url: str, path: Path) -> None:
+def _download(spec: EnvSpec, url: str, path: Path) -> None:
     """Download D4RL's file; if that fails, suggest a demo dataset."""
     try:
         download(url, path, check=read_d4rl)
     except UserError as error:
-        demo = registry.demo_like(spec)
+        demo = registry.demo_for(spec)
         if demo is None:
             raise
         argument = demo.name.removeprefix(f"{demo.family}-")

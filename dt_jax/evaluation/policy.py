@@ -1,6 +1,7 @@
-"""A trained Decision Transformer, ready to act in any loop."""
+"""A trained agent, ready to act in any loop."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,62 +9,69 @@ from typing import Any
 import jax
 import numpy as np
 
-from dt_jax.agents.dt import (
-    SCALING,
-    Context,
-    DecisionTransformerAgent,
-)
-from dt_jax.config.config import from_dict
-from dt_jax.runs.checkpoint import choose
+from dt_jax.agents import make_agent
+from dt_jax.agents.base import Agent, Context
+from dt_jax.config.load import from_dict
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.runs.folder import read_checkpoint
 from dt_jax.types import Array, Params
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import user_path
 
 
-def restore(
-    workdir: Path, which: str | int
-) -> tuple[DecisionTransformerAgent, Params, dict[str, Any]]:
-    """Return the agent, the parameters and the record of a run's checkpoint.
+@dataclass(frozen=True)
+class TrainedAgent:
+    """The agent of a run's checkpoint.
 
-    Of a run with several seeds, parameters have a leading axis for them.
-
-    Raises:
-      UserError: there is no such run or no such valid checkpoint.
+    Attributes:
+      workdir: the run's folder, as given.
+      agent: without parameters.
+      params: acting parameters; of a run with several seeds with a leading axis.
+      record: what the checkpoint holds besides.
     """
-    checkpoint = choose(user_path(workdir) / "checkpoints", which)
-    record = checkpoint.record()
-    agent = DecisionTransformerAgent.from_config(
-        from_dict(record["config"]),
-        **{key: np.asarray(record[key], np.float32) for key in SCALING},
-    )
-    like = jax.eval_shape(lambda: agent.init_params(jax.random.key(0)))
-    num_seeds = record["config"]["num_seeds"]
-    if num_seeds > 1:
-        like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like
+
+    workdir: str | Path
+    agent: Agent
+    params: Params
+    record: dict[str, Any]
+
+    def seed_params(self, seed: int | None) -> Params:
+        """Return the parameters of one seed, of the first if it is None.
+
+        Args:
+          seed: from the run's train_seed on.
+
+        Raises:
+          UserError: the run has no such seed.
+        """
+        first, count = (
+            self.record["config"][key] for key in ("train_seed", "num_seeds")
         )
-    return agent, checkpoint.params(like), record
+        index = 0 if seed is None else seed - first
+        if not 0 <= index < count:
+            raise UserError(
+                f"{self.workdir} has no seed {seed}: it has {count}, from {first} on"
+            )
+        if count == 1:
+            return self.params
+        return jax.tree.map(lambda x: x[index], self.params)
 
 
-def one_seed(
-    workdir: str | Path, params: Params, record: dict[str, Any], seed: int | None
-) -> Params:
-    """Return the parameters of one seed of a run, of the first where it is None.
-
-    Args:
-      workdir: the run's folder, for the error line.
-      params: as `restore` returned them.
-      record: likewise.
-      seed: as the run counts, from its train_seed on.
+def load_agent(workdir: str | Path, checkpoint: str | int) -> TrainedAgent:
+    """Return the agent of a run's checkpoint.
 
     Raises:
-      UserError: the run has no such seed.
+      UserError: there is no such run or no such valid checkpoint, or its agent is not
+        registered.
     """
-    first, count = (record["config"][key] for key in ("train_seed", "num_seeds"))
-    index = 0 if seed is None else seed - first
-    if not 0 <= index < count:
-        raise UserError(f"{workdir} has no seed {seed}, but {count} from {first} on")
-    return params if count == 1 else jax.tree.map(lambda x: x[index], params)
+    found = read_checkpoint(workdir, checkpoint)
+    config = from_dict(found.record["config"])
+    agent = make_agent(config, Normalizer.from_record(found.record["normalizer"]))
+    like = jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
+    if config.num_seeds > 1:
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((config.num_seeds, *x.shape), x.dtype), like
+        )
+    return TrainedAgent(workdir, agent, found.params(like), found.record)
 
 
 class Policy:
@@ -76,13 +84,13 @@ class Policy:
       >>> action = policy.act(next_observation, reward)
     """
 
-    def __init__(self, agent: DecisionTransformerAgent, params: Params):
+    def __init__(self, agent: Agent, params: Params):
         self.agent = agent
         self._start = jax.jit(agent.start)
         # As constants of the program, the parameters are prepared once for all steps.
         self._act = jax.jit(partial(agent.act, params), donate_argnums=0)
         self._context: Context | None = None
-        self._single = False  # reset with one number: no leading axis
+        self._single = False  # reset for one episode: no leading axis
         self._lengths = np.zeros(0, int)  # timesteps seen in each running episode
 
     @classmethod
@@ -97,31 +105,55 @@ class Policy:
         Args:
           workdir: the run's folder.
           checkpoint: "last", "best" (by evaluation) or the number of a step.
-          seed: which one's, in a run with several; None: the first one's.
+          seed: which one, in a run with several; None: the first.
 
         Raises:
-          UserError: there is no such run, no such valid checkpoint or no such seed.
+          UserError: there is no such run, no such valid checkpoint or no such seed, or
+            the run's agent is not registered.
         """
-        agent, params, record = restore(Path(workdir), checkpoint)
-        return cls(agent, one_seed(workdir, params, record, seed))
+        trained = load_agent(workdir, checkpoint)
+        return cls(trained.agent, trained.seed_params(seed))
 
-    def reset(self, target_returns: float | Sequence[float] | np.ndarray) -> None:
-        """Forget all episodes and begin new ones.
+    def reset(
+        self,
+        target_returns: float | Sequence[float] | np.ndarray | None = None,
+        *,
+        num_episodes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Forget all episodes and start new ones.
 
         Args:
-          target_returns: what each of N episodes is to reach, [N], in the
+          target_returns: the target return of each of N episodes, [N], in the
             environment's units; a single number for one episode, whose observations,
-            rewards and actions then have no leading axis.
+            rewards and actions then have no leading axis. Only for agents that are
+            conditioned on one.
+          num_episodes: N, for agents without target returns; None: one episode without
+            a leading axis.
+          seed: of agents whose actions are random.
+
+        Raises:
+          ValueError: target returns are missing, not finite, or not used by the agent.
         """
-        targets = np.asarray(target_returns, np.float32)
-        if targets.ndim > 1 or not targets.size or not np.isfinite(targets).all():
-            raise ValueError(
-                f"target_returns: expected a number or [N] finite ones, "
-                f"got {target_returns!r}"
-            )
-        self._single = targets.ndim == 0
-        self._context = self._start(np.atleast_1d(targets))
-        self._lengths = np.zeros(targets.size, int)
+        targets = None
+        if self.agent.conditioned:
+            if target_returns is None:
+                raise ValueError("target_returns: this agent needs one per episode")
+            targets = np.asarray(target_returns, np.float32)
+            if targets.ndim > 1 or not targets.size or not np.isfinite(targets).all():
+                raise ValueError(
+                    f"target_returns: expected a number or [N] finite ones, "
+                    f"got {target_returns!r}"
+                )
+            self._single, n = targets.ndim == 0, targets.size
+            targets = np.atleast_1d(targets)
+        else:
+            if target_returns is not None:
+                raise ValueError("target_returns: this agent does not use any")
+            self._single, n = num_episodes is None, num_episodes or 1
+        keys = jax.random.split(jax.random.key(seed), n)
+        self._context = self._start(targets, keys)
+        self._lengths = np.zeros(n, int)
 
     def act(
         self,
@@ -133,27 +165,25 @@ class Policy:
 
         Args:
           observations: [N, S], raw.
-          rewards: [N], what the last actions earned; from the second step on.
-          done: [N] bool, which episodes the last actions ended: their observations
-            are the first ones of new episodes, with the same targets.
+          rewards: [N], for the previous actions; from the second step on.
+          done: [N] bool, which episodes the previous actions ended: their observations
+            are the first ones of new episodes, with the same target returns.
 
         Raises:
           ValueError: no reset yet, rewards missing, a wrong shape, a value that is
             not finite, or an episode longer than the training's episode_len.
         """
         if self._context is None:
-            raise ValueError("call reset(target_returns) before the first act()")
-        n = len(self._lengths)
-        observations = self._checked(
-            "observations", observations, (n, len(self.agent.state_mean))
-        )
+            raise ValueError("call reset() before the first act()")
+        n, size = len(self._lengths), self.agent.observation_size
+        observations = self._checked("observations", observations, (n, size))
         no_rewards = rewards is None
         rewards = self._checked("rewards", np.zeros(n) if no_rewards else rewards, (n,))
         ended = self._checked("done", np.zeros(n) if done is None else done, (n,)) != 0
         seen = np.where(ended, 0, self._lengths)
         if no_rewards and seen.any():
             raise ValueError("rewards: needed from the second step of an episode on")
-        limit = self.agent.model.episode_len
+        limit = self.agent.episode_len
         if seen.max() == limit:
             raise ValueError(
                 f"an episode is longer than the {limit} steps (episode_len) of "

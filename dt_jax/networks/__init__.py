@@ -1,1 +1,1 @@
-"""Networks; nothing in here knows of reinforcement learning but the last file."""
+"""Networks in Flax Linen."""

@@ -1,7 +1,7 @@
 """The Decision Transformer's network: returns, states and actions in, actions out.
 
 Chen et al., 2021 (https://arxiv.org/abs/2106.01345), in CORL's variant: pre-LN blocks,
-an action head alone, a tanh on it.
+only an action head, with a tanh.
 """
 
 from typing import NamedTuple
@@ -9,17 +9,17 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dt_jax.networks.precision import at_least_float32
-from dt_jax.networks.transformer import Linear, Transformer
+from dt_jax.networks.layers import Linear, at_least_float32
+from dt_jax.networks.transformer import Transformer
 from dt_jax.types import Array
 
 
-class Memory(NamedTuple):
-    """What the network keeps of the tokens it has seen, [..., 3, D] a timestep.
+class TokenCache(NamedTuple):
+    """What acting keeps of past tokens, [..., 3, D] per timestep.
 
-    The three are the action before, the return-to-go and the state: what is known when
-    an action is chosen. Each part depends on its own token alone; all that is deeper
-    changes when the window moves on.
+    The three tokens are the previous action, the return-to-go and the state: what is
+    known when an action is chosen. Each entry depends only on its own token; deeper
+    layers change as the window moves, so that they cannot be cached.
     """
 
     x: Array  # normalised embeddings
@@ -33,10 +33,10 @@ class DecisionTransformer(nn.Module):
 
     Attributes:
       action_size: A.
-      seq_len: T, the most timesteps that the model is shown.
+      seq_len: T, the longest context in timesteps.
       episode_len: the longest episode, in environment steps.
       max_action: actions lie in [-max_action, max_action].
-      activation: a key of `transformer.ACTIVATIONS`.
+      activation: a key of `layers.ACTIVATIONS`.
     """
 
     action_size: int
@@ -52,10 +52,10 @@ class DecisionTransformer(nn.Module):
     activation: str = "gelu"
 
     def setup(self) -> None:
-        """Name the parameters."""
+        """Define the submodules."""
         d = self.embedding_dim
-        # Windows that start near an episode's end count on through their padding:
-        # hence seq_len rows more than an episode has steps.
+        # Timesteps continue through the padding of windows near an episode's end:
+        # hence seq_len more rows than an episode has steps.
         self.timestep_emb = nn.Embed(
             self.episode_len + self.seq_len,
             d,
@@ -84,18 +84,17 @@ class DecisionTransformer(nn.Module):
         """Return the action after each (return-to-go, state), [B, T, A].
 
         Windows shorter than T are padded on the right. No padding mask is needed:
-        under the causal mask nothing that comes later reaches a valid output.
+        under the causal mask no later token reaches a valid output.
 
         Args:
           states: [B, T, S], normalised.
-          actions: [B, T, A]; the last one of a window is never read.
+          actions: [B, T, A]; the last one of a window is not used.
           returns_to_go: [B, T], scaled.
           timesteps: [B, T] int32, counted from the episode's start.
-          deterministic: whether dropout is off; otherwise it draws from the
-            "dropout" stream.
+          deterministic: whether dropout is off; else it uses the "dropout" stream.
         """
         b, t = timesteps.shape
-        # One positional embedding is shared by the three tokens of a timestep.
+        # The three tokens of a timestep share one positional embedding.
         time = self.timestep_emb(timesteps)
         tokens = jnp.stack(
             [
@@ -107,22 +106,22 @@ class DecisionTransformer(nn.Module):
         )  # [B, T, 3, D] -> [B, L, D]: R_0, s_0, a_0, R_1, ..., s_T-1
         tokens = tokens.reshape(b, 3 * t, -1)[:, :-1]
         causal = jnp.tril(jnp.ones((3 * t - 1, 3 * t - 1), bool))[None]
-        features = self.transformer.finish(
-            *self.transformer.begin(tokens, deterministic),
+        features = self.transformer.forward(
+            *self.transformer.embed(tokens, deterministic),
             visible=causal,
-            read=lambda x: x[:, 1::3],  # the states
+            select=lambda x: x[:, 1::3],  # the states
             deterministic=deterministic,
         )
         return self._action(features)
 
-    def remember(
+    def encode_step(
         self, states: Array, last_actions: Array, returns_to_go: Array, timesteps: Array
-    ) -> Memory:
-        """Return what a timestep adds to the memory of N episodes: [N, 3, D] each.
+    ) -> TokenCache:
+        """Return one timestep's entries of the cache of N episodes, [N, 3, D] each.
 
         Args:
           states: [N, S], normalised.
-          last_actions: [N, A], of the timestep before; anything in the first.
+          last_actions: [N, A], of the previous timestep; any value in the first.
           returns_to_go: [N], scaled.
           timesteps: [N] int32, from 0.
         """
@@ -136,34 +135,35 @@ class DecisionTransformer(nn.Module):
             ],
             axis=1,
         )
-        x, projections = self.transformer.begin(tokens, deterministic=True)
-        return Memory(x, *projections)
+        x, projections = self.transformer.embed(tokens, deterministic=True)
+        return TokenCache(x, *projections)
 
-    def decide(self, memory: Memory, timesteps: Array) -> Array:
-        """Return the action of each episode, [N, A], as from its last T timesteps.
+    def predict(self, cache: TokenCache, timesteps: Array) -> Array:
+        """Return the action of each episode, [N, A], from its last T timesteps.
 
         Args:
-          memory: [N, T, 3, D], where timestep t lies in slot t mod T.
+          cache: [N, T, 3, D], timestep t in slot t mod T.
           timesteps: [N] int32, the newest.
         """
-        n, t = memory.x.shape[:2]
+        n, t = cache.x.shape[:2]
         now = timesteps[:, None]
-        # The newest timestep that has each slot; negative before there is one.
+        # The newest timestep in each slot; negative while the slot is empty.
         of_slot = now - (now - jnp.arange(t, dtype=now.dtype)[None]) % t  # [N, T]
-        # a_t-1, R_t and s_t share slot t: their places in the sequence are 3t and on.
+        # a_t-1, R_t and s_t share slot t: their positions are 3t, 3t + 1 and 3t + 2.
         token = jnp.arange(3, dtype=now.dtype)[None, None]
-        place = (3 * of_slot[..., None] + token).reshape(n, 3 * t)
-        # The window begins with a return-to-go: the action before it is out of it.
+        position = (3 * of_slot[..., None] + token).reshape(n, 3 * t)
+        # The window starts with a return-to-go, without the action before it.
         first = 3 * jnp.maximum(now - t + 1, 0) + 1
-        seen = (place >= first)[:, None] & (place[:, None] <= place[..., None])
+        causal = position[:, None] <= position[..., None]
+        visible = (position >= first)[:, None] & causal
         newest = 3 * (now % t) + 2  # [N, 1], the state's
 
-        def read(x: Array) -> Array:
+        def select(x: Array) -> Array:
             return jnp.take_along_axis(x, newest[..., None], axis=1)
 
-        x, q, k, v = (part.reshape(n, 3 * t, -1) for part in memory)
-        features = self.transformer.finish(
-            x, (q, k, v), visible=seen, read=read, deterministic=True
+        x, q, k, v = (part.reshape(n, 3 * t, -1) for part in cache)
+        features = self.transformer.forward(
+            x, (q, k, v), visible=visible, select=select, deterministic=True
         )
         return self._action(features)[:, 0]
 

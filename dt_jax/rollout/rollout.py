@@ -1,4 +1,4 @@
-"""All evaluation episodes at once, in compiled chunks of timesteps."""
+"""Rollouts: all episodes at once, in compiled chunks of timesteps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,164 +7,196 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dt_jax.agents.dt import Context, DecisionTransformerAgent
-from dt_jax.agents.multi_seed import ManySeeds
+from dt_jax.agents.base import Context
 from dt_jax.envs.base import EnvState
 from dt_jax.types import Array, Params, Step
 
-# Timesteps in a scan. Between two chunks Python looks whether there is more to play, or
-# a reason to stop; the longer the chunk, the rarer that is, and the more idle turns at
-# the end.
+# Timesteps in one compiled call. Between two calls Python checks whether episodes are
+# running and whether to stop: longer chunks check less often, and idle more at the end.
 CHUNK = 25
 
 
+class Recording(NamedTuple):
+    """Every step of N episodes; what follows an episode's end is not part of it."""
+
+    observations: Array  # [T, N, S], before each action
+    actions: Array  # [T, N, A], in the environment's units
+    rewards: Array  # [T, N]
+
+
 class Episodes(NamedTuple):
-    """What N episodes came to.
+    """The results of N episodes.
 
     Attributes:
       returns: [N], sums of raw rewards.
       lengths: [N] int32, environment steps.
+      recording: every step, if the rollout records.
     """
 
     returns: Array
     lengths: Array
+    recording: Recording | None = None
+
+
+class Actor(Protocol):
+    """What a rollout needs of an agent."""
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """See `Agent.start`."""
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """See `Agent.act`."""
+
+
+class Stepped(Protocol):
+    """What a rollout needs of an environment."""
+
+    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
+        """Advance each episode by one action [N, A]; see `BatchedEnv.step`."""
 
 
 class _Carry(NamedTuple):
     timestep: Array  # [] int32
     env_state: EnvState
-    answer: Step  # the environments' last one
+    last: Step  # the environments' last result
     context: Context
     running: Array  # [N] bool
-    episodes: Episodes
+    returns: Array  # [N]
+    lengths: Array  # [N]
 
 
-class Stepped(Protocol):
-    """What is asked of an environment: see `BatchedEnv.step`."""
+class Rollout:
+    """Plays all episodes of an environment at once.
 
-    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
-        """Advance each episode by one action [N, A]."""
+    Memory holds the agent's contexts, never whole histories unless they are recorded.
+    Several threads may call it, each with an `env_state` of its own.
 
+    Args:
+      agent: acts.
+      env: is stepped.
+      episode_len: episodes are cut off after so many steps.
+      record: whether to return every step.
+    """
 
-class Rollout(Protocol):
-    """What `make_rollout` returns."""
+    def __init__(
+        self, agent: Actor, env: Stepped, episode_len: int, record: bool = False
+    ):
+        self._record = record
+        self._start = jax.jit(partial(_start, agent))
+
+        def unfinished(carry: _Carry) -> Array:
+            return carry.running.any() & (carry.timestep < episode_len)
+
+        def chunk(params: Params, carry: _Carry) -> tuple[_Carry, Array, Any]:
+            step = partial(_step, agent, env, params, record=record)
+
+            def step_or_idle(carry: _Carry, _: None) -> tuple[_Carry, Any]:
+                # The last chunk may be longer than the episodes.
+                nothing = None
+                if record:
+                    shapes = jax.eval_shape(step, carry)[1]
+                    nothing = jax.tree.map(
+                        lambda x: jnp.zeros(x.shape, x.dtype), shapes
+                    )
+                return jax.lax.cond(
+                    unfinished(carry), step, lambda carry: (carry, nothing), carry
+                )
+
+            carry, recorded = jax.lax.scan(step_or_idle, carry, length=CHUNK)
+            return carry, unfinished(carry), recorded
+
+        self._chunk = jax.jit(chunk, donate_argnums=1)
+        self._compiling = Lock()
+        self._compiled: Any = None
 
     def __call__(
         self,
         params: Params,
         env_state: EnvState,
         observations: Array,
-        target_returns: Array,
-        between_chunks: Callable[[], None] = ...,
+        target_returns: Array | None,
+        keys: jax.Array,
+        between_chunks: Callable[[], None] = lambda: None,
     ) -> Episodes:
         """Play every episode to its end, or for episode_len steps.
 
         Args:
-          params: the network's parameters.
+          params: the agent's acting parameters.
           env_state: as `env.reset()` returned it.
           observations: [N, S], the same.
-          target_returns: [N], in the environment's units.
-          between_chunks: called after each CHUNK of timesteps; what it raises ends the
-            rollout.
+          target_returns: [N], in the environment's units; None without.
+          keys: [N] random keys.
+          between_chunks: called after each CHUNK of timesteps; an exception that it
+            raises ends the rollout.
         """
-
-
-def make_rollout(
-    agent: DecisionTransformerAgent | ManySeeds, env: Stepped, episode_len: int
-) -> Rollout:
-    """Return what plays all episodes of `env` at once, in compiled chunks of timesteps.
-
-    Memory holds windows of T timesteps, never whole histories. Several threads may call
-    it, each with an `env_state` of its own.
-    """
-    begin = jax.jit(partial(_begin, agent))
-
-    def unfinished(carry: _Carry) -> Array:
-        return carry.running.any() & (carry.timestep < episode_len)
-
-    @partial(jax.jit, donate_argnums=1)
-    def chunk(params: Params, carry: _Carry) -> tuple[_Carry, Array]:
-        play = partial(_play, agent, env, params)
-
-        def play_or_rest(carry: _Carry, _: None) -> tuple[_Carry, None]:
-            # Inside the last chunk there may be nothing left to play.
-            carry = jax.lax.cond(unfinished(carry), play, lambda carry: carry, carry)
-            return carry, None
-
-        carry = jax.lax.scan(play_or_rest, carry, length=CHUNK)[0]
-        return carry, unfinished(carry)
-
-    compiling = Lock()
-    compiled: list[Any] = []
-
-    def program(params: Params, carry: _Carry) -> Any:
-        with compiling:  # another thread may play too
-            if not compiled:
-                compiled.append(chunk.lower(params, carry).compile())
-        return compiled[0]
-
-    def rollout(
-        params: Params,
-        env_state: EnvState,
-        observations: Array,
-        target_returns: Array,
-        between_chunks: Callable[[], None] = lambda: None,
-    ) -> Episodes:
-        carry = begin(env_state, observations, target_returns)
-        play_on = program(params, carry)
-        more = True
+        carry = self._start(env_state, observations, target_returns, keys)
+        with self._compiling:  # by one thread, for all
+            if self._compiled is None:
+                self._compiled = self._chunk.lower(params, carry).compile()
+        chunks, more = [], True
         while more:
-            carry, more = play_on(params, carry)
-            jax.block_until_ready(more)  # so that what is raised leaves nothing behind
+            carry, more, recorded = self._compiled(params, carry)
+            jax.block_until_ready(more)  # so that nothing runs on after an exception
+            chunks.append(jax.device_get(recorded))
             between_chunks()
-        return carry.episodes
+        recording = None
+        if self._record:
+            arrays = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+            recording = Recording(*arrays)
+        return Episodes(carry.returns, carry.lengths, recording)
 
-    return rollout
 
-
-def _begin(
-    agent: DecisionTransformerAgent | ManySeeds,
+def _start(
+    agent: Actor,
     env_state: EnvState,
     observations: Array,
-    target_returns: Array,
+    target_returns: Array | None,
+    keys: jax.Array,
 ) -> _Carry:
-    """Return what there is before the first timestep."""
+    """Return the state before the first timestep."""
     n, dtype = observations.shape[0], observations.dtype
     return _Carry(
         timestep=jnp.zeros((), jnp.int32),
         env_state=env_state,
-        answer=Step(observations, jnp.zeros(n, dtype), jnp.zeros(n, bool)),
-        context=agent.start(target_returns),
+        last=Step(observations, jnp.zeros(n, dtype), jnp.zeros(n, bool)),
+        context=agent.start(target_returns, keys),
         running=jnp.ones(n, bool),
-        episodes=Episodes(jnp.zeros(n, dtype), jnp.zeros(n, jnp.int32)),
+        returns=jnp.zeros(n, dtype),
+        lengths=jnp.zeros(n, jnp.int32),
     )
 
 
-def _play(
-    agent: DecisionTransformerAgent | ManySeeds,
-    env: Stepped,
-    params: Params,
-    carry: _Carry,
-) -> _Carry:
-    """Advance all episodes by one timestep; those that have ended don't count."""
+def _step(
+    agent: Actor, env: Stepped, params: Params, carry: _Carry, record: bool
+) -> tuple[_Carry, Recording | None]:
+    """Advance all episodes by one timestep; results of finished ones do not count."""
     context, actions = agent.act(
         params,
         carry.context,
-        carry.answer.observations,
-        carry.answer.rewards,
+        carry.last.observations,
+        carry.last.rewards,
         jnp.zeros_like(carry.running),
     )
-    env_state, answer = env.step(carry.env_state, actions)
-    returns, lengths = carry.episodes
+    env_state, result = env.step(carry.env_state, actions)
+    recorded = None
+    if record:
+        recorded = Recording(carry.last.observations, actions, result.rewards)
+    returns = carry.returns + result.rewards
     return _Carry(
         timestep=carry.timestep + 1,
         env_state=env_state,
-        answer=answer,
+        last=result,
         context=context,
-        running=carry.running & ~answer.done,
-        episodes=Episodes(
-            returns=jnp.where(carry.running, returns + answer.rewards, returns),
-            lengths=lengths + carry.running.astype(lengths.dtype),
-        ),
-    )
+        running=carry.running & ~result.done,
+        returns=jnp.where(carry.running, returns, carry.returns),
+        lengths=carry.lengths + carry.running.astype(carry.lengths.dtype),
+    ), recorded

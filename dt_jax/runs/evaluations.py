@@ -12,17 +12,17 @@ from dt_jax.utils.files import replacing
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The episodes of one evaluation, K targets with E episodes each.
+    """The episodes of one evaluation, E for each of K target returns.
 
-    Of a run with S seeds, returns, lengths and scores are [S, K, E].
+    With S seeds of training, returns, lengths and scores are [S, K, E].
 
     Attributes:
-      target_returns: [K] float64, what was asked for.
-      seeds: [E], episode i's seed, the same at every target.
-      returns: [K, E] float32, what was reached.
+      target_returns: [K] float64; [NaN] for an agent without target returns.
+      seeds: [E], the environment's seed of each episode, the same at every target.
+      returns: [K, E] float32, achieved returns.
       lengths: [K, E] int32, environment steps.
-      normalized_scores: [K, E], D4RL's score of each return; None where nobody knows
-        which returns are to score 0 and 100.
+      normalized_scores: [K, E], D4RL's score of each return; None where the returns
+        that score 0 and 100 are unknown.
     """
 
     target_returns: np.ndarray
@@ -33,14 +33,14 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """The mean return over all targets, by which checkpoints compare.
+        """The mean return over all targets, by which checkpoints are compared.
 
-        Normalised scores put them in the same order.
+        Normalised scores have the same order.
         """
         return float(self.returns.mean(dtype=np.float64))
 
-    def of_seed(self, i: int) -> "Evaluation":
-        """Return the episodes of the i-th seed, of several."""
+    def select_seed(self, i: int) -> "Evaluation":
+        """Return the episodes of the i-th seed of several."""
         scores = self.normalized_scores
         return replace(
             self,
@@ -52,7 +52,7 @@ class Evaluation:
     def metrics(self) -> dict[str, np.ndarray]:
         """Return means and standard deviations over episodes under CORL's names.
 
-        They are numbers, or [S].
+        They are numbers, or with several seeds [S].
         """
         arrays = {
             "return": self.returns,
@@ -61,11 +61,11 @@ class Evaluation:
         }
         metrics = {}
         for k, target in enumerate(self.target_returns):
+            prefix = "eval/" if np.isnan(target) else f"eval/{float(target)}_"
             for name, values in arrays.items():
                 if values is not None:
-                    name = f"eval/{float(target)}_{name}"
-                    metrics[f"{name}_mean"] = values[..., k, :].mean(axis=-1)
-                    metrics[f"{name}_std"] = values[..., k, :].std(axis=-1)
+                    metrics[f"{prefix}{name}_mean"] = values[..., k, :].mean(axis=-1)
+                    metrics[f"{prefix}{name}_std"] = values[..., k, :].std(axis=-1)
         return metrics
 
     def save(self, path: Path) -> None:
@@ -76,16 +76,18 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
-        """Read what `save` wrote.
+        """Read what `save` has written.
 
         Raises:
-          UserError: it is damaged, or another file.
+          UserError: the file is damaged or something else.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**arrays)
         except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is no evaluation: remove it ({error})") from None
+            raise UserError(
+                f"{path} is not a valid evaluation: remove it ({error})"
+            ) from None
 
 
 def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
@@ -97,17 +99,17 @@ def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
     return step, Evaluation.load(files[step])
 
 
+def delete_evaluations_after(step: int, workdir: Path) -> None:
+    """Delete the evaluations of updates that a run resumed from `step` repeats."""
+    for evaluated, path in _files(workdir).items():
+        if evaluated > step:
+            path.unlink()
+
+
 def _files(workdir: Path) -> dict[int, Path]:
-    """Return where a run's evaluations are, by the updates completed before each."""
+    """Return the files of a run's evaluations by their steps."""
     return {
         int(path.stem): path
         for path in (workdir / "eval").glob("*.npz")
         if path.stem.isdecimal()
     }
-
-
-def forget_evaluations_after(step: int, workdir: Path) -> None:
-    """Delete the evaluations that a run which goes on from `step` has lost."""
-    for of_step, path in _files(workdir).items():
-        if of_step > step:
-            path.unlink()

@@ -1,102 +1,117 @@
-"""Manifests: what vouches for a checkpoint on disk.
+"""Manifests: they make a checkpoint count, and detect damage.
 
-checkpoints/1000.json        the sha256 of each file in checkpoints/1000, and its own
-checkpoints/1000.unfinished  while 1000 is being saved or deleted
+checkpoints/1000.json        the record, the score, and the SHA-256 of each file
+checkpoints/1000.unfinished  exists while the checkpoint is being saved or deleted
 """
 
 import hashlib
 import json
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import write_text
 
-FORMAT_VERSION = 3
-READABLE = (2, FORMAT_VERSION)  # in 2, manifests lack their own version and sha256
+FORMAT = 4
+
+
+class Manifest(NamedTuple):
+    """What a checkpoint holds besides arrays.
+
+    Attributes:
+      score: of the evaluation at this step, the higher the better; None without one.
+      record: what the parameters mean nothing without, as JSON.
+    """
+
+    score: float | None
+    record: dict[str, Any]
 
 
 class DamagedError(Exception):
-    """A checkpoint is not as it was saved; the message says which file is not."""
+    """A checkpoint is not as it was saved; the message names the file."""
 
 
-def write(folder: Path, step: int, score: float | None) -> None:
-    """Vouch for the checkpoint of `step` in `folder` as it is now."""
-    manifest: dict[str, Any] = {
-        "format": FORMAT_VERSION,
+def write(folder: Path, step: int, manifest: Manifest) -> None:
+    """Write the manifest of the checkpoint of `step` in `folder` as it is now."""
+    content = {
+        "format": FORMAT,
         "step": step,
-        "score": score,
+        **manifest._asdict(),
         "files": _hashes(folder, step),
     }
-    manifest["sha256"] = _hash_of(manifest)
-    write_text(folder / f"{step}.json", json.dumps(manifest, indent=1))
+    content["sha256"] = _hash(content)
+    write_text(folder / f"{step}.json", json.dumps(content, indent=1))
 
 
-def verified_score(folder: Path, step: int) -> float | None:
-    """Return the score of a checkpoint that is as it was saved.
+def read(folder: Path, step: int) -> Manifest:
+    """Return the manifest of a checkpoint, after comparing all files with it.
 
     Raises:
-      DamagedError: it is not, or its manifest is lost or damaged.
-      FileNotFoundError: it is being deleted by a run that goes on meanwhile.
+      DamagedError: a file differs, or the manifest is missing or damaged.
+      FileNotFoundError: the checkpoint is being deleted by the run meanwhile.
+      UserError: another version of dt_jax wrote it.
     """
-    manifest = _read(folder, step)
-    saved, there = manifest["files"], _hashes(folder, step)
-    if saved != there:
-        raise DamagedError(_difference(saved, there))
-    return manifest["score"]
-
-
-def unfinished(folder: Path, step: int) -> Path:
-    """Return the file that is there while a checkpoint is being saved or deleted."""
-    return folder / f"{step}.unfinished"
-
-
-def finished(folder: Path) -> set[int]:
-    """Return the steps whose save had ended, whatever is there of them now."""
-    there = {path.stem for path in folder.glob("*.json")}
-    there |= {path.name for path in folder.glob("*") if path.is_dir()}
-    steps = {int(step) for step in there if step.isdecimal()}
-    return {step for step in steps if not unfinished(folder, step).exists()}
-
-
-def is_left_over(path: Path, whole: Container[int]) -> bool:
-    """Tell whether a file or folder is of a checkpoint, and of none that is whole."""
-    step, _, kind = path.name.partition(".")
-    if not step.isdecimal():  # not ours
-        return False
-    if kind in ("", "json"):
-        return int(step) not in whole
-    return kind == "unfinished" or kind.startswith("orbax")
-
-
-def _read(folder: Path, step: int) -> dict[str, Any]:
     path = folder / f"{step}.json"
     try:
-        content = path.read_bytes()
+        content = json.loads(path.read_bytes())
+        sha256 = content.pop("sha256")
+        if sha256 != _hash(content):
+            raise ValueError(sha256)
+        if content["step"] != step:
+            raise DamagedError(f"its manifest {path.name} is of another step")
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{folder / str(step)} has checkpoint format {content['format']}; this "
+                f"version of dt_jax reads format {FORMAT}"
+            )
+        saved = content["files"]
+        manifest = Manifest(content["score"], content["record"])
     except FileNotFoundError:
         if (folder / str(step)).exists() and not path.exists():
             raise DamagedError(f"its manifest {path.name} is missing") from None
         raise
-    try:
-        manifest = json.loads(content)
-        if manifest.keys() != {"step", "score", "files"}:  # else of format 2
-            sha256 = manifest.pop("sha256")
-            if sha256 != _hash_of(manifest):
-                raise ValueError(sha256)
-        if manifest["step"] != step:
-            raise DamagedError(f"its manifest {path.name} is of another step")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise DamagedError(f"its manifest {path.name} is damaged") from None
+    found = _hashes(folder, step)
+    if saved != found:
+        raise DamagedError(_difference(saved, found))
     return manifest
 
 
-def _difference(saved: dict[str, str], there: dict[str, str]) -> str:
-    """Return the words on how files, by their hashes, are not those of a manifest."""
-    if not there:
+def unfinished(folder: Path, step: int) -> Path:
+    """Return the file that exists while a checkpoint is being saved or deleted."""
+    return folder / f"{step}.unfinished"
+
+
+def finished_steps(folder: Path) -> set[int]:
+    """Return the steps whose save has ended, damaged or not."""
+    names = {path.stem for path in folder.glob("*.json")}
+    names |= {path.name for path in folder.glob("*") if path.is_dir()}
+    steps = {int(name) for name in names if name.isdecimal()}
+    return {step for step in steps if not unfinished(folder, step).exists()}
+
+
+def is_leftover(path: Path, valid: Container[int]) -> bool:
+    """Return whether a file or folder belongs to a checkpoint that is not valid."""
+    step, _, kind = path.name.partition(".")
+    if not step.isdecimal():  # not a checkpoint's
+        return False
+    if kind in ("", "json"):
+        return int(step) not in valid
+    return kind == "unfinished" or kind.startswith("orbax")
+
+
+def _difference(saved: dict[str, str], found: dict[str, str]) -> str:
+    """Return how the hashes of files differ from those of a manifest, in words."""
+    if not found:
         return "its folder is missing or empty"
-    missing = sorted(saved.keys() - there)
-    other = sorted(name for name, sha256 in there.items() if saved.get(name) != sha256)
-    parts = {"missing": missing, "not as it was saved": other}
+    parts = {
+        "missing": sorted(saved.keys() - found),
+        "not as it was saved": sorted(
+            name for name, sha256 in found.items() if saved.get(name) != sha256
+        ),
+    }
     return ", ".join(
         f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)} {what}"
         for what, names in parts.items()
@@ -104,13 +119,12 @@ def _difference(saved: dict[str, str], there: dict[str, str]) -> str:
     )
 
 
-def _hash_of(manifest: dict[str, Any]) -> str:
-    """Return the sha256 of a manifest's other entries."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _hashes(folder: Path, step: int) -> dict[str, str]:
-    """Return the sha256 of each file of a checkpoint, by its path inside it."""
+    """Return the SHA-256 of each file of a checkpoint, by its path inside it."""
     top = folder / str(step)
     hashes = {}
     for path in sorted(p for p in top.rglob("*") if p.is_file()):

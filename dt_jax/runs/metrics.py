@@ -1,45 +1,53 @@
-"""A run's metrics: one JSON object a line, one line a step, and how far it has come."""
+"""metrics.jsonl: one JSON object per line, one line per logged step."""
 
 import json
 import os
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import write_text
 
+TIMING = ("steps_per_second", "eval/seconds")  # metrics that no two runs share
+
 
 class MetricsLog:
-    """The metrics.jsonl of a run, each line on disk as soon as it is written."""
+    """The metrics.jsonl of a run; each line is on disk as soon as it is written."""
 
     def __init__(self, path: Path | None, up_to_step: int):
-        """Open the log; what an interrupted run wrote after `up_to_step` is dropped.
+        """Open the log, and drop what an interrupted run wrote after `up_to_step`.
 
-        Without a path nothing is kept: another process does that.
+        Args:
+          path: the file; None keeps nothing, where another process writes it.
+          up_to_step: the step from which the run resumes.
         """
-        if path is None:
-            self._file = TemporaryFile("w")  # noqa: SIM115 - closed by __exit__
-            return
-        kept = [row for row in read_metrics(path) if row["step"] <= up_to_step]
-        write_text(path, "".join(map(_line, kept)))
-        self._file = path.open("a")
+        self._file = None
+        if path is not None:
+            kept = [row for row in read_metrics(path) if row["step"] <= up_to_step]
+            write_text(path, "".join(map(_line, kept)))
+            self._file = path.open("a")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append the metrics of a step."""
-        self._file.write(_line({"step": step, **metrics}))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            self._file.write(_line({"step": step, **metrics}))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl, without a last line that was cut short."""
+    """Return the rows of a metrics.jsonl, without a truncated last line.
+
+    Raises:
+      UserError: a line is not a row of numbers.
+    """
     if not path.exists():
         return []
     rows = []
@@ -48,12 +56,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             break
         try:
             row = json.loads(line)
+            if not all(map(_is_number, row.values())):
+                raise ValueError(row)
             rows.append({"step": int(row.pop("step")), **row})
-        except Exception:  # JSON of any kind may stand there
+        except Exception:  # any kind of JSON
             raise UserError(
                 f"{path}, line {number}: not a row of metrics; remove that line"
             ) from None
     return rows
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _line(row: dict[str, Any]) -> str:

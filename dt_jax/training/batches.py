@@ -1,133 +1,185 @@
-"""How the windows of a batch come together: on the device, or before it on the host."""
+"""Batches: gathered on the device from a copy of the dataset, or on the host."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dt_jax.data.arrays import machine_memory
-from dt_jax.data.sampler import Data, Sampler, Windows
+from dt_jax.data.sampler import DeviceDataset, Sampler, WindowIndices
 from dt_jax.types import Array, Batch
 from dt_jax.utils import distributed
-from dt_jax.utils.sharding import Placement
+from dt_jax.utils.sharding import RunSharding
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class Feed(Protocol):
-    """What a compiled program gets for each update, and how a batch is made of it.
+class Batches(Protocol):
+    """What a compiled program gets for each update, and how it makes a batch of it.
 
     With more than one seed everything has a leading axis for them.
 
     Attributes:
-      placement: which devices get what.
-      data: what the program gets each time, a pytree of arrays.
+      sharding: of the run.
+      dataset: what the program gets each time, a pytree of arrays.
     """
 
-    placement: Placement
-    data: Any
+    sharding: RunSharding
+    dataset: Any
 
     def inputs(self, step: int) -> Any:
-        """Return this process's part of what the update after `step` others gets.
+        """Return this process's part of the inputs of the update after `step` others.
 
-        It is a pytree of NumPy arrays [B, ...], with its share of B and of the seeds.
+        A pytree of NumPy arrays [B, ...], with this process's part of B and the seeds.
         """
 
-    def batch(self, data: Any, inputs: Any) -> Batch:
-        """Return its batch; may be traced by JAX."""
+    def batch(self, dataset: Any, inputs: Any) -> Batch:
+        """Return the batch; may be traced by JAX."""
 
 
-class OnHost:
-    """Batches are gathered by NumPy, and sent."""
+class HostBatches:
+    """Batches are gathered by NumPy and sent to the device."""
 
-    data = ()
+    dataset = ()
 
-    def __init__(self, samplers: Sequence[Sampler], placement: Placement):
-        self._samplers, self.placement = samplers, placement
+    def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
+        self._samplers, self.sharding = samplers, sharding
 
     def inputs(self, step: int) -> Batch:
-        """Return the part of the batch of `step`."""
-        return _inputs(self._samplers, self.placement, step, Sampler.gather)
+        """Return this process's part of the batch."""
+        return _local_part(self._samplers, self.sharding, step, Sampler.gather)
 
-    def batch(self, data: Any, inputs: Batch) -> Batch:
-        """Return the batch as it came."""
+    def batch(self, dataset: Any, inputs: Batch) -> Batch:
+        """Return the batch as it is."""
         return inputs
 
 
-class OnDevice:
-    """The dataset lies on the device, which is told where the windows lie.
+class DeviceBatches:
+    """The dataset is on the device, which gets only the indices of the windows.
 
-    On the CPU the arrays are not copied: the dataset's own are used (see data.arrays).
+    On the CPU the arrays are not copied: see `data.arrays.aligned_empty`.
     """
 
-    def __init__(self, samplers: Sequence[Sampler], placement: Placement):
-        self._samplers, self.placement = samplers, placement
-        self.data = placement.copy_to_all(samplers[0].data)
+    def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
+        self._samplers, self.sharding = samplers, sharding
+        self.dataset = sharding.replicate(samplers[0].dataset)
 
-    def inputs(self, step: int) -> Windows:
-        """Return where the windows of the part of `step` lie, int32."""
-        windows = _inputs(self._samplers, self.placement, step, Sampler.windows)
-        return Windows(*(numbers.astype(np.int32) for numbers in windows))
+    def inputs(self, step: int) -> WindowIndices:
+        """Return this process's part of the window indices, int32."""
+        windows = _local_part(self._samplers, self.sharding, step, Sampler.windows)
+        return WindowIndices(*(numbers.astype(np.int32) for numbers in windows))
 
-    def batch(self, data: Data, inputs: Windows) -> Batch:
-        """Return what `Sampler.gather` returns, to the same bits."""
-        slots = jnp.arange(self._samplers[0].seq_len, dtype=jnp.int32)
+    def batch(self, dataset: DeviceDataset, inputs: WindowIndices) -> Batch:
+        """Return the same bits as `Sampler.gather`."""
+        data, sampler = dataset, self._samplers[0]
+        slots = jnp.arange(sampler.context_len, dtype=jnp.int32)
         slots = jnp.expand_dims(slots, range(inputs.left.ndim))  # [1, T]
-        valid = slots < inputs.left[..., None]  # [B, T]
-        rows = inputs.rows[..., None] + slots
+        left = inputs.left[..., None]  # [B, 1]
+        rows = inputs.rows[..., None] + slots  # [B, T]
 
-        def window(values: Array, offset: Array, scale: Array) -> Array:
+        def vectors(
+            values: Array, offset: Array, scale: Array, shift: int = 0
+        ) -> Array:
             # Rows past the last transition are clipped: they are padding anyway.
-            taken = jnp.take(values, rows, axis=0, mode="clip")
+            taken = jnp.take(values, rows + shift, axis=0, mode="clip")
             offset, scale = (
                 jnp.broadcast_to(x.reshape((1,) * rows.ndim + (-1,)), taken.shape)
                 for x in (offset, scale)
             )
-            # XLA would multiply by 1/scale, and sometimes round otherwise.
+            # XLA would multiply by 1/scale, and sometimes round differently.
             scale = jax.lax.optimization_barrier(scale)
+            valid = slots < left - shift
             return jnp.where(valid[..., None], (taken - offset) / scale, 0)
 
-        returns = jnp.take(data.returns_to_go, rows, mode="clip") * data.reward_scale
-        return Batch(
-            states=window(data.observations, data.state_mean, data.state_std),
-            actions=window(data.actions, data.action_center, data.action_scale),
-            returns_to_go=jnp.where(valid, returns, 0),
-            timesteps=inputs.timesteps[..., None] + slots,
-            mask=valid.astype(returns.dtype),
-        )
+        def numbers(values: Array) -> Array:
+            taken = jnp.take(values, rows, mode="clip") * data.reward_scale
+            return jnp.where(slots < left, taken, 0)
+
+        def terminals() -> Array:
+            last = slots == left - 1
+            return jnp.where(last, inputs.terminated[..., None], 0).astype(float_type)
+
+        float_type = data.reward_scale.dtype
+        state_units = data.state_mean, data.state_std
+        action_units = data.action_center, data.action_scale
+        make: dict[str, Callable[[], Array]] = {
+            "states": lambda: vectors(data.observations, *state_units),
+            "actions": lambda: vectors(data.actions, *action_units),
+            "rewards": lambda: numbers(data.rewards),
+            "returns_to_go": lambda: numbers(data.returns_to_go),
+            "timesteps": lambda: inputs.timesteps[..., None] + slots,
+            "mask": lambda: (slots < left).astype(float_type),
+            "terminals": terminals,
+            "next_states": lambda: vectors(data.observations, *state_units, shift=1),
+        }
+        return Batch(**{name: make[name]() for name in sampler.fields})
 
 
-def _inputs(
+def _local_part(
     samplers: Sequence[Sampler],
-    placement: Placement,
+    sharding: RunSharding,
     step: int,
     make: Callable[[Sampler, np.ndarray], Any],
 ) -> Any:
-    """Make something of this process's indices of `step`; one seed gets no axis."""
+    """Apply `make` to this process's indices of `step`; one seed gets no axis."""
     each = [
-        make(sampler, sampler.indices(step)[placement.windows])
-        for sampler in samplers[placement.seeds]
+        make(sampler, sampler.indices(step)[sharding.windows])
+        for sampler in samplers[sharding.seeds]
     ]
     if len(samplers) == 1:
         return each[0]
     return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 
 
-def make_feed(samplers: Sequence[Sampler], placement: Placement, share: float) -> Feed:
-    """Return what feeds the batches of `samplers` to a run's devices.
+def make_batches(
+    samplers: Sequence[Sampler], sharding: RunSharding, share: float
+) -> Batches:
+    """Return the batches of a run, on the device where the dataset fits.
 
     Args:
-      samplers: of one dataset, one for each seed.
-      placement: of the run.
-      share: of each device's memory that the data may take; more stays on the host, and
-        so does what is mapped from the disk.
+      samplers: of one dataset, one per seed.
+      sharding: of the run.
+      share: of each device's memory that the data may take; larger data stays on the
+        host, and so does data that is mapped from the disk.
     """
-    arrays = samplers[0].data[:3]
+    arrays = samplers[0].dataset[:4]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
-    there = stats.get("bytes_limit", machine_memory())
+    available = stats.get("bytes_limit", machine_memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)
-    large = sum(array.nbytes for array in arrays) > share * there
-    # All processes do the same: what they compile has to be one program.
-    if int(distributed.largest(mapped or large)):
-        return OnHost(samplers, placement)
-    return OnDevice(samplers, placement)
+    large = sum(array.nbytes for array in arrays) > share * available
+    # The same in all processes: they compile one program.
+    if int(distributed.maximum(mapped or large)):
+        return HostBatches(samplers, sharding)
+    return DeviceBatches(samplers, sharding)
+
+
+def prefetch(
+    make: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+) -> Generator[Result, None, None]:
+    """Yield `make` of each item in order, computed ahead by background threads.
+
+    Args:
+      make: called in any thread; what it raises is raised here.
+      items: such as the steps to make batches for.
+      num_workers: threads; together they are at most twice as many items ahead. With
+        0, `make` is called in the caller's thread when its result is needed.
+    """
+    if num_workers == 0:
+        yield from map(make, items)
+        return
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="prefetch")
+    ahead: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(make, item))
+            if len(ahead) > 2 * num_workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:  # also when the consumer stops early, or `make` raises
+        pool.shutdown(cancel_futures=True)

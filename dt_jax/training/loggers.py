@@ -1,6 +1,6 @@
-"""Where a run's metrics go beside metrics.jsonl: TensorBoard, Weights & Biases.
+"""Loggers besides metrics.jsonl: TensorBoard and Weights & Biases.
 
-They are extras: one that fails is told of in one line, and the run goes on without it.
+They are optional: if one fails, a warning says so and the run continues without it.
 """
 
 import os
@@ -21,50 +21,50 @@ from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import write_text
 
-_INIT_SECONDS = 15.0  # that wandb may look for its server
-_FINISH_SECONDS = 30.0  # that it may still send at the end
+_INIT_SECONDS = 15.0  # for wandb to find its server
+_FINISH_SECONDS = 30.0  # for wandb to send what is left at the end
 
 Metrics = Mapping[str, float]
 
 
 class Logger(Protocol):
-    """What takes a run's metrics; any error of its own may come out of it."""
+    """Receives a run's metrics; may raise any error."""
 
     def write(self, step: int, metrics: Metrics) -> None:
-        """Take the metrics of a step; steps ascend."""
+        """Log the metrics of a step; steps ascend."""
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Finish pending work."""
 
 
 class Loggers:
     """The loggers that a configuration names, each until it fails.
 
-    Of several processes the first has them.
+    Of several processes the main process has them.
 
     Args:
       config: the run's.
-      workdir: its folder; each logger has one of its own in it.
-      up_to_step: what an interrupted run has logged after it will come again.
+      workdir: its folder; each logger has a folder of its own in it.
+      up_to_step: an interrupted run logs everything after it again.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, up_to_step: int):
         self._loggers: dict[str, Logger] = {}
-        for name in config.loggers if distributed.leads() else ():
+        for name in config.loggers if distributed.is_main_process() else ():
             try:
                 self._loggers[name] = _LOGGERS[name](config, workdir, up_to_step)
             except Exception as error:  # whatever a package may raise
-                _tell(name, error)
+                _warn(name, error)
 
     def write(self, step: int, metrics: Metrics) -> None:
-        """Give all of them the metrics of a step."""
+        """Log the metrics of a step to all of them."""
         for name, logger in [*self._loggers.items()]:
             try:
                 logger.write(step, metrics)
             except Exception as error:
-                _tell(name, error)
+                _warn(name, error)
                 del self._loggers[name]
-                with suppress(Exception):  # it has been told that this one fails
+                with suppress(Exception):  # its failure is reported already
                     logger.close()
 
     def __enter__(self) -> "Loggers":
@@ -75,7 +75,7 @@ class Loggers:
             try:
                 logger.close()
             except Exception as error:
-                _tell(name, error)
+                _warn(name, error)
 
 
 def check_installed(names: Iterable[str]) -> None:
@@ -89,24 +89,24 @@ def check_installed(names: Iterable[str]) -> None:
             )
 
 
-def _tell(name: str, error: Exception) -> None:
+def _warn(name: str, error: Exception) -> None:
     why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     warnings.warn(
-        f"the logger {name} has failed ({why}); the run goes on without it, and "
+        f"the logger {name} failed ({why}); the run continues without it, and "
         "metrics.jsonl has all metrics",
         stacklevel=3,
     )
 
 
 class TensorBoard:
-    """An event file in `<workdir>/tensorboard/` for each start of the run.
+    """Writes an event file in `<workdir>/tensorboard/` at each start of the run.
 
-    TensorBoard hides what earlier files have of the steps after `up_to_step`.
+    TensorBoard hides the steps after `up_to_step` in earlier files.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, up_to_step: int):
-        # tensorboardX's SummaryWriter writes in a thread; should that fail, its queue
-        # fills up and blocks the run. These are the parts that it is made of.
+        # tensorboardX's SummaryWriter writes in a thread; if that dies, as on a full
+        # disk, its queue fills up and blocks the run. This uses its record writer.
         self._event_pb2 = import_module("tensorboardX.proto.event_pb2")
         self._summary_pb2 = import_module("tensorboardX.proto.summary_pb2")
         folder = workdir / "tensorboard"
@@ -124,8 +124,8 @@ class TensorBoard:
         values = [summary.Value(tag=k, simple_value=v) for k, v in metrics.items()]
         self._add(step=step, summary=summary(value=values))
 
-    def _add(self, **what: Any) -> None:
-        event = self._event_pb2.Event(wall_time=time.time(), **what)
+    def _add(self, **content: Any) -> None:
+        event = self._event_pb2.Event(wall_time=time.time(), **content)
         self._file.write(event.SerializeToString())
         self._file.flush()
 
@@ -135,40 +135,40 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, with its files in `<workdir>/wandb/`.
+    """Logs to a Weights & Biases run, with its files in `<workdir>/wandb/`.
 
-    Its identity is kept there, so that a run which goes on is one run for wandb too.
-    Without an API key or the server, the files wait to be sent by `wandb sync`.
+    Its id is stored there, so that a resumed run is one run in wandb too. Without an
+    API key or the server, the files wait for `wandb sync`.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, up_to_step: int):
-        # It reports on itself to its makers, from threads in this process.
+        # wandb sends error reports about itself from threads in this process.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb = import_module("wandb")
-        about = {
+        arguments = {
             "project": config.project,
             "group": config.group,
             "name": config.name,
             "config": config.to_dict(),
             "dir": str(workdir),
-            "id": _kept_id(workdir / "wandb" / "run_id"),
+            "id": _stored_id(workdir / "wandb" / "run_id"),
             "resume": "allow",
         }
         try:
-            self._run = self._init(about)
+            self._run = self._init(arguments)
         except self._wandb.errors.Error as error:
-            self._wandb.teardown()  # of the attempt, which holds the id
-            self._run = self._init(about | {"mode": "offline"})
+            self._wandb.teardown()  # the failed attempt holds the id
+            self._run = self._init(arguments | {"mode": "offline"})
             why = str(error).partition("\n")[0].rstrip(".")
             print(
-                f"wandb: {why}: the metrics are kept, to be sent by "
+                f"wandb: {why}: the metrics are stored; send them with "
                 f"wandb sync {Path(self._run.dir).parent}"
             )
-        # Of a run that goes on its server has some rows already.
+        # The server has some rows of a resumed run already.
         self._next = self._run.step
 
-    def _init(self, about: dict[str, Any]) -> Any:
-        """Begin the run without a question or a line of wandb's own."""
+    def _init(self, arguments: dict[str, Any]) -> Any:
+        """Start the run without prompts and output of wandb's own."""
         settings = {
             "silent": True,
             "console": "off",
@@ -181,24 +181,26 @@ class WeightsAndBiases:
         }
         self._wandb.setup(self._wandb.Settings(silent=True))  # before it asks for a key
         return self._wandb.init(
-            **about, allow_val_change=True, settings=self._wandb.Settings(**settings)
+            **arguments,
+            allow_val_change=True,
+            settings=self._wandb.Settings(**settings),
         )
 
     def write(self, step: int, metrics: Metrics) -> None:
-        """Hand the metrics to wandb's own process, which sends them when it can."""
+        """Pass the metrics to wandb's own process, which sends them."""
         if step >= self._next:
             self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Wait for what is still to be sent, and end wandb's process."""
+        """Wait until everything is sent, and end wandb's process."""
         try:
             self._run.finish()
         finally:
             self._wandb.teardown()
 
 
-def _kept_id(file: Path) -> str:
-    """Return what `file` says, written on first use."""
+def _stored_id(file: Path) -> str:
+    """Return the id in a file, created on first use."""
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         write_text(file, secrets.token_hex(4))

@@ -7,63 +7,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dt_jax.agents.base import TrainState
-from dt_jax.agents.dt import Metrics
-from dt_jax.training.batches import Feed
+from dt_jax.agents.base import Metrics, TrainState
+from dt_jax.training.batches import Batches
 from dt_jax.types import Array, Batch
 
 Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-class Dispatch:
-    """Makes up to `most` updates in a call, each on its own batch.
+class MultiStep:
+    """Makes up to `most` updates per call, each on its own batch.
 
-    How many is not compiled in. So there is one program, and a run's updates have the
-    same bits however they are shared out among the calls, as a run needs that goes on
-    from between them.
+    Their number is not compiled in: there is one program, and results are bitwise
+    independent of the chunking, so that a run can be resumed between any two updates.
     """
 
-    def __init__(self, update: Update, feed: Feed, most: int):
-        self._feed, self._most = feed, most
+    def __init__(self, update: Update, batches: Batches, most: int):
+        self._batches, self._most = batches, most
 
         def program(
-            state: TrainState, data: Any, inputs: Any, count: Array
+            state: TrainState, dataset: Any, inputs: Any, count: Array
         ) -> tuple[TrainState, Metrics]:
             def one(i: Array, carry: tuple[TrainState, Metrics]) -> Any:
                 state, metrics = carry
-                batch = feed.batch(data, jax.tree.map(lambda x: x[i], inputs))
+                batch = batches.batch(dataset, jax.tree.map(lambda x: x[i], inputs))
                 state, new = update(state, batch)
                 return state, jax.tree.map(lambda m, x: m.at[i].set(x), metrics, new)
 
             first = jax.tree.map(lambda x: x[0], inputs)
-            shapes = jax.eval_shape(update, state, feed.batch(data, first))[1]
+            shapes = jax.eval_shape(update, state, batches.batch(dataset, first))[1]
             metrics = jax.tree.map(
                 lambda x: jnp.zeros((most, *x.shape), x.dtype), shapes
             )
             return jax.lax.fori_loop(0, count, one, (state, metrics))
 
-        placement = feed.placement
+        sharding = batches.sharding
         self._program: Any = jax.jit(
             program,
             donate_argnums=0,
-            out_shardings=(placement.state, placement.everywhere),
+            out_shardings=(sharding.state, sharding.replicated),
         )
 
     def compile(self, state: TrainState) -> None:
-        """Compile the program now rather than at the first call."""
+        """Compile the program now instead of at the first call."""
         inputs = self.inputs(range(1))
-        lowered = self._program.lower(state, self._feed.data, inputs, np.int32(1))
+        lowered = self._program.lower(state, self._batches.dataset, inputs, np.int32(1))
         self._program = lowered.compile()
 
     def inputs(self, steps: range) -> Any:
-        """Return what the program needs for the updates after `steps` others.
+        """Return the program's inputs for the updates after `steps` others.
 
-        It is on the devices already; other processes send their part of it themselves.
+        They are on the devices; other processes send their part themselves.
         """
-        each = [self._feed.inputs(step) for step in steps]
-        each += each[:1] * (self._most - len(each))  # not looked at
-        mine = jax.tree.map(lambda *arrays: np.stack(arrays), *each)
-        return self._feed.placement.send(mine)
+        each = [self._batches.inputs(step) for step in steps]
+        each += each[:1] * (self._most - len(each))  # not used
+        local = jax.tree.map(lambda *arrays: np.stack(arrays), *each)
+        return self._batches.sharding.send(local)
 
     def __call__(
         self, state: TrainState, inputs: Any, count: int
@@ -71,30 +69,29 @@ class Dispatch:
         """Make updates.
 
         Args:
-          state: before them; its memory is given away.
-          inputs: as from `inputs`.
-          count: how many steps that was for.
+          state: before them; its memory is donated.
+          inputs: as `inputs` returns them.
+          count: for how many steps.
 
         Returns:
-          The state after them, and the metrics of each, of which the first `count`
-          count.
+          The state after them, and the metrics of each; the first `count` are valid.
         """
-        return self._program(state, self._feed.data, inputs, np.int32(count))
+        return self._program(state, self._batches.dataset, inputs, np.int32(count))
 
 
-def share_out(
-    start: int, stop: int, most: int, between: Sequence[int]
+def step_chunks(
+    start: int, stop: int, most: int, boundaries: Sequence[int]
 ) -> Iterator[range]:
     """Yield the steps of each call, from `start` to before `stop`.
 
     Args:
-      start: the first.
-      stop: the one after the last.
-      most: steps in a call.
-      between: no call goes on beyond a multiple of one of these.
+      start: the first step.
+      stop: the step after the last.
+      most: steps per call.
+      boundaries: no call crosses a multiple of one of these.
     """
     while start < stop:
-        due = [start - start % n + n for n in between]
-        end = min(start + most, stop, *due)
+        next_due = [start - start % n + n for n in boundaries]
+        end = min(start + most, stop, *next_due)
         yield range(start, end)
         start = end

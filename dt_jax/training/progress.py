@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, lines elsewhere."""
+"""Progress of a run on the terminal."""
 
 import sys
 import time
@@ -18,9 +18,12 @@ _SECONDS_BETWEEN_LINES = 10.0  # without a terminal
 
 
 class ProgressReport:
-    """A bar with loss, rate and time left; plain lines where there is no terminal.
+    """A progress bar with loss and speed; without a terminal, lines on stderr.
 
-    Neither where it is not to be shown, for another process shows it.
+    Args:
+      total: updates in the run.
+      done: updates completed.
+      shown: False prints nothing, where another process does.
     """
 
     def __init__(self, total: int, done: int, shown: bool):
@@ -47,35 +50,38 @@ class ProgressReport:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def update(self, step: int, metrics: dict[str, float]) -> None:
-        """Show the metrics of a step, if there are any of training."""
-        if "train_loss" not in metrics:
-            return
-        loss = f"{metrics['train_loss']:.4f}"
-        rate = metrics["steps_per_second"]
-        self._bar.update(self._task, completed=step, loss=loss, rate=f"{rate:.3g}")
+    def update(self, step: int, loss: float, rate: float) -> None:
+        """Show the progress after `step` updates.
+
+        Args:
+          step: updates completed.
+          loss: of the last update.
+          rate: updates per second.
+        """
+        shown = f"{loss:.4f}"
+        self._bar.update(self._task, completed=step, loss=shown, rate=f"{rate:.3g}")
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (self._total - step) / rate
-            self.say(
-                f"step {step}/{self._total}  loss {loss}  {rate:.3g} updates/s  "
+            self.log(
+                f"step {step}/{self._total}  loss {shown}  {rate:.3g} updates/s  "
                 f"about {left:.0f} s of updates left"
             )
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Say on the bar what is done meanwhile."""
-        self._bar.update(self._task, description=what)
+    def phase(self, description: str) -> Iterator[None]:
+        """Show another description on the bar meanwhile."""
+        self._bar.update(self._task, description=description)
         yield
         self._bar.update(self._task, description="training")
 
-    def say(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Print a line, above the bar if there is one."""
         if not self._shown:
             return
         if self._bar.disable:
-            with suppress(OSError):  # nobody reads any more: no reason to end a run
+            with suppress(OSError):  # a closed stderr is no reason to end a run
                 print(message, file=sys.stderr, flush=True)
         else:
             self._bar.console.print(message, highlight=False)

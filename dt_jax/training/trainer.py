@@ -1,71 +1,71 @@
-"""One run: its training state, and what is done with it at each step."""
+"""One run: the training state, and what happens at each step."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import TrainState
-from dt_jax.agents.dt import (
-    DecisionTransformerAgent,
-    Metrics,
-    init_train_state,
-    make_update,
-)
-from dt_jax.agents.optim import optimizer_of
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.agents import make_agent
+from dt_jax.agents.base import Agent, Metrics, TrainState
+from dt_jax.agents.multi_seed import MultiSeedAgent
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets.load import Dataset
-from dt_jax.evaluation.measurements import Measurements
-from dt_jax.runs.aggregate import across_seeds
+from dt_jax.datasets import Dataset
+from dt_jax.evaluation.run_evaluator import RunEvaluator
+from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
-from dt_jax.runs.evaluations import forget_evaluations_after
-from dt_jax.runs.folder import describe
+from dt_jax.runs.evaluations import delete_evaluations_after
+from dt_jax.runs.folder import write_description
 from dt_jax.runs.metrics import MetricsLog
-from dt_jax.training.batches import make_feed
-from dt_jax.training.finite import FiniteCheck
+from dt_jax.training.batches import make_batches, prefetch
 from dt_jax.training.loggers import Loggers
-from dt_jax.training.multi_step import Dispatch, share_out
-from dt_jax.training.prefetch import prefetch
+from dt_jax.training.multi_step import MultiStep, step_chunks
 from dt_jax.training.progress import ProgressReport
-from dt_jax.training.resume import owed
 from dt_jax.types import Params
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.sharding import place
+from dt_jax.utils.files import replacing
+from dt_jax.utils.sharding import make_sharding
 from dt_jax.utils.signals import Stopped, StopRequest
 from dt_jax.utils.versions import versions
 
-_MOST_UNREAD = 1000  # updates whose metrics wait to be looked at
+_MAX_UNREAD = 1000  # updates whose metrics are read together
+_CALLBACK_STOP = 1000  # above every signal's number
+
+Row = Mapping[str, float]
+Callback = Callable[[int, Row, Callable[[], None]], None]
 
 
 class Trainer:
-    """Makes the updates, and evaluates, logs and saves when it is time to.
+    """Makes the updates of a run, and evaluates, logs and saves when it is due.
 
     Args:
-      config: validated, without a key that is still left to the data.
+      config: validated, with nothing left to the data.
       workdir: the run's folder.
       dataset: its trajectories.
-      spec: the environment, if there is one.
-      scaling: state_mean and state_std [S], action_center and action_scale [A]: what
-        brings the data into the network's units.
-      params: what all seeds begin with instead of freshly drawn parameters.
+      spec: the environment, if any.
+      normalizer: the units of the agent.
+      params: acting parameters that all seeds start with, instead of initialising.
+      callbacks: see `dt_jax.train`.
 
     Attributes:
       config: the run's.
-      dataset: the identity of its data.
-      agent: whose parameters are trained.
+      agent: the agent that is trained, of one seed.
+      record: what checkpoints hold besides arrays.
 
     Raises:
-      UserError: the environment can't be built.
+      UserError: the environment cannot be built.
     """
 
     def __init__(
@@ -73,21 +73,20 @@ class Trainer:
         config: ConfigDict,
         workdir: Path,
         dataset: Dataset,
-        spec: DatasetSpec | None,
-        scaling: Mapping[str, np.ndarray],
+        spec: EnvSpec | None,
+        normalizer: Normalizer,
         params: Params | None = None,
+        callbacks: Sequence[Callback] = (),
     ):
         self.config = config
-        self.dataset = dataset.identity()
-        self._workdir = workdir
-        # What the parameters mean nothing without.
-        self._record = {
+        self.agent: Agent = make_agent(config, normalizer)
+        self.record = {
             "config": config.to_dict(),
-            **{key: array.tolist() for key, array in scaling.items()},
-            "dataset": self.dataset,
+            "normalizer": normalizer.to_record(),
+            "dataset": dataset.identity(),
             "versions": versions(),
         }
-        self.agent = agent = DecisionTransformerAgent.from_config(config, **scaling)
+        self._workdir, self._callbacks, self._params = workdir, callbacks, params
         trained_on, held_out = dataset.trajectories, None
         if config.holdout_fraction:
             trained_on, held_out = trained_on.hold_out(config.holdout_fraction)
@@ -95,159 +94,184 @@ class Trainer:
         def sampler(trajectories: Trajectories, seed: int) -> Sampler:
             return Sampler(
                 trajectories,
+                normalizer,
                 batch_size=config.batch_size,
-                seq_len=config.seq_len,
-                reward_scale=config.reward_scale,
+                context_len=self.agent.context_len,
                 seed=seed,
-                **scaling,
+                fields=tuple(dict.fromkeys((*self.agent.batch_fields, "mask"))),
             )
 
-        self._placement = placement = place(config)
         first, count = config.train_seed, config.num_seeds
         self._seeds = range(first, first + count)
-        self._drawn_from = first if count == 1 else np.array(self._seeds)
         self._samplers = [sampler(trained_on, seed) for seed in self._seeds]
-        self._measurements = Measurements(
+        self._evaluator = RunEvaluator(
             config,
-            agent,
+            self.agent,
             spec,
-            held_out=None if held_out is None else sampler(held_out, first),
+            holdout=None if held_out is None else sampler(held_out, first),
         )
-        optimizer, schedule = optimizer_of(config)
-        init = partial(init_train_state, agent, optimizer)
-        update = make_update(agent, optimizer, schedule)
-        if count > 1:
-            init, update = jax.vmap(init), jax.vmap(update)
-        self._init = jax.jit(init, out_shardings=placement.state)
-        self._params, self._update = params, update
-        self._finite = FiniteCheck(workdir, self._samplers)
+        self._sharding = make_sharding(config.num_devices, count, config.batch_size)
+        self._actor = self.agent if count == 1 else MultiSeedAgent(self.agent, count)
+        self._norm = jax.jit(optax.tree.norm)
         self._saved = 0  # the step of the newest checkpoint
-        # See `_save`; at first, an evaluation of the untouched initialisation.
-        self._owed: dict[str, float] | None = {}
+        # Metrics of an update whose evaluation is due before the next update, see
+        # `_save`; at first, an evaluation of the initial parameters.
+        self._pending: dict[str, float] | None = {}
 
-    def begin(self, last: Checkpoint | None) -> None:
-        """Draw the state before the first update, or take over that of a checkpoint.
+    # Start: a fresh state, or that of a checkpoint.
 
-        Of several processes all do this together.
+    def start(self, checkpoint: Checkpoint | None) -> None:
+        """Initialise the training state, or restore it from a checkpoint.
 
-        Raises:
-          UserError: the checkpoint's actions are in other units than today's
-            environment's.
+        All processes do this together.
         """
-        feed = make_feed(
-            self._samplers, self._placement, self.config.device_memory_share
+        batches = make_batches(
+            self._samplers, self._sharding, self.config.device_memory_share
         )
-        self._dispatch = Dispatch(self._update, feed, self.config.steps_per_dispatch)
-        self._state = self._drawn() if last is None else self._restored(last)
+        self._multi_step = MultiStep(
+            self._actor.update, batches, self.config.steps_per_dispatch
+        )
+        one_seed = len(self._seeds) == 1
+        seeds = self._seeds[0] if one_seed else np.array(self._seeds)
 
-    def _drawn(self) -> TrainState:
-        state: TrainState = self._init(self._drawn_from)
-        if self._params is None:
-            return state
-        shapes = jax.tree.map(jnp.shape, state.params)
+        def init(seeds: Any) -> TrainState:
+            key = jax.random.key
+            return self._actor.init(key(seeds) if one_seed else jax.vmap(key)(seeds))
 
-        def of_each_seed(params: Params) -> Params:
-            return jax.tree.map(jnp.broadcast_to, params, shapes)
+        init = jax.jit(init, out_shardings=self._sharding.state)
+        if checkpoint is not None:
+            self._state = self._restore(checkpoint, jax.eval_shape(init, seeds))
+            return
+        self._state = init(seeds)
+        if self._params is not None:
+            shapes = jax.tree.map(jnp.shape, self._state.params)
+            broadcast = jax.jit(
+                lambda params: jax.tree.map(jnp.broadcast_to, params, shapes),
+                out_shardings=self._sharding.state,
+            )
+            self._state = self._state.replace(params=broadcast(self._params))
 
-        spread = jax.jit(of_each_seed, out_shardings=self._placement.state)
-        return state.replace(params=spread(self._params))
-
-    def _restored(self, checkpoint: Checkpoint) -> TrainState:
-        before = checkpoint.record()
-        for key in ("action_center", "action_scale"):
-            if before[key] != self._record[key]:
-                raise UserError(
-                    f"{self._workdir}: {self.config.env_name} has other bounds on "
-                    "actions than when the run began; choose another --workdir"
-                )
-        self._saved, self._owed = checkpoint.step, owed(checkpoint, before)
-        placed = self._placement.state
+    def _restore(self, checkpoint: Checkpoint, shapes: TrainState) -> TrainState:
+        self._saved = checkpoint.step
+        self._pending = pending_metrics(checkpoint)
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-            jax.eval_shape(self._init, self._drawn_from),
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=self._sharding.state
+            ),
+            shapes,
         )
-        return TrainState(
-            params=checkpoint.params(like.params),
-            **checkpoint.train(like.beside_params),
-        )
+        params, train = self._split(like)
+        train = checkpoint.train(train)
+        if "params" not in train:  # training and acting use the same
+            train["params"] = checkpoint.params(params)
+        return TrainState(**train)
+
+    def _split(self, state: TrainState) -> tuple[Params, dict[str, Any]]:
+        """Return the acting parameters, and the rest of the state to be saved."""
+        params = self._actor.acting_params(state)
+        train = vars(state).copy()
+        if params is state.params:
+            del train["params"]
+        return params, train
 
     @property
     def params(self) -> Params:
-        """The network's parameters, as far as they are trained, on one device."""
-        return self._placement.copy_here(self._state.params)
+        """The acting parameters, on one device of this process."""
+        return self._sharding.to_local_device(self._actor.acting_params(self._state))
 
     @property
     def step(self) -> int:
         """Updates completed."""
-        return int(np.max(jax.device_get(self._placement.copy_here(self._state.step))))
+        step = self._sharding.to_local_device(self._state.step)
+        return int(np.max(jax.device_get(step)))
 
-    def update_once(self) -> float:
-        """Make the first update, without all that goes with a run; return its loss."""
-        inputs = self._dispatch.inputs(range(1))
-        self._state, metrics = self._dispatch(self._state, inputs, 1)
-        return float(jnp.mean(metrics["train_loss"][0]))
+    def update_once(self) -> dict[str, float]:
+        """Make one update outside of a run, and return its metrics."""
+        inputs = self._multi_step.inputs(range(1))
+        self._state, metrics = self._multi_step(self._state, inputs, 1)
+        return {name: float(jnp.mean(values[0])) for name, values in metrics.items()}
 
-    def run(self) -> None:
-        """Make the updates that are left, and all that is due between them."""
+    # The run.
+
+    def run(self) -> bool:
+        """Make the remaining updates, with everything that is due between them.
+
+        Returns:
+          Whether the run has ended; False if a callback has stopped it.
+
+        Raises:
+          UserError: a metric or a parameter is not finite.
+          Stopped: a signal was received; everything is saved.
+        """
         config, start = self.config, self.step
-        if not self._measurements:
-            print("nothing is evaluated: no episode is played, no trajectory held out")
-        with distributed.all_or_none():
-            if distributed.leads():
-                about = self._record["versions"] | {"dataset": self.dataset}
-                describe(self._workdir, config, about)
-                forget_evaluations_after(start, self._workdir)
-        inputs = prefetch(self._dispatch.inputs, self._calls(start), config.num_workers)
-        # What is owed is written anew: a killed run may have done so already.
-        logged = start if self._owed is None else start - 1
+        if not self._evaluator:
+            print("nothing is evaluated: no environment, no held-out trajectories")
+        with distributed.all_succeed():
+            if distributed.is_main_process():
+                write_description(self._workdir, self.record)
+                delete_evaluations_after(start, self._workdir)
+        inputs = prefetch(
+            self._multi_step.inputs, self._chunks(start), config.num_workers
+        )
+        # A pending row is written again: a killed run may have written it already.
+        logged = start if self._pending is None else start - 1
+        is_main = distributed.is_main_process()
         with (
-            # Closed last: while one waits for its server, all is saved, and a signal
-            # ends the program at once.
+            # Closed last: while one waits for its server, everything is saved, and a
+            # signal ends the program at once.
             Loggers(config, self._workdir, up_to_step=logged) as self._loggers,
             StopRequest() as self._stop,
             CheckpointWriter(
                 self._workdir / "checkpoints", config.keep_checkpoints
             ) as self._writer,
             MetricsLog(
-                self._workdir / "metrics.jsonl" if distributed.leads() else None,
-                up_to_step=logged,
+                self._workdir / "metrics.jsonl" if is_main else None, up_to_step=logged
             ) as self._log,
-            ProgressReport(
-                config.update_steps, start, shown=distributed.leads()
-            ) as self._report,
+            ProgressReport(config.update_steps, start, shown=is_main) as self._progress,
             closing(inputs),
         ):
-            if self._owed is not None:
-                self._after(start, self._owed)
-            # Compiled before the clock starts, which is to measure updates.
-            self._dispatch.compile(self._state)
+            self._callback_stop = False
+            if self._pending is not None:
+                self._finish_step(start, self._pending)
+            # Compiled before the clock starts, which measures updates.
+            self._multi_step.compile(self._state)
             self._start_clock(start)
-            agreed = distributed.Agreement()
-            unread = []  # metrics of updates, which may still be under way
+            shared_stop = distributed.SharedMaximum()
+            unread = []  # metrics of updates, which may still be running
             last_read = start
-            for steps, mine in zip(self._calls(start), inputs, strict=True):
-                self._state, metrics = self._dispatch(self._state, mine, len(steps))
+            for steps, local in zip(self._chunks(start), inputs, strict=True):
+                self._state, metrics = self._multi_step(self._state, local, len(steps))
                 unread.append((metrics, len(steps)))
                 step = steps.stop
                 due = self._logs(step) or self._evaluates(step) or self._saves(step)
-                asked = agreed(self._stop.received)
-                if due or asked or step - last_read >= _MOST_UNREAD:
+                stop = shared_stop(self._stop_code())
+                if due or stop or step - last_read >= _MAX_UNREAD:
                     row, unread = self._read(unread, step), []
                     last_read = step
                     if due:
-                        self._after(step, row)
+                        self._finish_step(step, row)
                 self._writer.poll()
-                if asked:
-                    raise self._stopped(asked, step)
+                if stop == _CALLBACK_STOP:
+                    self._save_now(step)
+                    return self._is_last(step)
+                if stop:
+                    raise self._stopped(Signals(stop), step)
+        return True
 
-    def _calls(self, start: int) -> Iterator[range]:
+    def _stop_code(self) -> int:
+        """Return the signal's number, _CALLBACK_STOP, or 0."""
+        if self._stop.received is not None:
+            return self._stop.received
+        return _CALLBACK_STOP if self._callback_stop else 0
+
+    def _chunks(self, start: int) -> Iterator[range]:
         """Yield the steps of each call, which ends where something is due."""
         config = self.config
-        return share_out(
+        return step_chunks(
             start,
             config.update_steps,
             config.steps_per_dispatch,
-            between=(config.log_every, config.eval_every, config.checkpoint_every),
+            boundaries=(config.log_every, config.eval_every, config.checkpoint_every),
         )
 
     def _logs(self, step: int) -> bool:
@@ -255,7 +279,7 @@ class Trainer:
 
     def _evaluates(self, step: int) -> bool:
         due = step % self.config.eval_every == 0 or self._is_last(step)
-        return due and bool(self._measurements)
+        return due and bool(self._evaluator)
 
     def _saves(self, step: int) -> bool:
         due = step % self.config.checkpoint_every == 0 or self._is_last(step)
@@ -264,87 +288,144 @@ class Trainer:
     def _is_last(self, step: int) -> bool:
         return step == self.config.update_steps
 
-    def _after(self, step: int, row: dict[str, float]) -> None:
-        """Evaluate, log and save what is due; `row` is what the update measured."""
-        self._report.update(step, row)
+    def _finish_step(self, step: int, row: dict[str, float]) -> None:
+        """Evaluate, log and save what is due; `row` has the update's metrics."""
+        if row:
+            loss = row[main_loss(row)]
+            self._progress.update(step, loss, row["steps_per_second"])
         metrics: dict[str, float] = {}
         score = None
         if self._evaluates(step):
             try:
-                metrics, score = self._measure(step)
+                metrics, score = self._evaluate(step)
             except Stopped as stopped:
-                raise self._stopped(stopped.signal, step, owed=row) from None
+                raise self._stopped(stopped.signal, step, pending=row) from None
         if metrics or (row and self._logs(step)):
-            self._log.write(step, row | metrics)
-            self._loggers.write(step, row | metrics)
+            row = row | metrics
+            self._log.write(step, row)
+            self._loggers.write(step, row)
+            if distributed.is_main_process():
+                for callback in self._callbacks:
+                    callback(step, row, self._request_stop)
             self._start_clock(step)
-        # Last, so that a run which goes on from here finds the row above.
+        # Last, so that a run resumed from here has the row above.
         if self._saves(step):
             self._save(step, score)
 
-    def _measure(self, step: int) -> tuple[dict[str, float], float]:
-        """Return what an evaluation comes to, and by what checkpoints compare."""
+    def _request_stop(self) -> None:
+        self._callback_stop = True
+
+    def _evaluate(self, step: int) -> tuple[dict[str, float], float]:
+        """Return the metrics of an evaluation, and the score of its checkpoint."""
         began = time.perf_counter()
-        with self._report.doing("evaluating"):
-            measured = self._measurements(
+        with self._progress.phase("evaluating"):
+            result = self._evaluator(
                 self.params,
-                say=lambda line: self._report.say(f"step {step}  {line}"),
+                log=lambda line: self._progress.log(f"step {step}  {line}"),
                 between_chunks=self._stop.check,
             )
-        if measured.evaluation and distributed.leads():
-            measured.evaluation.save(self._workdir / "eval" / f"{step}.npz")
+        if result.evaluation and distributed.is_main_process():
+            result.evaluation.save(self._workdir / "eval" / f"{step}.npz")
         seconds = time.perf_counter() - began
-        return measured.metrics | {"eval/seconds": seconds}, measured.score
+        return result.metrics | {"eval/seconds": seconds}, result.score
 
     def _save(
-        self, step: int, score: float | None, owed: dict[str, float] | None = None
+        self, step: int, score: float | None, pending: dict[str, float] | None = None
     ) -> None:
-        """Begin to save a checkpoint; of one that is there, only add the score.
+        """Start to save a checkpoint; if it exists, only add the score.
 
         Args:
           step: updates completed.
           score: of this step's evaluation, if there was one.
-          owed: what the update of this step measured, if its evaluation was broken off:
-            a run that goes on from here first makes up for that.
+          pending: metrics of this step's update, if its evaluation was interrupted; a
+            resumed run first repeats the evaluation.
         """
         if step == self._saved:
-            self._writer.rate(step, score)
+            self._writer.set_score(step, score)
             return
-        self._finite.params(self._state.params, step)
-        record = self._record | {"step": step, "owed": owed}
-        state = self._state
-        self._writer.save(step, state.params, state.beside_params, record, score=score)
+        if not math.isfinite(self._norm(self._state.params)):
+            raise self._not_finite(f"step {step}: a parameter is not finite")
+        record = self.record | {"step": step, "pending": pending}
+        self._writer.save(step, *self._split(self._state), record, score=score)
         self._saved = step
 
+    def _save_now(self, step: int, pending: dict[str, float] | None = None) -> None:
+        """Save a checkpoint unless there is one, and wait for it."""
+        if step != self._saved and step > 0:
+            self._save(step, None, pending)
+        self._writer.wait()
+
     def _stopped(
-        self, asked: Signals, step: int, owed: dict[str, float] | None = None
+        self, signal: Signals, step: int, pending: dict[str, float] | None = None
     ) -> Stopped:
-        """Save where the run stands, and return what to leave it with."""
+        """Save, and return the exception to leave with."""
         if step == 0:
-            return Stopped(asked, " before the first update; nothing is lost")
-        if step != self._saved:
-            self._save(step, None, owed)
-        self._writer.confirm()
+            return Stopped(signal, " before the first update; nothing is lost")
+        self._save_now(step, pending)
         return Stopped(
-            asked, f" after {step} updates, all saved: the same command goes on"
+            signal, f" after {step} updates; saved: run the same command to resume"
         )
 
     def _read(self, unread: list[tuple[Metrics, int]], step: int) -> dict[str, float]:
-        """Return the metrics of update `step`, after a look at all since the last.
+        """Return the metrics of update `step`, after checking all since the last.
 
         Raises:
-          UserError: one of them made a loss or a gradient that is not finite.
+          UserError: one of them is not finite.
         """
         calls = [
             {name: values[:count] for name, values in metrics.items()}
             for metrics, count in jax.device_get(unread)
         ]
         read = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
-        self._finite.metrics(read, step)
+        self._check_finite(read, step)
         last = {name: values[-1] for name, values in read.items()}
-        row = across_seeds(self._seeds, last)
+        row = aggregate_seeds(self._seeds, last)
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
 
     def _start_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.perf_counter(), step
+
+    # Numbers that are not finite.
+
+    def _check_finite(self, read: Mapping[str, np.ndarray], step: int) -> None:
+        """Check the metrics of updates, [n] or [n, S], the last one being `step`.
+
+        Raises:
+          UserError: one is not finite. The batch of that update is written to the run's
+            folder: the transitions [B] at which its windows start, as `Sampler.gather`
+            takes them, and their rows in the dataset; with several seeds [S, B].
+        """
+        finite = np.logical_and.reduce([np.isfinite(x) for x in read.values()])
+        if finite.all():
+            return
+        where = np.unravel_index(finite.argmin(), finite.shape)
+        first = step - len(finite) + 1 + int(where[0])
+        values = ", ".join(f"{name} is {read[name][where]}" for name in read)
+        path = self._workdir / f"not_finite_{first}.npz"
+        indices = np.stack([s.indices(first - 1) for s in self._samplers])
+        indices = indices.squeeze(0) if len(indices) == 1 else indices
+        rows = self._samplers[0].windows(indices).rows
+        if distributed.is_main_process():
+            with replacing(path) as temporary:
+                np.savez(temporary, step=first, indices=indices, rows=rows)
+        raise self._not_finite(
+            f"step {first}: {values} (the rows of its batch are in {path})"
+        )
+
+    def _not_finite(self, what: str) -> UserError:
+        return UserError(
+            f"{what}; all checkpoints in {self._workdir} are from before it. A smaller "
+            "learning_rate or clip_grad may help, in a new --workdir"
+        )
+
+
+def main_loss(metrics: Mapping[str, Any]) -> str:
+    """Return the name of the metric to print: "train_loss", or another loss."""
+    losses = [name for name in metrics if "loss" in name]
+    return "train_loss" if "train_loss" in metrics else (losses or [*metrics])[0]
+
+
+def pending_metrics(checkpoint: Checkpoint) -> dict[str, float] | None:
+    """Return the metrics of the last update, if its evaluation was interrupted."""
+    return checkpoint.record["pending"] if checkpoint.score is None else None

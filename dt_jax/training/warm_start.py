@@ -1,6 +1,7 @@
-"""A new run that begins with the parameters and the normalisation of another."""
+"""Warm start: a new run with the parameters and the normaliser of another."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,26 +10,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from dt_jax.agents.dt import SCALING, DecisionTransformerAgent
-from dt_jax.config.config import validate
-from dt_jax.config.rules import ADDED
+from dt_jax.agents import make_agent
+from dt_jax.config.keys import keys_of
+from dt_jax.config.load import validate
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.interop.corl import read_checkpoint
-from dt_jax.runs.checkpoint import Checkpoint, choose
+from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import user_path
-
-# The keys of a configuration that shape the network or what it computes. seq_len and
-# episode_len both: their sum is the number of rows of the timestep table.
-_NETWORK = (
-    "embedding_dim",
-    "num_layers",
-    "num_heads",
-    "activation",
-    "seq_len",
-    "episode_len",
-    "max_action",
-)
 
 
 class WarmStart(NamedTuple):
@@ -37,173 +27,179 @@ class WarmStart(NamedTuple):
     Attributes:
       source: `init_from`, as given.
       env_name: of the source; None where actions were in the data's own units.
-      params: of the network that the new run's configuration describes, NumPy, float32.
-      scaling: state_mean and state_std [S], action_center and action_scale [A], with
-        which these parameters were trained, float32.
+      params: acting parameters for the new run's configuration, NumPy, float32.
+      normalizer: with which these parameters were trained.
     """
 
     source: str
     env_name: str | None
     params: Params
-    scaling: dict[str, np.ndarray]
+    normalizer: Normalizer
 
-    def scaling_for(
-        self, data: str, scaling: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Return the scaling of the source, held against the new run's own.
+    def normalizer_for(self, data: str, normalizer: Normalizer) -> Normalizer:
+        """Return the source's normaliser, after comparing it with the new run's.
 
         Args:
-          data: the new run's data, as error lines name it.
-          scaling: as it would be without a warm start.
+          data: the new run's data, for error messages.
+          normalizer: as it would be without a warm start.
 
         Raises:
-          UserError: observations or actions are of other sizes, or actions are in other
-            units. Mean and standard deviation may differ: the source's are taken.
+          UserError: observations or actions have other sizes, or actions are in other
+            units. Mean and standard deviation may differ: the source's are used.
         """
-        size, size_here = (
-            (len(s["state_mean"]), len(s["action_center"]))
-            for s in (self.scaling, scaling)
+        theirs, ours = self.normalizer, normalizer
+        sizes, sizes_here = (
+            (each.observation_size, each.action_size) for each in (theirs, ours)
         )
-        if size != size_here:
+        if sizes != sizes_here:
             raise UserError(
-                f"{self.source} was trained on observations of {size[0]} and actions "
-                f"of {size[1]} numbers; {data} has {size_here[0]} and {size_here[1]}: "
-                "leave init_from out, or give data of the same environment"
+                f"{self.source} was trained on observations of {sizes[0]} and actions "
+                f"of {sizes[1]} numbers, but {data} has {sizes_here[0]} and "
+                f"{sizes_here[1]}: leave init_from out, or give data of the same "
+                "environment"
             )
         units, units_here = (  # [A, 2]
-            np.stack([s["action_center"], s["action_scale"]], axis=1)
-            for s in (self.scaling, scaling)
+            np.stack([each.action_center, each.action_scale], axis=1)
+            for each in (theirs, ours)
         )
-        other = (units != units_here).any(axis=1)
-        if other.any():
-            i = int(other.argmax())
+        differs = (units != units_here).any(axis=1)
+        if differs.any():
+            i = int(differs.argmax())
             (center, scale), (center_here, scale_here) = units[i], units_here[i]
             raise UserError(
-                f"{self.source} was trained with other bounds on actions: of action "
+                f"{self.source} was trained with other bounds on actions: for action "
                 f"{i}, the network's 0 and 1 were {center:g} and {center + scale:g}, "
                 f"here {center_here:g} and {center_here + scale_here:g}; leave "
                 f"init_from out, or set --config.env_name={self.env_name}"
             )
-        return self.scaling
+        # The new run's own factor: a different one was reported when it was loaded.
+        return replace(theirs, reward_scale=ours.reward_scale)
 
 
 def load(init_from: str, config: ConfigDict) -> WarmStart:
-    """Read what a new run is to begin with, and hold it against its configuration.
+    """Read the source of a warm start, and compare it with the new configuration.
 
     Where `config` has None for episode_len, max_action or reward_scale, the source's is
     set. What is taken over is printed.
 
     Args:
-      init_from: the folder of a run, or of its checkpoints, which stands for the last
-        one; one of them (runs/hopper/checkpoints/2000, .../best); or a file that CORL
-        saved.
+      init_from: the folder of a run, or of its checkpoints, for the last one; one of
+        them (runs/hopper/checkpoints/2000, .../best); or a file saved by CORL.
       config: of the new run.
 
     Raises:
-      UserError: there is no such source, or it is of another network than `config`.
+      UserError: there is no such source, or its architecture differs.
     """
     path = user_path(init_from)
     if path.is_file():
         return _from_corl(init_from, path, config)
-    if chosen := _chosen(path):
-        return _from_run(init_from, chosen, config)
+    if checkpoint := _choose(path):
+        return _from_run(init_from, checkpoint, config)
     raise UserError(
         f"config.init_from={init_from}: expected the folder of a run, one of its "
-        "checkpoints as in runs/hopper/checkpoints/best, or a file that CORL saved, "
-        "and there is none of these"
+        "checkpoints as in runs/hopper/checkpoints/best, or a file saved by CORL"
     )
 
 
-def _chosen(path: Path) -> Checkpoint | None:
-    """Return the checkpoint that `path` stands for; None if it is of no run."""
-    # First, for the run's own folder may be checkpoints/hopper.
+def _choose(path: Path) -> Checkpoint | None:
+    """Return the checkpoint that `path` names; None if it does not exist."""
+    # First, because the run's own folder may be checkpoints/hopper.
     if (path / "checkpoints").is_dir():
-        return choose(path / "checkpoints", "last")
+        return choose_checkpoint(path / "checkpoints", "last")
     if path.name == "checkpoints" and path.is_dir():
-        return choose(path, "last")
+        return choose_checkpoint(path, "last")
     of_a_run = path.parent.name == "checkpoints" and path.parent.is_dir()
     if of_a_run and (path.name in ("last", "best") or path.name.isdecimal()):
-        return choose(path.parent, path.name)
-    return choose(path / "checkpoints", "last") if path.is_dir() else None
+        return choose_checkpoint(path.parent, path.name)
+    return choose_checkpoint(path / "checkpoints", "last") if path.is_dir() else None
 
 
-def _from_run(source: str, chosen: Checkpoint, config: ConfigDict) -> WarmStart:
-    record = chosen.record()
-    if (seeds := record["config"].get("num_seeds", 1)) > 1:
+def _from_run(source: str, checkpoint: Checkpoint, config: ConfigDict) -> WarmStart:
+    before = checkpoint.record["config"]
+    if before["num_seeds"] > 1:
         raise UserError(
-            f"{source} is a run of {seeds} seeds: a run can begin with one network only"
+            f"{source} is a run of {before['num_seeds']} seeds: a run can start with "
+            "only one network"
         )
-    # Not by config.from_dict: the run may be older than some of today's keys.
-    _agree(source, {**ADDED, **record["config"]}, config)
-    scaling = {key: np.asarray(record[key], np.float32) for key in SCALING}
-    params = chosen.params(_shapes(config, scaling))
+    if before["agent"] != config.agent:
+        raise UserError(
+            f"{source} is a run of the agent {before['agent']}, not {config.agent}: "
+            "leave init_from out"
+        )
+    _compare(source, before, config)
+    normalizer = Normalizer.from_record(checkpoint.record["normalizer"])
+    params = checkpoint.params(params_shapes(config, normalizer))
     print(
         f"warm start: parameters and normalisation are those of {source} after "
-        f"{chosen.step} updates"
+        f"{checkpoint.step} updates"
     )
-    env_name = record["config"].get("env_name")
-    return WarmStart(source, env_name, jax.device_get(params), scaling)
+    params = jax.device_get(params)
+    return WarmStart(source, before["env_name"], params, normalizer)
 
 
 def _from_corl(source: str, path: Path, config: ConfigDict) -> WarmStart:
     saved = read_checkpoint(path)
     if config.max_action is None:
         config.max_action = 1.0  # as in all of D4RL, CORL's data
-    _agree(source, saved.network(saved.seq_len or config.seq_len), config)
-    scaling = saved.scaling()
-    check_shapes(source, saved.params, config, scaling)
+    _compare(source, saved.network(saved.seq_len or config.seq_len), config)
+    normalizer = saved.normalizer(config.reward_scale)
+    check_shapes(source, saved.params, config, normalizer)
     print(
         f"warm start: parameters and normalisation are those of {source}. It does not "
-        f"say its num_heads, max_action and reward_scale; {config.num_heads}, "
+        f"hold num_heads, max_action and reward_scale; {config.num_heads}, "
         f"{config.max_action:g} and {config.reward_scale:g} here have to be those of "
         "the config.yaml beside it"
     )
-    return WarmStart(source, None, saved.params, scaling)
+    return WarmStart(source, None, saved.params, normalizer)
 
 
-def _agree(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
-    """Fill what `config` leaves open from `before`; refuse another network."""
+def _compare(source: str, before: Mapping[str, Any], config: ConfigDict) -> None:
+    """Fill what `config` leaves open from `before`; refuse another architecture."""
     for key in ("episode_len", "max_action", "reward_scale"):
-        if config[key] is None and key in before:
+        if config.get(key, 0) is None and key in before:
             config[key] = before[key]
             print(f"{key} {before[key]}: that of {source}")
     validate(config)
-    if config.reward_scale is None:
+    if config.get("reward_scale", 0) is None:
         raise UserError(
-            f"{source} does not say its reward_scale: give the one of the config.yaml "
+            f"{source} does not hold its reward_scale: give the one of the config.yaml "
             "beside it, --config.reward_scale=..."
         )
-    other = [key for key in _NETWORK if key in before and before[key] != config[key]]
-    if other:
-        theirs = ", ".join(f"{key}={before[key]}" for key in other)
-        ours = ", ".join(str(config[key]) for key in other)
-        flags = " ".join(f"--config.{key}={before[key]}" for key in other)
+    differing = [
+        name
+        for name, key in keys_of(config.agent).items()
+        if key.architecture and name in before and before[name] != config[name]
+    ]
+    if differing:
+        theirs = ", ".join(f"{key}={before[key]}" for key in differing)
+        ours = ", ".join(str(config[key]) for key in differing)
+        flags = " ".join(f"--config.{key}={before[key]}" for key in differing)
         raise UserError(
             f"{source} was trained with {theirs} (here {ours}): set {flags}, or leave "
             "init_from out"
         )
-    reward_scale = before.get("reward_scale", config.reward_scale)
-    if reward_scale != config.reward_scale:
+    theirs = before.get("reward_scale", config.get("reward_scale"))
+    if theirs != config.get("reward_scale"):
         print(
             f"reward_scale {config.reward_scale:g}, but {source} was trained with "
-            f"{reward_scale:g}: the same return is another number to the network"
+            f"{theirs:g}: the network sees the same return as another number"
         )
 
 
 def check_shapes(
-    source: str, params: Params, config: ConfigDict, scaling: Mapping[str, np.ndarray]
+    source: str, params: Params, config: ConfigDict, normalizer: Normalizer
 ) -> None:
-    """Raise a UserError unless parameters are those of the network of `config`."""
-    like = flatten_dict(_shapes(config, scaling), sep="/")
+    """Raise a UserError unless parameters fit the network of `config`."""
+    like = flatten_dict(params_shapes(config, normalizer), sep="/")
     for name, array in flatten_dict(params, sep="/").items():
         if array.shape != like[name].shape:
             raise UserError(
-                f"{source} is of another network than ours: {name} has shape "
+                f"{source} has a different architecture: {name} has shape "
                 f"{array.shape} instead of {like[name].shape}"
             )
 
 
-def _shapes(config: ConfigDict, scaling: Mapping[str, np.ndarray]) -> Params:
-    """Return the shapes of the network that `config` describes."""
-    agent = DecisionTransformerAgent.from_config(config, **scaling)
-    return jax.eval_shape(agent.init_params, jax.random.key(0))
+def params_shapes(config: ConfigDict, normalizer: Normalizer) -> Params:
+    """Return the shapes of the acting parameters of an agent."""
+    agent = make_agent(config, normalizer)
+    return jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))

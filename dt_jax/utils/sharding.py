@@ -1,4 +1,4 @@
-"""Where a run's arrays lie: which device has which seeds, and which part of a batch."""
+"""How a run is sharded: which device has which seeds, and which part of a batch."""
 
 import math
 from collections.abc import Sequence
@@ -7,57 +7,56 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from dt_jax.utils.errors import UserError
 
 
-class Placement:
-    """A mesh of devices with two axes: seeds apart, and each batch in equal parts.
+class RunSharding:
+    """A mesh of devices with two axes, "seed" and "data".
 
-    The seeds come first, for they need nothing of each other. The parameters of a seed
-    are on all devices that have a part of its batches.
+    Seeds are sharded first, because they are independent. The parameters of a seed are
+    replicated on all devices that have a part of its batches.
 
     Attributes:
-      state: the sharding of what each seed has, [S, ...] or, of one seed, [...].
-      everywhere: the sharding of what all devices have alike.
-      seeds: those that this process makes batches for, of all S.
-      windows: its part of them, of all B.
+      state: the sharding of what each seed has, [S, ...], or [...] with one seed.
+      replicated: the sharding of what all devices hold.
+      seeds: the seeds, of all S, that this process makes batches for.
+      windows: this process's part of each batch of B windows.
     """
 
     def __init__(self, devices: Sequence[jax.Device], num_seeds: int, batch_size: int):
-        """Share out seeds and batches.
+        """Shard seeds and batches.
 
         Args:
-          devices: all that the run is made on, other processes' among them.
+          devices: all devices of the run, also those of other processes.
           num_seeds: S.
           batch_size: B.
 
         Raises:
-          UserError: a batch can't be shared out equally.
+          UserError: a batch cannot be split equally.
         """
         seeds = math.gcd(num_seeds, len(devices))
         parts = len(devices) // seeds
         if batch_size % parts:
             raise UserError(
-                f"config.batch_size={batch_size}: expected a multiple of {parts}, for "
-                f"it is shared out over {parts} of {len(devices)} devices; such as "
-                f"{-(-batch_size // parts) * parts}"
+                f"config.batch_size={batch_size}: expected a multiple of {parts}, "
+                f"because it is sharded over {parts} of {len(devices)} devices; such "
+                f"as {-(-batch_size // parts) * parts}"
             )
         mesh = Mesh(np.reshape(devices, (seeds, parts)), ("seed", "data"))
         axes = ("seed",) if num_seeds > 1 else ()
         self.state = NamedSharding(mesh, PartitionSpec(*axes))
-        self.everywhere = NamedSharding(mesh, PartitionSpec())
+        self.replicated = NamedSharding(mesh, PartitionSpec())
         self._batches = NamedSharding(mesh, PartitionSpec(None, *axes, "data"))
-        whole = NamedSharding(mesh, PartitionSpec("seed", "data"))
-        self._gather = jax.jit(lambda state: state, out_shardings=self.everywhere)
+        self._gather = jax.jit(lambda state: state, out_shardings=self.replicated)
         shape = num_seeds, batch_size
-        mine: Any = whole.addressable_devices_indices_map(shape).values()
+        whole = NamedSharding(mesh, PartitionSpec("seed", "data"))
+        local: Any = whole.addressable_devices_indices_map(shape).values()
         self.seeds, self.windows = (
-            _hull([index[axis].indices(size) for index in mine])
+            _enclosing_slice([index[axis].indices(size) for index in local])
             for axis, size in enumerate(shape)
         )
-        axis = 0 if num_seeds > 1 else 1  # the first there is
+        axis = 0 if num_seeds > 1 else 1  # without an axis for one seed
         self._shape = shape[axis:]
         self._first = (self.seeds.start, self.windows.start)[axis:]
 
@@ -66,69 +65,77 @@ class Placement:
 
         Args:
           batches: a pytree of NumPy arrays [n, seeds, windows, ...], without the axis
-            of seeds where there is one.
+            of seeds if there is one seed.
 
         Returns:
-          The same of all processes: [n, S, B, ...], without the axis of one seed.
+          The batches of all processes, [n, S, B, ...], without the axis of one seed.
         """
         axes = len(self._shape)
 
-        def whole(mine: np.ndarray) -> jax.Array:
+        def send_array(local: np.ndarray) -> jax.Array:
             def part(index: Any) -> np.ndarray:
-                places = zip(index[1 : 1 + axes], self._shape, self._first, strict=True)
-                found = [
+                positions = zip(
+                    index[1 : 1 + axes], self._shape, self._first, strict=True
+                )
+                slices = [
                     slice(start - first, stop - first)
-                    for each, size, first in places
+                    for each, size, first in positions
                     for start, stop, _ in [each.indices(size)]
                 ]
-                return mine[(slice(None), *found)]
+                return local[(slice(None), *slices)]
 
-            shape = mine.shape[0], *self._shape, *mine.shape[1 + axes :]
+            shape = local.shape[0], *self._shape, *local.shape[1 + axes :]
             return jax.make_array_from_callback(shape, self._batches, part)
 
-        return jax.tree.map(whole, batches)
+        return jax.tree.map(send_array, batches)
 
-    def copy_to_all(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Put the same NumPy arrays on every device."""
         return jax.tree.map(
             lambda x: jax.make_array_from_callback(
-                np.shape(x), self.everywhere, lambda index: x[index]
+                np.shape(x), self.replicated, lambda index: x[index]
             ),
             tree,
         )
 
-    def copy_here(self, state: Any) -> Any:
-        """Return what each seed has, of all seeds, on one device of this process."""
+    def to_local_device(self, state: Any) -> Any:
+        """Return the state of all seeds on one device of this process."""
         if not self.state.is_fully_replicated:
             state = self._gather(state)
         return jax.tree.map(lambda x: x.addressable_data(0), state)
 
 
-def place(config: ConfigDict) -> Placement:
-    """Return where a run lies: on as many devices as its configuration says.
+def make_sharding(
+    num_devices: int | None, num_seeds: int, batch_size: int
+) -> RunSharding:
+    """Return the sharding of a run over the devices that its configuration names.
+
+    Args:
+      num_devices: config.num_devices.
+      num_seeds: S.
+      batch_size: B.
 
     Raises:
-      UserError: there are not so many, or a batch can't be shared out among them.
+      UserError: there are fewer devices, or a batch cannot be split equally.
     """
-    asked = config.num_devices
     if jax.process_count() > 1:
         devices = jax.devices()
-        if asked not in (None, len(devices)):
+        if num_devices not in (None, len(devices)):
             raise UserError(
-                f"config.num_devices={asked}: the {jax.process_count()} processes "
-                f"have {len(devices)} devices, and all are used; leave it out"
+                f"config.num_devices={num_devices}: the {jax.process_count()} "
+                f"processes have {len(devices)} devices, and all are used; leave it out"
             )
     else:
         devices = jax.local_devices()
-        if (asked or 1) > len(devices):
+        if (num_devices or 1) > len(devices):
             raise UserError(
-                f"config.num_devices={asked}: JAX finds {len(devices)} here "
+                f"config.num_devices={num_devices}: JAX finds {len(devices)} here "
                 f"({devices[0].device_kind}); give that or fewer"
             )
-        devices = devices[: asked or 1]
-    return Placement(devices, config.num_seeds, config.batch_size)
+        devices = devices[: num_devices or 1]
+    return RunSharding(devices, num_seeds, batch_size)
 
 
-def _hull(ranges: Sequence[tuple[int, int, int]]) -> slice:
-    """Return the smallest slice that has all (start, stop, step) in it."""
+def _enclosing_slice(ranges: Sequence[tuple[int, int, int]]) -> slice:
+    """Return the smallest slice that contains all (start, stop, step)."""
     return slice(min(r[0] for r in ranges), max(r[1] for r in ranges))

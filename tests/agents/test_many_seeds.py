@@ -1,22 +1,16 @@
 """Runs that differ in their seed, in one program: each is as it is alone."""
 
-import json
-import sys
-
 import jax
 import numpy as np
 import pytest
-from rliable import metrics as rliable_metrics
 from test_train import changed
 
 from dt_jax.evaluation.policy import Policy, restore
-from dt_jax.runs import aggregate as across_seeds_module
-from dt_jax.runs.aggregate import across_seeds, interquartile_mean
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.aggregate import interquartile_mean
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.runs.metrics import read_metrics
-from dt_jax.training.dry_run import dry_run
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 SEEDS = (10, 11)
@@ -39,29 +33,19 @@ def folder(tmp_path_factory):
 def together(folder, small_config):
     if not (folder / "together").exists():
         config = small(small_config, num_seeds=len(SEEDS))
-        train_and_evaluate(config, folder / "together")
+        train(config, folder / "together")
     return folder / "together"
 
 
 def test_each_seed_is_its_run_alone(together, small_config, tmp_path):
     alone = [tmp_path / f"{seed}" for seed in SEEDS]
     for seed, workdir in zip(SEEDS, alone, strict=True):
-        train_and_evaluate(small(small_config, train_seed=seed), workdir)
+        train(small(small_config, train_seed=seed), workdir)
     same_parameters(together, alone)
     same_metrics(together, alone)
     same_episodes(together, alone)
     same_policies(together, alone)
     refusals(together, small_config, tmp_path)
-
-
-def test_without_rliable_it_is_told_before_the_data_are_read(
-    small_config, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "rliable.library", None)
-    config = changed(small_config, num_seeds=2, data_path=str(tmp_path / "not-there"))
-    for begin in (train_and_evaluate, dry_run):
-        with pytest.raises(UserError, match=r"rliable.*pip install 'dt_jax\[seeds\]'"):
-            begin(config, tmp_path / "run")
 
 
 def same_parameters(together, alone):
@@ -92,9 +76,8 @@ def same_metrics(together, alone):
             assert row[f"{name}/std"] == pytest.approx(np.std(ours))
             assert (f"{name}/iqm" in row) == name.endswith(COMPARED)
             if name.endswith(COMPARED):
-                iqm = rliable_metrics.aggregate_iqm(np.array(ours)[:, None])
-                assert row[f"{name}/iqm"] == pytest.approx(iqm)
-                assert row[f"{name}/iqm_low"] <= iqm <= row[f"{name}/iqm_high"]
+                logged = [row[f"{name}/iqm{end}"] for end in ("", "_low", "_high")]
+                assert logged == pytest.approx(interquartile_mean(np.array(ours)))
 
 
 def same_episodes(together, alone):
@@ -138,9 +121,9 @@ def test_an_interrupted_run_of_several_seeds(
     config = small(small_config, num_seeds=len(SEEDS))
     monkeypatch.setattr(trainer.Sampler, "indices", breaking)
     with pytest.raises(KeyboardInterrupt):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     monkeypatch.undo()
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     assert arrays(tmp_path / "run") == arrays(together)
     assert untimed(tmp_path / "run") == untimed(together)
 
@@ -148,16 +131,16 @@ def test_an_interrupted_run_of_several_seeds(
 def refusals(together, small_config, tmp_path):
     config = small(small_config, init_from=str(together))
     with pytest.raises(UserError, match="is a run of 2 seeds"):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     config = small(small_config, num_seeds=3)
     with pytest.raises(UserError, match="num_seeds 2 -> 3"):
-        train_and_evaluate(config, together)
+        train(config, together)
 
 
 @pytest.mark.slow
 def test_several_seeds_begin_with_one_run(small_config, tmp_path):
     one = tmp_path / "one"
-    train_and_evaluate(small(small_config, update_steps=1, eval_episodes=0), one)
+    train(small(small_config, update_steps=1, eval_episodes=0), one)
     config = small(
         small_config,
         num_seeds=2,
@@ -165,8 +148,8 @@ def test_several_seeds_begin_with_one_run(small_config, tmp_path):
         update_steps=1,
         eval_episodes=0,
     )
-    train_and_evaluate(config, tmp_path / "run")
-    assert len(find(tmp_path / "run" / "checkpoints")) == 1
+    train(config, tmp_path / "run")
+    assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 1
     params = restore(tmp_path / "run", "last")[1]
     source = restore(one, "last")[1]
     jax.tree.map(
@@ -174,26 +157,3 @@ def test_several_seeds_begin_with_one_run(small_config, tmp_path):
         params,
         source,
     )
-
-
-def test_a_row_of_seeds():
-    row = across_seeds((3, 4), {"a": np.array([1.0, 3.0])})
-    assert row == {"a": 2.0, "a/std": 1.0, "seed_3/a": 1.0, "seed_4/a": 3.0}
-    iqm, low, high = interquartile_mean(np.array([0.0, 1.0, 2.0, 100.0]))
-    assert iqm == 1.5
-    assert 0 <= low < 1.5 < high <= 100
-    json.dumps(across_seeds((3, 4), {"a": np.float32([1, 3])}, ["a"]))
-
-
-def test_an_interval_depends_on_the_values_alone():
-    """Else the metrics of a run that goes on are not those of one never stopped."""
-    values = np.array([17.2, 19.4, 34.1, 19.2, 21.0])
-    found = set()
-    for seed in range(8):
-        np.random.seed(seed)  # noqa: NPY002
-        across_seeds_module._interquartile_mean.cache_clear()
-        found.add(interquartile_mean(values))
-        drawn = np.random.random()  # noqa: NPY002
-        np.random.seed(seed)  # noqa: NPY002
-        assert np.random.random() == drawn  # noqa: NPY002 - it was left alone
-    assert len(found) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import refusal, run, start
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 
 # A proxy where there is nobody.
@@ -52,13 +52,15 @@ def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, runs, hopper_file)
     workdir = runs / "killed"
     process = start("launch.py", *arguments(workdir, hopper_file))
     deadline = time.monotonic() + 200
-    while not find(workdir / "checkpoints"):  # none is deleted meanwhile, so early on
+    while not find_checkpoints(
+        workdir / "checkpoints"
+    ):  # none is deleted meanwhile, so early on
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert find(workdir / "checkpoints")[-1].step < 400
+    assert find_checkpoints(workdir / "checkpoints")[-1].step < 400
 
     status, out, err = run("launch.py", *arguments(workdir, hopper_file))
     assert status == 0, err
@@ -83,7 +85,7 @@ def restored(workdir, item):
         "    x = np.asarray(jax.random.key_data(x) if key else x)\n"
         "    print(jax.tree_util.keystr(path), x.dtype, x.shape, x.tobytes().hex())\n"
     )
-    step = find(workdir / "checkpoints")[-1].step
+    step = find_checkpoints(workdir / "checkpoints")[-1].step
     status, out, err = run("-c", code, str(workdir / "checkpoints" / f"{step}" / item))
     assert status == 0, err
     assert out.count("\n") > 2

@@ -11,9 +11,9 @@ import jax
 import pytest
 
 from dt_jax.cli.common import run_command
-from dt_jax.config import config as config_module
 from dt_jax.config import flags
-from dt_jax.config.config import (
+from dt_jax.config import load as config_module
+from dt_jax.config.load import (
     ADDED,
     RULES,
     from_json,
@@ -70,7 +70,7 @@ def run_launcher(folder, *arguments):
     """Run a program like launch.py from `folder`; return its process."""
     program = (
         "import sys; from dt_jax.cli.common import run_command"
-        "\nfrom dt_jax.config import config, flags"
+        "\nfrom dt_jax.config import load as config, flags"
         "\ndef main(): c, w, *_ = flags.parse(sys.argv[1:]);"
         " config.prepare_backend(c); print(w)"
         "\nrun_command(main, 'launch.py')"
@@ -268,7 +268,7 @@ def test_a_file_of_ones_own_starts_from_the_default(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from configs import default\n"
         "def get_config(size='3'):\n"
-        "    config = default.get_config()\n"
+        "    config = default_config()\n"
         "    config.batch_size = int(size)\n"
         "    return config\n"
     )
@@ -357,7 +357,7 @@ def test_a_mistake_is_told_in_one_line(arguments, words):
 def test_a_mistake_in_a_file_of_ones_own(tmp_path, line, words):
     (tmp_path / "mine.py").write_text(
         "from configs import default\n"
-        f"def get_config():\n  config = default.get_config(); {line}; return config\n"
+        f"def get_config():\n  config = default_config(); {line}; return config\n"
     )
     message = refusal(f"--config={tmp_path}/mine.py")
     for word in words:

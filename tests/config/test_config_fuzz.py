@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
+from dt_jax.config.rules import RULES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configs import default
-from dt_jax.config import flags
-from dt_jax.config.config import from_json, override, to_json, validate
-from dt_jax.config.rules import RULES
+from dt_jax.config import default_config, flags
+from dt_jax.config.load import from_json, override, to_json, validate
 from dt_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +52,7 @@ fuzzed = settings(
 )
 
 
-CONFIG = default.get_config().lock()
+CONFIG = default_config().lock()
 TEXT = to_json(CONFIG)
 
 

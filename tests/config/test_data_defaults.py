@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from configs import default
+from dt_jax.config import default_config
 from dt_jax.config import from_data as data_defaults
 from dt_jax.data.registry import NO_LIMIT, lookup
 from dt_jax.data.schema import RawData
@@ -25,7 +25,7 @@ def trajectories(*returns: float, length: int = 4) -> Trajectories:
 
 
 def fill_in(data, spec=None, **changes):
-    config = default.get_config()
+    config = default_config()
     config.update(OPEN | changes)
     return data_defaults.fill_in(config.lock(), data, spec)
 

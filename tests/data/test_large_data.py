@@ -17,7 +17,7 @@ import pytest
 from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import load_dataset
+from dt_jax.datasets import read_dataset
 from dt_jax.utils.errors import UserError
 
 ROWS, EPISODE, SEQ = 1_500_000, 1000, 20
@@ -87,7 +87,7 @@ def returns_to_go(rows: np.ndarray) -> np.ndarray:
 CHILD = """
 import json, resource, sys
 import numpy as np
-from dt_jax.datasets import load_dataset
+from dt_jax.datasets import read_dataset
 from dt_jax.data.sampler import Sampler
 
 def status(field):
@@ -99,7 +99,7 @@ path, out, allowed, memory_limit_gb = sys.argv[1:]
 limit = status("VmData") + int(allowed)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 before = status("RssAnon")
-store = load_dataset(
+store = read_dataset(
     None, path, episode_len=1000, memory_limit_gb=float(memory_limit_gb)
 ).trajectories
 sampler = Sampler(
@@ -241,7 +241,7 @@ OTHER_LAYOUTS = {
 
 
 def load(path: Path, memory_limit_gb: float) -> Trajectories:
-    return load_dataset(None, str(path), memory_limit_gb=memory_limit_gb).trajectories
+    return read_dataset(None, str(path), memory_limit_gb=memory_limit_gb).trajectories
 
 
 def draw(store: Trajectories, **options) -> list[bytes]:

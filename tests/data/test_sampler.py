@@ -139,7 +139,7 @@ def test_windows_of_a_part_are_those_of_its_trajectories(store, part):
 @pytest.mark.parametrize("seq_len", [1, 3, SEQ, 100])
 def test_windows_side_by_side_show_every_transition_once(store, seq_len):
     sampler = make(store, seq_len=seq_len)
-    batch = sampler.gather(sampler.side_by_side())
+    batch = sampler.gather(sampler.tiling())
     valid = batch.mask.astype(bool)
     shown = batch.states[valid] * store.state_std + store.state_mean
     np.testing.assert_allclose(

@@ -9,7 +9,7 @@ import pytest
 import dt_jax.datasets.demo
 from dt_jax.data import registry
 from dt_jax.data.schema import RawData
-from dt_jax.datasets import cached_path, find_dataset, load, load_dataset
+from dt_jax.datasets import cached_path, find_dataset, load, read_dataset
 from dt_jax.utils.errors import UserError
 
 HOPPER = registry.lookup("hopper-medium-v2")
@@ -127,7 +127,7 @@ def test_datasets_have_different_files_in_the_cache():
 
 def test_identity_describes_the_file(raw, write_hdf5):
     path = write_hdf5(hopper(raw))
-    dataset = load_dataset(HOPPER, str(path), episode_len=1000)
+    dataset = read_dataset(HOPPER, str(path), episode_len=1000)
     identity = dataset.identity()
     histogram = identity.pop("return_histogram")
     assert identity == {
@@ -153,14 +153,14 @@ def test_identity_describes_the_file(raw, write_hdf5):
 def test_source_of_a_cached_file_is_its_name(raw, write_hdf5, cache, refuse):
     cache.mkdir()
     write_hdf5(hopper(raw)).rename(cache / "hopper_medium-v2.hdf5")
-    dataset = load_dataset(HOPPER, None, episode_len=1000)
+    dataset = read_dataset(HOPPER, None, episode_len=1000)
     assert dataset.source == "hopper_medium-v2.hdf5"
 
 
 def test_file_of_another_environment_is_refused(raw, write_hdf5):
     path = write_hdf5(hopper(raw))
     with pytest.raises(UserError) as error:
-        load_dataset(registry.lookup("halfcheetah-medium-v2"), str(path))
+        read_dataset(registry.lookup("halfcheetah-medium-v2"), str(path))
     message = str(error.value)
     assert "the environment's 17 and 6" in message
     assert str(path) in message
@@ -169,7 +169,7 @@ def test_file_of_another_environment_is_refused(raw, write_hdf5):
 
 def test_sizes_are_not_checked_without_env_name(raw, write_hdf5):
     path = write_hdf5(raw)
-    dataset = load_dataset(None, str(path), episode_len=40)
+    dataset = read_dataset(None, str(path), episode_len=40)
     assert dataset.trajectories.observations.shape == (66, 4)
 
 
@@ -177,17 +177,17 @@ def test_demo_files_are_recognised_by_content(tmp_path, cache):
     demo = tmp_path / "mine.hdf5"
     dt_jax.datasets.demo.collect_demo("maze2d-umaze-demo", demo, steps=600)
     umaze = registry.lookup("maze2d-umaze-v1")
-    dataset = load_dataset(umaze, str(demo), episode_len=300)
+    dataset = read_dataset(umaze, str(demo), episode_len=300)
     assert dataset.source == f"{demo} (maze2d-umaze-demo)"
     with pytest.raises(UserError, match=r"set env_name=maze2d-umaze-demo"):
-        load_dataset(registry.lookup("maze2d-large-v1"), str(demo), episode_len=800)
+        read_dataset(registry.lookup("maze2d-large-v1"), str(demo), episode_len=800)
     cache.mkdir(exist_ok=True)
     copy = cache / "maze2d-umaze-sparse-v1.hdf5"
     copy.write_bytes(demo.read_bytes())
     with pytest.raises(UserError, match="but was collected as maze2d-umaze-demo; move"):
-        load_dataset(umaze, None, episode_len=300)
+        read_dataset(umaze, None, episode_len=300)
 
 
 def test_home_folder_of_an_unknown_user_is_reported():
     with pytest.raises(UserError, match=r"no such file: ~nobody9/x\.hdf5"):
-        load_dataset(None, "~nobody9/x.hdf5")
+        read_dataset(None, "~nobody9/x.hdf5")

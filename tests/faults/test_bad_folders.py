@@ -11,7 +11,7 @@ import pytest
 from command import ROOT, refusal, run
 from smallest import launch
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 
 EVALUATE = ["-m", "dt_jax", "evaluate"]
@@ -108,7 +108,7 @@ def test_a_disk_that_fills_up_in_a_run(small, hopper_file, record_property, left
     for path in (small / "run").glob("*.json"):
         json.loads(path.read_text())
     read_metrics(small / "run" / "metrics.jsonl")
-    reached = find(small / "run" / "checkpoints")
+    reached = find_checkpoints(small / "run" / "checkpoints")
     record_property(
         f"disk full with {left:,} bytes left",
         f"{len(reached)} whole checkpoints, one line",
@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_in_a_run(small, hopper_file, record_property, left
     (small / "filling").unlink()
     status, _, err = run(*command)
     assert status == 0, err
-    assert find(small / "run" / "checkpoints")[-1].step >= 2
+    assert find_checkpoints(small / "run" / "checkpoints")[-1].step >= 2
 
 
 def test_a_disk_that_is_too_small_for_what_is_collected(small):

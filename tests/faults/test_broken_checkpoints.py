@@ -8,10 +8,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.resume import last_checkpoint
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 RNG = random.Random(0)
@@ -32,20 +32,20 @@ DAMAGES = (cut_short, flip_a_byte, Path.unlink)
 
 @pytest.fixture
 def run(small_config, tmp_path):
-    train_and_evaluate(small_config, tmp_path / "run")
+    train(small_config, tmp_path / "run")
     return tmp_path / "run"
 
 
 def files_of_the_newest(run):
     """Return every file of the checkpoint that has a byte, and its manifest."""
-    step = find(run / "checkpoints")[-1].step
+    step = find_checkpoints(run / "checkpoints")[-1].step
     files = (run / "checkpoints" / str(step)).rglob("*")
     found = [path for path in files if path.is_file() and path.stat().st_size]
     return [*found, run / "checkpoints" / f"{step}.json"]
 
 
 def params(run):
-    newest = find(run / "checkpoints")[-1]
+    newest = find_checkpoints(run / "checkpoints")[-1]
     restored = newest._restore(params=ocp.args.StandardRestore())["params"]
     return [np.asarray(x).tobytes() for x in _leaves(restored)]
 
@@ -59,7 +59,7 @@ def _leaves(tree):
 def test_each_damage_is_detected_and_the_step_before_is_used(
     run, small_config, record_property
 ):
-    steps = [checkpoint.step for checkpoint in find(run / "checkpoints")]
+    steps = [checkpoint.step for checkpoint in find_checkpoints(run / "checkpoints")]
     detected = 0
     for file in files_of_the_newest(run):
         whole = file.read_bytes()
@@ -86,7 +86,7 @@ def test_a_run_with_a_damaged_checkpoint_ends_as_if_nothing_had_been(
         shutil.copytree(run, copy)
         damage(files_of_the_newest(copy)[i])
         with pytest.warns(UserWarning, match="is not used"):
-            train_and_evaluate(small_config, copy)
+            train(small_config, copy)
         assert params(copy) == params(run)
         rows, rows_before = (
             [
@@ -101,12 +101,12 @@ def test_a_run_with_a_damaged_checkpoint_ends_as_if_nothing_had_been(
 
 def test_with_no_whole_checkpoint_nothing_is_begun(run, small_config):
     before = (run / "metrics.jsonl").read_text()
-    for checkpoint in find(run / "checkpoints"):
+    for checkpoint in find_checkpoints(run / "checkpoints"):
         folder = run / "checkpoints" / str(checkpoint.step)
         cut_short(max(folder.rglob("*"), key=lambda path: path.stat().st_size))
     with (
         pytest.warns(UserWarning, match="is not used"),
         pytest.raises(UserError, match="is whole any more: restore one"),
     ):
-        train_and_evaluate(small_config, run)
+        train(small_config, run)
     assert (run / "metrics.jsonl").read_text() == before

@@ -13,7 +13,7 @@ from command import run, start
 from smallest import launch
 from test_launch import restored, untimed
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.evaluations import last_evaluation
 
 LONGER = [
@@ -168,7 +168,7 @@ def test_both_stop_when_one_is_asked_to(
 
 def newest(workdir):
     """Return the step of the newest whole checkpoint, 0 without one."""
-    return max((c.step for c in find(workdir / "checkpoints")), default=0)
+    return max((c.step for c in find_checkpoints(workdir / "checkpoints")), default=0)
 
 
 def assert_same_end(ours, theirs):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import run, start, wait_until_it_listens
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.utils.signals import SIGNALS
 
 SECONDS = 10  # in which a run answers
@@ -59,7 +59,7 @@ def test_signals_are_answered_at_any_moment(quickstart, tmp_path, record_propert
         assert process.returncode == 128 + signum, err
         assert line.startswith(f"launch.py: stopped by {signal.Signals(signum).name}")
         assert "Traceback" not in err
-        saved = find(tmp_path / "run" / "checkpoints")
+        saved = find_checkpoints(tmp_path / "run" / "checkpoints")
         if "all saved" in line:
             steps.append(saved[-1].step)
             assert f"after {steps[-1]} updates, all saved" in line

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from command import run
 
-from dt_jax.runs.checkpoint import CheckpointWriter, choose, find, were_there
+from dt_jax.runs.checkpoint import (
+    CheckpointWriter,
+    choose_checkpoint,
+    find_checkpoints,
+    has_checkpoints,
+)
 from dt_jax.utils.errors import UserError
 
 
@@ -38,7 +43,7 @@ def same(a, b):
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     write(tmp_path / "c", 3)
-    (checkpoint,) = find(tmp_path / "c")
+    (checkpoint,) = find_checkpoints(tmp_path / "c")
     assert (checkpoint.step, checkpoint.score) == (3, None)
     same(checkpoint.params(jax.eval_shape(lambda: params_at(3))), params_at(3))
     like = {"step": jnp.int32(0), "key": jax.random.key(0)}
@@ -47,31 +52,35 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     assert jnp.array_equal(
         jax.random.key_data(train["key"]), jax.random.key_data(jax.random.key(3))
     )
-    record = checkpoint.record()
+    record = checkpoint.record
     assert record == {"state_mean": [0.1, 3], "format_version": 3}
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path):
     write(tmp_path, 1, 2, 3, 4, 5, keep=2, scores=(1.0, 9.0, None, 2.0, None))
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [2, 4, 5]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [2, 4, 5]
     assert {path.name for path in tmp_path.iterdir()} == {
         "2", "2.json", "4", "4.json", "5", "5.json",
     }  # fmt: skip
-    assert choose(tmp_path, "last").step == 5
-    assert choose(tmp_path, "best").step == 2
-    assert choose(tmp_path, 4).step == choose(tmp_path, "4").step == 4
+    assert choose_checkpoint(tmp_path, "last").step == 5
+    assert choose_checkpoint(tmp_path, "best").step == 2
+    assert (
+        choose_checkpoint(tmp_path, 4).step
+        == choose_checkpoint(tmp_path, "4").step
+        == 4
+    )
 
 
 def test_the_best_is_kept_when_a_run_goes_on(tmp_path):
     write(tmp_path, 1, 2, keep=2, scores=(9.0, 1.0))
     write(tmp_path, 3, 4, keep=2, scores=(2.0, None))
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 3, 4]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1, 3, 4]
 
 
 def test_the_best_needs_an_evaluation(tmp_path):
     write(tmp_path, 1)
     with pytest.raises(UserError, match=r"an evaluation: choose last, or a step: 1$"):
-        choose(tmp_path, "best")
+        choose_checkpoint(tmp_path, "best")
 
 
 def test_foreign_files_are_left_alone(tmp_path):
@@ -80,7 +89,7 @@ def test_foreign_files_are_left_alone(tmp_path):
     (tmp_path / "7.txt").mkdir()
     write(tmp_path, 1)
     assert {"notes", "notes.json", "7.txt"} < {path.name for path in tmp_path.iterdir()}
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"files": {}}', "\xbc"])
@@ -88,7 +97,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path, text):
     write(tmp_path, 1, 2)
     (tmp_path / "2.json").write_text(text, encoding="latin1")
     with pytest.warns(UserWarning, match="2 is not used"):
-        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+        assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
 
 
 def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
@@ -98,7 +107,7 @@ def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
         writer.save(1, params, {"step": jnp.int32(1)}, {}, None)
         for _ in range(20):
             params = step(params)
-    (checkpoint,) = find(tmp_path)
+    (checkpoint,) = find_checkpoints(tmp_path)
     saved = checkpoint.params(jax.eval_shape(lambda: params))
     assert (np.asarray(saved["kernel"]) == 0).all()
 
@@ -107,9 +116,9 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(tmp_path):
     with CheckpointWriter(tmp_path, 3) as writer:
         save(writer, 1)
         writer._manager.wait_until_finished()  # all is on disk but the manifest
-        assert find(tmp_path) == []
+        assert find_checkpoints(tmp_path) == []
         writer.poll()
-        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+        assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
 
 
 def test_what_a_killed_run_left_is_absent_and_can_be_saved_again(tmp_path):
@@ -117,9 +126,9 @@ def test_what_a_killed_run_left_is_absent_and_can_be_saved_again(tmp_path):
     (tmp_path / "2.json").unlink()
     (tmp_path / "2.unfinished").touch()
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
     write(tmp_path, 2)
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 2]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1, 2]
     assert {path.name for path in tmp_path.iterdir()} == {
         "1", "1.json", "2", "2.json",
     }  # fmt: skip
@@ -140,7 +149,9 @@ def test_what_is_cleared_away_stays_absent_all_the_while(tmp_path, monkeypatch):
         (tmp_path / f"{step}/params").mkdir(parents=True)
         (tmp_path / f"{step}.unfinished").touch()
     seen = []
-    monkeypatch.setattr(shutil, "rmtree", lambda _: seen.append(were_there(tmp_path)))
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda _: seen.append(has_checkpoints(tmp_path))
+    )
     CheckpointWriter(tmp_path, 2)
     assert seen == [False] * 6
 
@@ -158,9 +169,9 @@ def test_each_damaged_file_is_found_out_and_named(tmp_path, damage):
             continue
         name = file.relative_to(tmp_path / ("" if file.suffix == ".json" else "2"))
         with pytest.warns(UserWarning, match=f"2 is not used: .*{name}"):
-            assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+            assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
         file.write_bytes(before)
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 2]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1, 2]
 
 
 def test_a_checkpoint_of_another_step_is_found_out(tmp_path):
@@ -168,17 +179,17 @@ def test_a_checkpoint_of_another_step_is_found_out(tmp_path):
     shutil.copytree(tmp_path / "1", tmp_path / "2")
     shutil.copy(tmp_path / "1.json", tmp_path / "2.json")
     with pytest.warns(UserWarning, match="2 is not used: .*2.json is of another step"):
-        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+        assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
 
 
 def test_a_deleted_checkpoint_is_told(tmp_path):
     write(tmp_path, 1, 2)
     shutil.rmtree(tmp_path / "2")
     with pytest.warns(UserWarning, match="2 is not used: its folder is missing"):
-        assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+        assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
     with pytest.warns(UserWarning, match="2 is not used"):
         write(tmp_path, 3)
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1, 3]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1, 3]
 
 
 def test_one_that_is_deleted_by_hand_meanwhile_is_no_matter(tmp_path):
@@ -188,7 +199,7 @@ def test_one_that_is_deleted_by_hand_meanwhile_is_no_matter(tmp_path):
         shutil.rmtree(tmp_path / "1")
         (tmp_path / "1.json").unlink()
         save(writer, 3)
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [2, 3]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [2, 3]
 
 
 def test_a_checkpoint_may_get_its_score_later(tmp_path):
@@ -199,7 +210,11 @@ def test_a_checkpoint_may_get_its_score_later(tmp_path):
         writer.rate(3, 2.0)
         for step in (4, 5):
             save(writer, step, score=1.5)
-    assert [(c.step, c.score) for c in find(tmp_path)] == [(3, 2), (4, 1.5), (5, 1.5)]
+    assert [(c.step, c.score) for c in find_checkpoints(tmp_path)] == [
+        (3, 2),
+        (4, 1.5),
+        (5, 1.5),
+    ]
 
 
 def test_a_save_that_fails_is_told_at_the_next_step(tmp_path):
@@ -230,13 +245,13 @@ def test_a_save_that_fails_is_told_at_the_next_step(tmp_path):
     assert (status, out) == (2, ""), err
     (line,) = err.splitlines()
     assert f"the checkpoint of step 2 could not be saved in {tmp_path}" in line
-    assert [checkpoint.step for checkpoint in find(tmp_path)] == [1]
+    assert [checkpoint.step for checkpoint in find_checkpoints(tmp_path)] == [1]
 
 
 @pytest.mark.parametrize("which", ["last", "best", 1])
 def test_no_checkpoint_at_all(tmp_path, which):
     with pytest.raises(UserError, match=r"no checkpoint in .*: is it the folder of a"):
-        choose(tmp_path / "nowhere", which)
+        choose_checkpoint(tmp_path / "nowhere", which)
 
 
 @pytest.mark.parametrize("which", ["last", "best", 1])
@@ -245,20 +260,20 @@ def test_a_run_without_a_whole_checkpoint(tmp_path, which):
     folder.mkdir()
     message = f"^{tmp_path} is a run, but none of its checkpoints is whole"
     with pytest.raises(UserError, match=f"{message} yet: let it train on"):
-        choose(folder, which)
+        choose_checkpoint(folder, which)
     write(folder, 1)
     (folder / "1/_CHECKPOINT_METADATA").unlink()
     with (
         pytest.warns(UserWarning, match="1 is not used: _CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=f"{message} any more: restore one in {folder},"),
     ):
-        choose(folder, which)
+        choose_checkpoint(folder, which)
 
 
 def test_no_such_checkpoint(tmp_path):
     write(tmp_path, 1, 2)
     with pytest.raises(UserError, match="there are: last, best, 1, 2"):
-        choose(tmp_path, "7")
+        choose_checkpoint(tmp_path, "7")
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
@@ -268,7 +283,7 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"format 9, which .*; this version reads formats 2 and 3"
     ):
-        find(tmp_path)[0].record()
+        find_checkpoints(tmp_path)[0].record
 
 
 def test_format_2_is_read(tmp_path, monkeypatch):
@@ -279,8 +294,8 @@ def test_format_2_is_read(tmp_path, monkeypatch):
     del manifest["format"], manifest["sha256"]
     (tmp_path / "1.json").write_text(json.dumps(manifest))
     monkeypatch.undo()
-    (checkpoint,) = find(tmp_path)
-    assert checkpoint.record()["format_version"] == 2
+    (checkpoint,) = find_checkpoints(tmp_path)
+    assert checkpoint.record["format_version"] == 2
     same(checkpoint.params(jax.eval_shape(lambda: params_at(1))), params_at(1))
 
 

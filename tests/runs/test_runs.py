@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from configs import default
-from dt_jax.config.config import to_json
+from dt_jax.config import default_config
+from dt_jax.config.load import to_json
 from dt_jax.runs import folder as runs
 from dt_jax.runs.metrics import MetricsLog
 from dt_jax.utils.errors import UserError
@@ -19,7 +19,7 @@ DATASET = {
 
 def write(folder, dataset=DATASET, **changes):
     """Write what a run of two updates with two seeds leaves."""
-    config = default.for_dataset("hopper-demo", num_seeds=2, **changes)
+    config = default_config(env_name="hopper-demo", num_seeds=2, **changes)
     (folder / "config.json").write_text(to_json(config))
     about = {"jax": "0.10.0", "dataset": dataset}
     (folder / "versions.json").write_text(json.dumps(about))

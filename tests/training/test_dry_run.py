@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import default
+from dt_jax.config import default_config
 from dt_jax.config.flags import parse
 from dt_jax.data.registry import all_specs
 from dt_jax.training.dry_run import dry_run
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +85,12 @@ def test_an_error_of_the_environment_is_told(small_config, monkeypatch, tmp_path
 
 def test_large_batches_are_cut(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
-    config = default.for_dataset(
-        "hopper-medium-v2", embedding_dim=8, num_layers=1, seq_len=3, batch_size=4096
+    config = default_config(
+        env_name="hopper-medium-v2",
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=3,
+        batch_size=4096,
     )
     dry_run(config, tmp_path / "run")
     told = re.search(
@@ -105,8 +109,12 @@ def test_the_runs_own_file_is_looked_at(small_config, tmp_path):
 
 def test_data_at_hand_is_looked_at(hopper_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
-    config = default.for_dataset(
-        "hopper-demo", embedding_dim=8, num_layers=1, seq_len=3, target_returns=None
+    config = default_config(
+        env_name="hopper-demo",
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=3,
+        target_returns=None,
     )
     dry_run(config, tmp_path / "run")
     told = capsys.readouterr().out
@@ -130,7 +138,7 @@ def test_another_runs_folder_is_refused(small_config, tmp_path):
     config = small_config.copy_and_resolve_references()
     with config.unlocked():
         config.update(eval_episodes=0, update_steps=1)
-    train_and_evaluate(config, tmp_path)
+    train(config, tmp_path)
     with config.unlocked():
         config.embedding_dim = 16
     with pytest.raises(UserError, match="holds another run"):

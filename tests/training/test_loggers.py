@@ -13,12 +13,12 @@ from command import start
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import loggers, trainer
 from dt_jax.training.dry_run import dry_run
 from dt_jax.training.loggers import Loggers, check_installed
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 
@@ -124,7 +124,7 @@ def interrupted(config, workdir, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Sampler, "indices", breaking)
         with pytest.raises(KeyboardInterrupt):
-            train_and_evaluate(config, workdir)
+            train(config, workdir)
 
 
 def test_a_run_that_goes_on_hides_what_it_repeats(small_config, tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_run_that_goes_on_hides_what_it_repeats(small_config, tmp_path, monkey
     interrupted(config, workdir, monkeypatch, at=6)
     before = shown(workdir)
     assert list(before) == [1, 2, 3, 4, 5, 6]
-    train_and_evaluate(config, workdir)
+    train(config, workdir)
     assert len(list((workdir / "tensorboard").iterdir())) == 2
     after = shown(workdir)
     same(after, logged(workdir))
@@ -163,7 +163,7 @@ def test_wandbs_offline_store_has_every_row(small_config, tmp_path, monkeypatch)
     monkeypatch.setenv("WANDB_MODE", "offline")
     workdir = tmp_path / "run"
     config = config_with(small_config, "wandb", project="p", group="g", name="n")
-    train_and_evaluate(config, workdir)
+    train(config, workdir)
     (file,) = workdir.glob("wandb/offline-run-*/run-*.wandb")
     records = stored(file)
     (about,) = (record.run for record in records if record.HasField("run"))
@@ -231,7 +231,7 @@ def test_a_run_with_wandb_answers_a_signal(hopper_file, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "interrupted by SIGTERM after" in err.splitlines()[-1]
-    assert find(workdir / "checkpoints")
+    assert find_checkpoints(workdir / "checkpoints")
     (file,) = workdir.glob("wandb/offline-run-*/run-*.wandb")
     same(history(stored(file)), logged(workdir))
     same(shown(workdir), logged(workdir))
@@ -243,7 +243,7 @@ def test_a_logger_that_cannot_begin_is_told_and_left_out(small_config, tmp_path,
     (tmp_path / name).touch()
     config = config_with(small_config, name)
     with pytest.warns(UserWarning, match=rf"{name} has failed \(.*Error") as warned:
-        train_and_evaluate(config, tmp_path)
+        train(config, tmp_path)
     assert len(warned) == 1
     assert list(logged(tmp_path)) == [2, 4, 6, 8]
 
@@ -286,7 +286,7 @@ def test_a_missing_package_is_told_before_the_data_are_read(
     package = {"tensorboard": "tensorboardX"}.get(name, name)
     monkeypatch.setitem(sys.modules, package, None)
     config = config_with(small_config, name, data_path=str(tmp_path / "not-there"))
-    for begin in (train_and_evaluate, dry_run):
+    for begin in (train, dry_run):
         with pytest.raises(UserError, match=rf"{package}.*'dt_jax\[{name}\]'"):
             begin(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from recording import record
 
-from configs import default
-from dt_jax.config import config as configuration
+from dt_jax.config import default_config
+from dt_jax.config import load as configuration
 from dt_jax.runs.metrics import read_metrics
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 
@@ -20,8 +20,8 @@ def _folder(tmp_path, monkeypatch):
 
 
 def config_for(dataset_id, **changes):
-    config = default.for_dataset(
-        f"minari:{dataset_id}",
+    config = default_config(
+        env_name=f"minari:{dataset_id}",
         embedding_dim=8,
         num_layers=1,
         seq_len=3,
@@ -41,7 +41,7 @@ def test_a_run_on_a_minari_dataset(tmp_path, capsys):
     dataset_id = "mujoco/hopper/test-v0"
     record("Hopper-v5", dataset_id, (20, 20, 20))
     config, workdir = config_for(dataset_id), tmp_path / "run"
-    train_and_evaluate(config, workdir)
+    train(config, workdir)
     source = f"minari:{dataset_id} (not D4RL-comparable)"
     versions = json.loads((workdir / "versions.json").read_text())
     assert versions["dataset"]["source"] == source
@@ -60,4 +60,4 @@ def test_a_run_on_a_minari_dataset(tmp_path, capsys):
     with config.unlocked():
         config.update_steps = 6
     with pytest.raises(UserError, match=r"content of .* is another"):
-        train_and_evaluate(config, workdir)
+        train(config, workdir)

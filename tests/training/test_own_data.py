@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from configs import own_data
-from dt_jax.config.config import validate
+from dt_jax.config.load import validate
 from dt_jax.data.sampler import Sampler
 from dt_jax.evaluation.policy import restore
-from dt_jax.runs.checkpoint import find
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.dry_run import dry_run
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 HOLDOUT = "eval/holdout_action_mse"
@@ -58,7 +58,7 @@ def finished(npz, tmp_path_factory):
     """A run on own data, and what it has printed."""
     workdir, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
     with redirect_stdout(printed):
-        train_and_evaluate(own(npz), workdir)
+        train(own(npz), workdir)
     return workdir, printed.getvalue()
 
 
@@ -91,18 +91,18 @@ def test_what_the_data_suggests_is_told_kept_and_gone_on_with(
     rows = read_metrics(run / "metrics.jsonl")
     assert [row["step"] for row in rows if HOLDOUT in row] == [0, 4, 8]
 
-    train_and_evaluate(own(npz), run)
+    train(own(npz), run)
     assert "this run is complete" in capsys.readouterr().out
-    train_and_evaluate(own(npz, update_steps=12), run)
+    train(own(npz, update_steps=12), run)
     assert "going on from the checkpoint at step 8" in capsys.readouterr().out
     assert {key: saved_config(run)[key] for key in chosen} == chosen
     with pytest.raises(UserError, match=r"reward_scale 0.1 -> 0.5"):
-        train_and_evaluate(own(npz, update_steps=14, reward_scale=0.5), run)
+        train(own(npz, update_steps=14, reward_scale=0.5), run)
 
 
 def test_the_best_checkpoint_is_that_with_the_least_error(npz, tmp_path):
     config = own(npz, keep_checkpoints=2, eval_every=2)
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     errors = {
         row["step"]: row[HOLDOUT]
         for row in read_metrics(tmp_path / "run/metrics.jsonl")
@@ -116,7 +116,7 @@ def test_the_best_checkpoint_is_that_with_the_least_error(npz, tmp_path):
 def test_any_run_can_have_the_error(small_config, tmp_path):
     config = small_config.copy_and_resolve_references().unlock()
     config.update(holdout_fraction=0.3, update_steps=4)
-    train_and_evaluate(config.lock(), tmp_path / "run")
+    train(config.lock(), tmp_path / "run")
     row = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
     assert HOLDOUT in row
     assert "eval/30.0_return_mean" in row
@@ -131,7 +131,7 @@ def test_what_is_held_out_is_not_trained_on(npz, tmp_path, monkeypatch):
         return windows(self, indices)
 
     monkeypatch.setattr(Sampler, "windows", watched)
-    train_and_evaluate(own(npz, holdout_fraction=0.5), tmp_path / "run")
+    train(own(npz, holdout_fraction=0.5), tmp_path / "run")
     parts = {starts for _, starts in {(i, tuple(s)) for i, s in drawn}}
     assert len(parts) == 2
     assert not set.intersection(*map(set, parts))
@@ -147,7 +147,7 @@ def other_data(npz, tmp_path):
 
 def test_a_warm_start_begins_where_the_source_ended(npz, source, tmp_path, capsys):
     config = own(npz, init_from=str(source), update_steps=1)
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     out = capsys.readouterr().out
     assert f"those of {source} after 8 updates" in out
     assert f"reward_scale 0.1: that of {source}" in out
@@ -163,13 +163,13 @@ def test_a_warm_start_keeps_the_sources_normalisation_for_ever(
 ):
     """Also where the run is gone on with, when the source is no longer there."""
     run = tmp_path / "run"
-    train_and_evaluate(own(other_data, init_from=str(source)), run)
+    train(own(other_data, init_from=str(source)), run)
     agent, _, _ = restore(source, "last")
     shutil.rmtree(source)
     longer = own(other_data, init_from=str(source), update_steps=12)
     dry_run(longer, run)
-    train_and_evaluate(longer, run)
-    assert find(run / "checkpoints")[-1].step == 12
+    train(longer, run)
+    assert find_checkpoints(run / "checkpoints")[-1].step == 12
     warm, _, _ = restore(run, "last")
     np.testing.assert_array_equal(warm.state_mean, agent.state_mean)
     np.testing.assert_array_equal(warm.state_std, agent.state_std)
@@ -178,12 +178,12 @@ def test_a_warm_start_keeps_the_sources_normalisation_for_ever(
 def test_a_warm_start_of_another_network_is_refused(npz, source, tmp_path):
     config = own(npz, init_from=str(source), embedding_dim=16)
     with pytest.raises(UserError, match=r"embedding_dim=8 \(here 16\)"):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_nothing_to_evaluate_is_told(npz, tmp_path, capsys):
-    train_and_evaluate(own(npz, holdout_fraction=0.0), tmp_path / "run")
+    train(own(npz, holdout_fraction=0.0), tmp_path / "run")
     assert "nothing is evaluated" in capsys.readouterr().out
 
 
@@ -195,7 +195,7 @@ def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz)
     np.savez(tmp_path / "long.npz", **rows)
     config = own(tmp_path / "long.npz", init_from=str(source), holdout_fraction=0.0)
     with pytest.raises(UserError, match=r"of 292 steps, .*leave init_from out"):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
 
 
 def test_actions_that_the_network_cannot_give_are_told(npz, tmp_path):
@@ -203,5 +203,5 @@ def test_actions_that_the_network_cannot_give_are_told(npz, tmp_path):
         wide = dict(arrays) | {"actions": arrays["actions"] * 1.5}
     np.savez(tmp_path / "wide.npz", **wide)
     config = own(tmp_path / "wide.npz", update_steps=1, max_action=1.0)
-    with pytest.warns(UserWarning, match=r"actions are outside the bounds -1 to 1"):
-        train_and_evaluate(config, tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"actions lie outside the bounds -1 to 1"):
+        train(config, tmp_path / "run")

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from dt_jax.training.prefetch import prefetch
+from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
 
 

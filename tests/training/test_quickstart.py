@@ -3,9 +3,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from configs import quickstart
-from dt_jax.config.config import validate
+from dt_jax.config.load import validate
 from dt_jax.runs.evaluations import last_evaluation
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,7 +21,7 @@ def run(workdir, **changes):
     config = quickstart.get_config()
     config.update(changes)
     validate(config)
-    train_and_evaluate(config.lock(), workdir)
+    train(config.lock(), workdir)
     _, evaluation = last_evaluation(workdir)
     return evaluation.target_returns, evaluation.returns.mean(axis=1)
 

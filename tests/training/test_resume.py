@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import pytest
 
-from configs import default
+from dt_jax.config import default_config
 from dt_jax.runs.checkpoint import CheckpointWriter
 from dt_jax.training.resume import as_before, last_checkpoint
 from dt_jax.utils.errors import UserError
@@ -15,7 +15,7 @@ def begin(workdir, init_from):
 
 
 def config(init_from):
-    return default.for_dataset("hopper-demo", init_from=init_from).lock()
+    return default_config(env_name="hopper-demo", init_from=init_from).lock()
 
 
 @pytest.mark.parametrize("now", ["source", "./source", "moved/source"])

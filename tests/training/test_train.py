@@ -13,17 +13,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dt_jax.config.config import RULES
+from dt_jax.config.load import RULES
 from dt_jax.data.registry import lookup
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load_dataset
+from dt_jax.datasets import read_dataset
 from dt_jax.evaluation.evaluator import Evaluator
-from dt_jax.runs.checkpoint import choose, find
+from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import trainer
 from dt_jax.training.batches import OnHost
 from dt_jax.training.resume import MAY_CHANGE, last_checkpoint
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.lock import alone_in
 from dt_jax.utils.signals import SIGNALS, Stopped
@@ -49,7 +49,7 @@ def changed(config, **changes):
 
 def arrays(workdir):
     """Return all that the last checkpoint holds, as bytes by path."""
-    checkpoint = find(workdir / "checkpoints")[-1]
+    checkpoint = find_checkpoints(workdir / "checkpoints")[-1]
     as_saved = ocp.args.StandardRestore()
     restored = checkpoint._restore(params=as_saved, train=as_saved)
     flat, _ = jax.tree_util.tree_flatten_with_path(
@@ -79,7 +79,7 @@ def whole_run(tmp_path_factory):
 @pytest.fixture
 def finished(whole_run, small_config):
     if not whole_run.exists():
-        train_and_evaluate(small_config, whole_run)
+        train(small_config, whole_run)
     return whole_run
 
 
@@ -103,7 +103,9 @@ def test_a_run_leaves_its_folder(finished, small_config):
     assert rows[4]["learning_rate"] < rows[3]["learning_rate"]
     evaluations = {path.name for path in (finished / "eval").iterdir()}
     assert evaluations == {"0.npz", "4.npz", "8.npz"}
-    kept = [checkpoint.step for checkpoint in find(finished / "checkpoints")]
+    kept = [
+        checkpoint.step for checkpoint in find_checkpoints(finished / "checkpoints")
+    ]
     assert kept[-2:] == [6, 8]
     config = json.loads((finished / "config.json").read_text())
     assert config["target_returns"] == [30.0, 5.5]
@@ -114,13 +116,13 @@ def test_a_run_leaves_its_folder(finished, small_config):
     assert about["dataset"]["sha256"] == data.hexdigest()
     assert about["device"] == jax.devices()[0].device_kind
     assert "git_revision" in about
-    saved = find(finished / "checkpoints")[-1].record()
+    saved = find_checkpoints(finished / "checkpoints")[-1].record
     assert saved["versions"] | {"dataset": saved["dataset"]} == about
 
 
 def test_step_0_is_of_the_untouched_initialisation(finished, small_config, tmp_path):
     other = changed(small_config, learning_rate=0.5, update_steps=1)
-    train_and_evaluate(other, tmp_path / "run")
+    train(other, tmp_path / "run")
     rows = untimed(tmp_path / "run")
     assert rows[0] == untimed(finished)[0]
     assert rows[1]["step"] == 1
@@ -128,7 +130,7 @@ def test_step_0_is_of_the_untouched_initialisation(finished, small_config, tmp_p
 
 def test_a_complete_run_says_so_and_is_left_alone(finished, small_config, capsys):
     before = arrays(finished)
-    train_and_evaluate(small_config, finished)
+    train(small_config, finished)
     out = capsys.readouterr().out
     assert "this run is complete, with 8 updates" in out
     assert "after 8 updates" in out  # the table
@@ -149,9 +151,9 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 
     monkeypatch.setattr(trainer.Sampler, "indices", breaking)
     with pytest.raises(KeyboardInterrupt):
-        train_and_evaluate(small_config, tmp_path / "run")
+        train(small_config, tmp_path / "run")
     monkeypatch.undo()
-    train_and_evaluate(small_config, tmp_path / "run")
+    train(small_config, tmp_path / "run")
     assert arrays(tmp_path / "run") == arrays(finished)
     assert untimed(tmp_path / "run") == untimed(finished)
 
@@ -170,10 +172,10 @@ def test_a_signal_between_updates_saves_and_stops(
     config = changed(small_config, num_workers=0)
     line = "^interrupted by SIGTERM after 6 updates, all saved: the same command"
     with pytest.raises(Stopped, match=line):
-        train_and_evaluate(config, tmp_path / "run")
-    assert find(tmp_path / "run" / "checkpoints")[-1].step == 6
+        train(config, tmp_path / "run")
+    assert find_checkpoints(tmp_path / "run" / "checkpoints")[-1].step == 6
     monkeypatch.undo()
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     assert arrays(tmp_path / "run") == arrays(finished)
     assert untimed(tmp_path / "run") == untimed(finished)
 
@@ -197,7 +199,7 @@ def test_a_signal_in_an_evaluation_stops_it_there(
     call = Evaluator.__call__
     monkeypatch.setattr(Evaluator, "__call__", signalling)
     with pytest.raises(Stopped, match="interrupted by SIGUSR1") as stopped:
-        train_and_evaluate(small_config, tmp_path / "run")
+        train(small_config, tmp_path / "run")
     told = (
         f"after {evaluation} updates, all saved" if evaluation else "before the first"
     )
@@ -205,25 +207,28 @@ def test_a_signal_in_an_evaluation_stops_it_there(
     assert len(chunk_ends) == 1  # not at the episodes' end
     monkeypatch.undo()
     if evaluation == 0:
-        assert find(tmp_path / "run" / "checkpoints") == []
+        assert find_checkpoints(tmp_path / "run" / "checkpoints") == []
         return
     with monkeypatch.context() as patch:  # killed once the row is there
         patch.setattr(trainer.Trainer, "_save", lambda self, *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            train_and_evaluate(small_config, tmp_path / "run")
-    train_and_evaluate(small_config, tmp_path / "run")
+            train(small_config, tmp_path / "run")
+    train(small_config, tmp_path / "run")
     capsys.readouterr()
-    train_and_evaluate(small_config, tmp_path / "run")
+    train(small_config, tmp_path / "run")
     assert "this run is complete" in capsys.readouterr().out
     assert arrays(tmp_path / "run") == arrays(finished)
     assert untimed(tmp_path / "run") == untimed(finished)
     for run in (finished, tmp_path / "run"):
-        assert [c.score is None for c in find(run / "checkpoints")[-2:]] == [
+        assert [
+            c.score is None for c in find_checkpoints(run / "checkpoints")[-2:]
+        ] == [
             True,
             False,
         ]
     best, whole_best = (
-        choose(run / "checkpoints", "best") for run in (tmp_path / "run", finished)
+        choose_checkpoint(run / "checkpoints", "best")
+        for run in (tmp_path / "run", finished)
     )
     assert (best.step, best.score) == (whole_best.step, whole_best.score)
 
@@ -242,10 +247,10 @@ def test_a_second_ctrl_c_stops_at_once(small_config, tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_and_evaluate(config, tmp_path / "run")
+            train(config, tmp_path / "run")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert find(tmp_path / "run" / "checkpoints")[-1].step == 3
+    assert find_checkpoints(tmp_path / "run" / "checkpoints")[-1].step == 3
 
 
 def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
@@ -262,12 +267,12 @@ def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
     monkeypatch.setattr(trainer.Sampler, "indices", failing)
     config = changed(small_config, num_workers=0, eval_episodes=0)
     with pytest.raises(KeyboardInterrupt):
-        train_and_evaluate(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     monkeypatch.undo()
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
     (tmp_path / "run" / "eval").mkdir()
     (tmp_path / "run" / "eval" / ".4.00112233.tmp.npz").touch()
-    train_and_evaluate(config, tmp_path / "run")
+    train(config, tmp_path / "run")
     assert "has no checkpoint and begins anew" in capsys.readouterr().out
     assert arrays(tmp_path / "run") == arrays(finished)
     assert not list((tmp_path / "run" / "eval").glob(".*"))
@@ -275,7 +280,7 @@ def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
 
 def test_the_handlers_are_as_before_when_a_run_has_ended(finished, small_config):
     before = [signal.getsignal(each) for each in SIGNALS]
-    train_and_evaluate(small_config, finished)
+    train(small_config, finished)
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
@@ -285,15 +290,15 @@ def test_the_handlers_are_as_before_when_a_run_has_ended(finished, small_config)
 )
 def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
     config = changed(small_config, lr_schedule=schedule, eval_episodes=0)
-    train_and_evaluate(config, tmp_path / "run")
-    train_and_evaluate(changed(config, update_steps=12), tmp_path / "run")
+    train(config, tmp_path / "run")
+    train(changed(config, update_steps=12), tmp_path / "run")
     out = capsys.readouterr().out
     assert "going on from the checkpoint at step 8" in out
     assert ("schedule is recomputed" in out) == (schedule == "warmup_cosine")
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     if schedule == "warmup_constant":  # as if it had been as long from the start
-        train_and_evaluate(changed(config, update_steps=12), tmp_path / "whole")
+        train(changed(config, update_steps=12), tmp_path / "whole")
         assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")
 
 
@@ -302,17 +307,17 @@ def test_a_run_does_not_go_on_with_actions_in_other_units(
 ):
     """As if a package had changed its environment's bounds meanwhile."""
     config = changed(small_config, eval_episodes=0)
-    train_and_evaluate(config, tmp_path)
+    train(config, tmp_path)
     wider = replace(lookup(config.env_name), action_high=2.0)
-    monkeypatch.setattr("dt_jax.envs.of_config", lambda config: wider)
+    monkeypatch.setattr("dt_jax.envs.spec_from_config", lambda config: wider)
     with pytest.raises(UserError, match="hopper-demo has other bounds on actions"):
-        train_and_evaluate(changed(config, update_steps=12), tmp_path)
+        train(changed(config, update_steps=12), tmp_path)
 
 
 def test_two_runs_are_the_same_for_any_number_of_workers(
     finished, small_config, tmp_path
 ):
-    train_and_evaluate(changed(small_config, num_workers=0), tmp_path / "run")
+    train(changed(small_config, num_workers=0), tmp_path / "run")
     assert arrays(tmp_path / "run") == arrays(finished)
     assert untimed(tmp_path / "run") == untimed(finished)
 
@@ -328,25 +333,25 @@ def test_two_runs_are_the_same_for_any_number_of_workers(
 def test_another_run_in_the_folder_is_refused(finished, small_config, change, named):
     config = changed(small_config, update_steps=20, **change)
     with pytest.raises(UserError, match=f"holds another run.*{named}"):
-        train_and_evaluate(config, finished)
+        train(config, finished)
 
 
 def test_a_run_with_no_whole_checkpoint_is_not_begun_anew(small_config, tmp_path):
     config = changed(small_config, eval_episodes=0)
-    train_and_evaluate(config, tmp_path)
-    for checkpoint in find(tmp_path / "checkpoints"):
+    train(config, tmp_path)
+    for checkpoint in find_checkpoints(tmp_path / "checkpoints"):
         (checkpoint.folder / str(checkpoint.step) / "_CHECKPOINT_METADATA").unlink()
     with (
         pytest.warns(UserWarning, match="is not used: _CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=r"no checkpoint in .* is whole any more"),
     ):
-        train_and_evaluate(config, tmp_path)
+        train(config, tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4  # left alone
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(
         UserError, match="metrics up to step 8, and its checkpoints are"
     ):
-        train_and_evaluate(config, tmp_path)
+        train(config, tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
 
 
@@ -377,7 +382,7 @@ def test_a_second_process_in_the_folder_is_refused(finished, small_config):
         alone_in(finished),
         pytest.raises(UserError, match=f"in use by process {os.getpid()} on"),
     ):
-        train_and_evaluate(changed(small_config, update_steps=20), finished)
+        train(changed(small_config, update_steps=20), finished)
     assert sorted(path.name for path in finished.rglob("*")) == before
 
 
@@ -389,7 +394,7 @@ def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
     other.write_bytes(content)
     config = changed(small_config, update_steps=20, data_path=str(other))
     with pytest.raises(UserError, match=r"content of .*other.hdf5 is another \(sha256"):
-        train_and_evaluate(config, finished)
+        train(config, finished)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeypatch):
@@ -403,11 +408,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeyp
     monkeypatch.setattr(OnHost, "inputs", poisoned)
     config = changed(small_config, eval_episodes=0, device_memory_share=0.0)
     with pytest.raises(UserError, match=r"^step 5: the loss is nan.*not_finite_5.npz"):
-        train_and_evaluate(config, tmp_path / "run")
-    assert [c.step for c in find(tmp_path / "run" / "checkpoints")] == [3]
+        train(config, tmp_path / "run")
+    assert [c.step for c in find_checkpoints(tmp_path / "run" / "checkpoints")] == [3]
     monkeypatch.undo()
     noted = np.load(tmp_path / "run" / "not_finite_5.npz")
-    dataset = load_dataset(lookup(config.env_name), config.data_path)
+    dataset = read_dataset(lookup(config.env_name), config.data_path)
     trained_on = Sampler(
         dataset.trajectories,
         batch_size=4,
@@ -427,8 +432,8 @@ def test_parameters_that_are_not_finite_are_not_saved(small_config, tmp_path):
         small_config, eval_episodes=0, learning_rate=1e38, warmup_steps=0, log_every=8
     )
     with pytest.raises(UserError, match=r"a parameter is not finite|the loss is"):
-        train_and_evaluate(config, tmp_path / "run")
-    assert find(tmp_path / "run" / "checkpoints") == []
+        train(config, tmp_path / "run")
+    assert find_checkpoints(tmp_path / "run" / "checkpoints") == []
 
 
 def test_training_without_an_environment(small_config, tmp_path, capsys):
@@ -436,7 +441,7 @@ def test_training_without_an_environment(small_config, tmp_path, capsys):
     data = tmp_path / "$^$ [b].hdf5"
     data.symlink_to(small_config.data_path)
     config = changed(small_config, env_name=None, data_path=str(data))
-    train_and_evaluate(config, tmp_path / "a [/x]")
+    train(config, tmp_path / "a [/x]")
     rows = read_metrics(tmp_path / "a [/x]" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert (tmp_path / "a [/x]" / "summary.png").exists()
@@ -448,8 +453,8 @@ def test_data_that_stays_on_the_disk_trains_the_same(
 ):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
     config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
-    train_and_evaluate(config, tmp_path / "run")
-    assert "memory-mapping them" in capsys.readouterr().err
+    train(config, tmp_path / "run")
+    assert "they stay on the disk" in capsys.readouterr().err
     assert arrays(tmp_path / "run") == arrays(finished)
 
 
@@ -473,7 +478,7 @@ def test_a_longer_run_compiles_no_more(small_config, tmp_path):
                 attention_dropout=0.0,  # each takes long to compile
                 residual_dropout=0.0,
             )
-            train_and_evaluate(config, tmp_path / f"{len(counts)}")
+            train(config, tmp_path / f"{len(counts)}")
             counts.append(len(traces))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)

@@ -4,8 +4,8 @@ import sys
 
 PROGRAM = """
 import time, jax, jax.numpy as jnp
-from dt_jax.utils.compilation_cache import keep_compiled
-keep_compiled()
+from dt_jax.utils.backend import enable_compilation_cache
+enable_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 print(float(jax.jit(lambda x: jnp.sin(x).sum())(jnp.arange(4.0))))
 """

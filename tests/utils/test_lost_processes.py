@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from dt_jax.utils.distributed import may_be_alone
+from dt_jax.utils.distributed import is_peer_lost
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from dt_jax.utils.distributed import may_be_alone
     ],
 )
 def test_an_error_that_means_that_another_process_may_be_gone(error, alone):
-    assert may_be_alone(error) == alone
+    assert is_peer_lost(error) == alone

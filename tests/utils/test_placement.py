@@ -4,17 +4,17 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from test_dispatch import network, run
-from test_feed import sampler  # noqa: F401
+from test_batches import sampler  # noqa: F401
+from test_multi_step import network, run
 from test_train import changed
 
 from dt_jax.agents.dt import init_train_state, make_update
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import batches
-from dt_jax.training.multi_step import Dispatch
-from dt_jax.training.train import train_and_evaluate
+from dt_jax.training.multi_step import MultiStep
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.sharding import Placement, place
+from dt_jax.utils.sharding import RunSharding, place
 
 B = 64
 eight_devices = pytest.mark.skipif(
@@ -24,7 +24,7 @@ eight_devices = pytest.mark.skipif(
 
 def trained(sampler, devices, num_seeds, kind):  # noqa: F811
     """Return the state and losses of five updates, as `run` does."""
-    placement = Placement(jax.devices()[:devices], num_seeds, B)
+    placement = RunSharding(jax.devices()[:devices], num_seeds, B)
     agent, optimizer, schedule = network(sampler)
     update = make_update(agent, optimizer, schedule)
     seeds = np.arange(num_seeds)
@@ -37,7 +37,7 @@ def trained(sampler, devices, num_seeds, kind):  # noqa: F811
     begin = jax.jit(init, out_shardings=placement.state)
     state = begin(seeds if num_seeds > 1 else 0)
     samplers = [sampler] * num_seeds
-    dispatch = Dispatch(update, kind(samplers, placement), most=3)
+    dispatch = MultiStep(update, kind(samplers, placement), most=3)
     return run(dispatch, state, [range(0, 3), range(3, 5)])
 
 
@@ -45,9 +45,9 @@ def trained(sampler, devices, num_seeds, kind):  # noqa: F811
 @pytest.mark.parametrize(
     ("num_seeds", "kind"),
     [
-        (2, batches.OnHost),  # both axes
-        pytest.param(1, batches.OnDevice, marks=pytest.mark.slow),
-        pytest.param(8, batches.OnDevice, marks=pytest.mark.slow),
+        (2, batches.HostBatches),  # both axes
+        pytest.param(1, batches.DeviceBatches, marks=pytest.mark.slow),
+        pytest.param(8, batches.DeviceBatches, marks=pytest.mark.slow),
     ],
 )
 def test_updates_are_those_of_one_device(num_seeds, kind, sampler):  # noqa: F811
@@ -62,7 +62,7 @@ def test_updates_are_those_of_one_device(num_seeds, kind, sampler):  # noqa: F81
 @eight_devices
 @pytest.mark.parametrize("num_seeds", [1, 2, 6])
 def test_each_device_gets_its_part(num_seeds):
-    placement = Placement(jax.devices()[:8], num_seeds, B)
+    placement = RunSharding(jax.devices()[:8], num_seeds, B)
     shape = (3, num_seeds, B, 5) if num_seeds > 1 else (3, B, 5)
     batches = np.arange(np.prod(shape)).reshape(shape)
     sent = placement.send(batches)
@@ -71,17 +71,17 @@ def test_each_device_gets_its_part(num_seeds):
     for shard in sent.addressable_shards:
         assert shard.data.size == batches.size // 8
         assert shard.data.shape[-2] == B * seeds_apart // 8
-    everywhere = placement.copy_to_all(np.arange(3))
+    everywhere = placement.replicate(np.arange(3))
     assert len(everywhere.addressable_shards) == 8
     assert everywhere.is_fully_replicated
 
 
 @eight_devices
 def test_what_lies_apart_comes_together_on_one_device():
-    placement = Placement(jax.devices()[:8], 8, B)
+    placement = RunSharding(jax.devices()[:8], 8, B)
     apart = jax.device_put(np.arange(16).reshape(8, 2), placement.state)
     assert not apart.is_fully_replicated
-    here = placement.copy_here({"a": apart})["a"]
+    here = placement.to_local_device({"a": apart})["a"]
     assert len(here.devices()) == 1
     np.testing.assert_array_equal(here, np.arange(16).reshape(8, 2))
 
@@ -109,10 +109,10 @@ def test_a_run_goes_on_with_other_devices(small_config, tmp_path):
         holdout_fraction=0.2,
         update_steps=12,
     )
-    train_and_evaluate(config, tmp_path / "alone")
+    train(config, tmp_path / "alone")
     for devices, updates in [(4, 4), (None, 8), (8, 12)]:
         part = changed(config, num_devices=devices, update_steps=updates)
-        train_and_evaluate(part, tmp_path / "run")
+        train(part, tmp_path / "run")
     ours, theirs = (
         read_metrics(tmp_path / name / "metrics.jsonl") for name in ("run", "alone")
     )

@@ -23,20 +23,20 @@ from collections.abc import Callable
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.datasets.demo.ant_controller import AntController
-from dt_jax.datasets.demo.episodes import Episode
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import GOAL_MEAN, ants, at_goal, center, draw_goal, place
 from dt_jax.envs.mazes import Cell, Maze
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_batch import MujocoBatch
+from dt_jax.rollout.episodes import Episode
 
 ACTION_NOISE = 0.2  # standard deviation, D4RL's
 _WAYPOINT_RADIUS = 1.0  # metres; within it the ant walks to the next waypoint
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
     """Return whole episodes with at least `steps` transitions, at one skill level."""
     maze = mazes.antmaze(spec.maze)
@@ -88,7 +88,7 @@ def _starts_and_goals(maze: Maze, name: str) -> tuple[list[Cell], list[Cell]]:
 
 def _place_at_start(
     maze: Maze,
-    bodies: Bodies,
+    bodies: MujocoBatch,
     i: int,
     starts: list[Cell],
     goals: list[Cell],

@@ -1,18 +1,20 @@
 """Collection of a demo dataset, which needs no download, into a file."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from dt_jax.data.registry import all_specs
 from dt_jax.datasets.demo import antmaze, locomotion, maze2d
-from dt_jax.datasets.demo.episodes import Episode, write_d4rl
+from dt_jax.rollout.episodes import Episode
 from dt_jax.utils.errors import UserError, did_you_mean
-from dt_jax.utils.files import try_to_write
+from dt_jax.utils.files import replacing, try_to_write
 
 _STEPS = {
     "halfcheetah": 200_000,
@@ -21,7 +23,8 @@ _STEPS = {
     "maze2d": 200_000,
     "antmaze": 200_000,
 }
-_COLLECTORS = {"antmaze": antmaze, "maze2d": maze2d}  # the others: locomotion
+# By `EnvSpec.engine`.
+_COLLECTORS = {"locomotion": locomotion, "maze2d": maze2d, "antmaze": antmaze}
 
 
 def collect_demo(
@@ -56,7 +59,7 @@ def collect_demo(
         raise UserError(f"seed is {seed}, expected 0 to {2**31 - 1}")
     _check_out(out)
     print(f"collecting {steps:,} transitions into {out}", file=sys.stderr)
-    collector = _COLLECTORS.get(spec.family, locomotion)
+    collector = _COLLECTORS[spec.engine]
     with _progress(env_name, steps) as advance:
         levels = collector.collect(spec, steps, seed, advance)
     write_d4rl(
@@ -94,3 +97,22 @@ def _check_out(out: Path) -> None:
         raise UserError(
             f"{out}: cannot be written to ({error.strerror}); choose another path"
         ) from error
+
+
+def write_d4rl(
+    out: Path, episodes: Sequence[Episode], attributes: Mapping[str, str | int | float]
+) -> None:
+    """Write episodes in D4RL's schema; equal episodes give equal bytes.
+
+    Args:
+      out: the file; it appears when it is complete, in a folder created if missing.
+      episodes: at least one, all with the same infos.
+      attributes: stored with the file, as its provenance.
+    """
+    *columns, infos = zip(*episodes, strict=True)
+    arrays = dict(zip(Episode._fields[:-1], columns, strict=True))
+    arrays |= {f"infos/{key}": [info[key] for info in infos] for key in infos[0]}
+    with replacing(out) as unfinished, h5py.File(unfinished, "w") as file:
+        for name, parts in arrays.items():
+            file.create_dataset(name, data=np.concatenate(parts), track_times=False)
+        file.attrs.update(attributes)

@@ -27,8 +27,8 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.datasets.demo.episodes import Episode, run_episodes
+from dt_jax.data.registry import EnvSpec
+from dt_jax.rollout.episodes import Episode, run_episodes
 
 LEVELS = 4  # of skill, the worst first
 ACTION_NOISE = 0.02  # the levels stay apart, and no two episodes are the same
@@ -64,7 +64,7 @@ class LinearPolicy:
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
     """Return the episodes of each level, the worst first, with `steps` / 4 steps each.
 
@@ -77,7 +77,7 @@ def collect(
 
 
 def _collect_level(
-    spec: DatasetSpec,
+    spec: EnvSpec,
     level: int,
     share: int,
     seed: int,

@@ -21,11 +21,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.datasets.demo.episodes import Episode
+from dt_jax.data.registry import EnvSpec
 from dt_jax.envs import mazes
 from dt_jax.envs.maze2d import at_goal, cell_of, place, points
 from dt_jax.envs.mazes import Cell, Maze
+from dt_jax.rollout.episodes import Episode
 
 # Standard deviation. It is an option of D4RL's script, and unknown for D4RL's files;
 # Minari's newer ones were made with it.
@@ -88,7 +88,7 @@ class WaypointController:
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
     """Return whole trajectories with at least `steps` transitions, at one skill level.
 

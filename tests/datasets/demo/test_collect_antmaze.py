@@ -146,6 +146,6 @@ def test_same_seed_gives_the_same_bytes_on_any_number_of_cores(tmp_path, monkeyp
         return (tmp_path / name).read_bytes()
 
     first = collected("a.hdf5", 0)
-    monkeypatch.setattr("dt_jax.envs.mujoco_bodies.usable_cores", lambda: 1)
+    monkeypatch.setattr("dt_jax.envs.mujoco_batch.usable_cores", lambda: 1)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first

@@ -4,9 +4,10 @@ import pytest
 
 from dt_jax import envs
 from dt_jax.data.registry import lookup
-from dt_jax.datasets.demo import collect_demo, maze2d, run_episodes
+from dt_jax.datasets.demo import collect_demo, maze2d
+from dt_jax.rollout.episodes import run_episodes
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.envs import mazes, mujoco_bodies
+from dt_jax.envs import mazes, mujoco_batch
 from dt_jax.envs.maze2d import Maze2D, points
 
 GOALS = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}
@@ -114,7 +115,7 @@ def test_same_seed_gives_the_same_bytes_on_any_number_of_cores(
         return out.read_bytes()
 
     first = collected("a.hdf5", 0)
-    monkeypatch.setattr(mujoco_bodies, "usable_cores", lambda: 3)
+    monkeypatch.setattr(mujoco_batch, "usable_cores", lambda: 3)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first
     with h5py.File(tmp_path / "a.hdf5") as file:

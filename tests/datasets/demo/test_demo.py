@@ -10,7 +10,8 @@ from dt_jax import envs
 from dt_jax.cli import collect as cli
 from dt_jax.cli.common import run_command
 from dt_jax.data.registry import lookup
-from dt_jax.datasets.demo import collect_demo, run_episodes
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.rollout.episodes import run_episodes
 from dt_jax.utils.errors import UserError
 
 

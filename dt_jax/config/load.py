@@ -1,0 +1,234 @@
+"""Configurations: defaults, files, overrides, validation, and their JSON form."""
+
+import difflib
+import inspect
+import os
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dt_jax.config.keys import keys_of
+from dt_jax.data.minari import PREFIX
+from dt_jax.data.registry import lookup
+from dt_jax.utils.errors import UserError, did_you_mean
+from dt_jax.utils.files import user_path
+
+_PACKAGE = Path(__file__).parents[1]
+# Inside an installed package, beside the package in a checkout.
+CONFIGS = next(
+    folder
+    for folder in (_PACKAGE / "shipped" / "configs", _PACKAGE.parent / "configs")
+    if folder.is_dir()
+)
+
+
+def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
+    """Return every key of an agent's configuration at its default.
+
+    A run is named after its agent and its env_name if `changes` have no name.
+
+    Args:
+      agent: its registered name.
+      **changes: values of keys other than the default.
+
+    Raises:
+      UserError: there is no such agent or key.
+    """
+    keys = keys_of(agent)
+    config = ConfigDict({name: key.default for name, key in keys.items()})
+    config.agent = agent
+    for name, value in changes.items():
+        if name not in keys:
+            raise UserError(f"unknown key {name!r}; {did_you_mean(name, keys)}")
+        with config.ignore_type():
+            config[name] = value
+    if "name" not in changes and changes.get("env_name"):
+        # The name is a folder's; that of a Minari dataset has slashes.
+        config.name = re.sub(r"[:/]", "-", f"{agent}-{config.env_name}")
+    return config
+
+
+def check_dataset(dataset: str, known: Sequence[str]) -> None:
+    """Raise a ValueError that names the nearest unless `dataset` is one of `known`."""
+    if dataset not in known:
+        near = difflib.get_close_matches(dataset, known) or known
+        raise ValueError(f"unknown dataset {dataset!r}; nearest: {', '.join(near)}")
+
+
+def load_config(reference: str, **overrides: Any) -> ConfigDict:
+    """Return the configuration of a file, validated and locked.
+
+    Args:
+      reference: "file.py" or "file.py:dataset". "configs/hopper.py" is the package's
+        own where there is no such file in the working directory.
+      **overrides: values of keys.
+
+    Raises:
+      UserError: there is no such file, and the message names the nearest; it defines no
+        configuration; or a value is not what its key expects.
+    """
+    config = read_config_file(reference).unlock()
+    keys = keys_of(config.agent)
+    for name, value in overrides.items():
+        if name not in keys:
+            raise UserError(f"unknown key {name!r}; {did_you_mean(name, keys)}")
+        with config.ignore_type():
+            config[name] = value
+    validate(config)
+    return config.lock()
+
+
+def read_config_file(reference: str) -> ConfigDict:
+    """Return what get_config() of a file returns, with its keys checked, locked."""
+    path, colon, dataset = reference.partition(":")
+    if not Path(path).is_file() and (CONFIGS.parent / path).is_file():
+        path = str(CONFIGS.parent / path)
+    if not Path(path).is_file():
+        files = {*Path(path).parent.glob("*.py"), *CONFIGS.glob("*.py")}
+        hint = did_you_mean(Path(path).name, {file.name for file in files})
+        raise UserError(
+            f"no config file {path!r} (the package's are in "
+            f"{short_path(CONFIGS)}/); {hint}"
+        )
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's file may raise
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    if not callable(get_config):
+        raise UserError(f"{path} is not a config file: it defines no get_config()")
+    if colon and not inspect.signature(get_config).parameters:
+        raise UserError(f"{path} takes no dataset: leave out ':{dataset}'")
+    try:
+        config = get_config(dataset) if colon else get_config()
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path}: {str(error) or repr(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{path}: get_config() returned {config!r}, expected a ConfigDict"
+        )
+    keys = keys_of(config.get("agent", "dt"))
+    for key in config:
+        if key not in keys:
+            raise UserError(
+                f"{path}: unknown key {key!r}; {did_you_mean(str(key), keys)}"
+            )
+    for key in keys:
+        if key not in config:
+            raise UserError(
+                f"{path} lacks the key {key!r}: start from "
+                "dt_jax.config.default_config()"
+            )
+    return config.lock()
+
+
+def override(config: ConfigDict, key: str, text: str, flag: str | None = None) -> None:
+    """Set `key` to what the command line says; "None" stands for None.
+
+    Args:
+      config: with that key.
+      key: its name.
+      text: its value.
+      flag: as the user typed it, for the error, where it is not config.<key>.
+
+    Raises:
+      UserError: the text is no valid value of `key`.
+    """
+    value = keys_of(config.agent)[key].parse(text, flag)
+    with config.ignore_type():  # a file may have set a float key to 1
+        config[key] = value
+
+
+def validate(config: ConfigDict, *, trains: bool = True) -> None:
+    """Check every key, and the keys against each other.
+
+    Tuples of numbers become tuples of floats.
+
+    Args:
+      config: with every key.
+      trains: whether there has to be data to train on.
+
+    Raises:
+      UserError: a value is not what its key expects; the message names the key, the
+        value and what is expected.
+    """
+    from dt_jax.agents import agent_class
+
+    keys = keys_of(config.agent)
+    for name, key in keys.items():
+        key.validate(config[name])
+        value = config[name]
+        if type(value) is tuple and all(type(x) in (int, float) for x in value):
+            config[name] = tuple(map(float, value))
+    agent_class(config.agent).check_config(config)
+    if trains and config.data_path is None:
+        if config.env_name is None:
+            expected = "the name of a dataset, or a data_path"
+            raise keys["env_name"].error(None, expected=expected)
+        _check_dataset_name(config.env_name)
+
+
+def _check_dataset_name(env_name: str) -> None:
+    """Raise a UserError unless `env_name` names data to train on."""
+    if env_name.startswith(PREFIX):  # only Minari knows its datasets
+        return
+    try:
+        lookup(env_name)
+    except UserError as error:
+        raise UserError(
+            f"{error}; any other environment needs its data in data_path"
+        ) from None
+
+
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+    """Return the configuration that a run's record holds as JSON, locked.
+
+    Raises:
+      UserError: a key is missing or unknown, or the agent is not registered.
+    """
+    keys = keys_of(values["agent"])
+    if other := keys.keys() ^ values:
+        kind = "without" if other & keys.keys() else "with unknown"
+        raise UserError(
+            f"a configuration {kind} keys {', '.join(sorted(other))[:300]}: it was "
+            "written by another version of dt_jax or of the agent; use that version"
+        )
+    return ConfigDict(
+        {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    ).lock()
+
+
+def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
+    """Return the run's folder: `workdir` if given, else one named after the run.
+
+    Raises:
+      UserError: checkpoints cannot be saved at its path.
+    """
+    folder = user_path(config.checkpoints_path or "runs") / config.name
+    if workdir is not None:
+        folder = user_path(workdir)
+    check_folder(folder, "--workdir")
+    return folder
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Raise a UserError that names `flag` if Orbax cannot save in a folder."""
+    path = str(Path.cwd() / folder)
+    if path != path.encode(errors="replace").decode():  # TensorStore needs UTF-8
+        raise UserError(f"{folder} is not valid UTF-8: choose another {flag}")
+    # Orbax takes them for a pattern, and then does not find what it has saved.
+    if wild := set(path) & set("[]*?"):
+        raise UserError(
+            f"{folder}: the path of a run's folder must not contain "
+            f"{' '.join(sorted(wild))}; choose another {flag}"
+        )
+
+
+def short_path(folder: Path) -> str:
+    """Return a path relative to the working directory if that is shorter."""
+    return min(str(folder), os.path.relpath(folder), key=len)

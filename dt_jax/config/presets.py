@@ -1,0 +1,53 @@
+"""Hyper-parameters that several config files share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dt_jax.config.load import check_dataset, default_config
+
+# CORL's values for every family but antmaze.
+LARGE_BATCH: dict[str, Any] = {
+    "batch_size": 4096,
+    "learning_rate": 8e-4,
+    "eval_every": 5_000,
+}
+
+# Ours, for the demo datasets and your own data: a run that a laptop finishes.
+LAPTOP: dict[str, Any] = {
+    "batch_size": 64,
+    "learning_rate": 8e-4,
+    "update_steps": 20_000,
+    "warmup_steps": 1_000,
+    "eval_every": 5_000,
+    "eval_episodes": 10,
+}
+
+
+def locomotion(
+    body: str,
+    dataset: str,
+    target_returns: Sequence[float],
+    demo_target_returns: Sequence[float],
+) -> ConfigDict:
+    """Return CORL's hyper-parameters for a body's D4RL dataset, ours for its demo.
+
+    Args:
+      body: "halfcheetah", "hopper" or "walker2d".
+      dataset: "medium", "medium-replay", "medium-expert" or "demo".
+      target_returns: CORL's, for D4RL's datasets.
+      demo_target_returns: for the demo dataset.
+    """
+    check_dataset(dataset, ("medium", "medium-replay", "medium-expert", "demo"))
+    if dataset == "demo":
+        return default_config(
+            env_name=f"{body}-demo",
+            target_returns=tuple(demo_target_returns),
+            **LAPTOP,
+        )
+    return default_config(
+        env_name=f"{body}-{dataset}-v2",
+        target_returns=tuple(target_returns),
+        **LARGE_BATCH,
+    )

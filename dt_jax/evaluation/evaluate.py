@@ -1,0 +1,134 @@
+"""Evaluation of a finished run, in its own environment or in another one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dt_jax import envs
+from dt_jax.config.keys import keys_of
+from dt_jax.config.load import from_dict
+from dt_jax.data.minari import PREFIX
+from dt_jax.data.registry import EnvSpec
+from dt_jax.evaluation.evaluator import make_evaluator
+from dt_jax.evaluation.policy import TrainedAgent, load_agent
+from dt_jax.runs.evaluations import Evaluation
+from dt_jax.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A checkpoint, and how it is to be evaluated.
+
+    Attributes:
+      config: the run's, with the changes that were asked for.
+      spec: the environment.
+      trained: the checkpoint's agent.
+    """
+
+    config: ConfigDict
+    spec: EnvSpec
+    trained: TrainedAgent
+
+
+def evaluate(
+    run: Any,
+    target_returns: Sequence[float] | None = None,
+    episodes: int | None = None,
+    *,
+    checkpoint: str | int = "last",
+    env_name: str | None = None,
+    seed: int | None = None,
+) -> Evaluation:
+    """Play episodes with a checkpoint of a run.
+
+    Args:
+      run: a run's folder, or what `dt_jax.train` returned.
+      target_returns: in the environment's units; None: those of the run.
+      episodes: for each target return; None: as many as the run's configuration says.
+      checkpoint: "last", "best" or the number of a step.
+      env_name: another environment than the run's.
+      seed: from which each episode gets its own; None: the run's eval_seed.
+
+    Returns:
+      The arrays of the episodes, as a run's eval/*.npz has them.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or the environment does not fit.
+    """
+    given = {
+        "target_returns": None if target_returns is None else tuple(target_returns),
+        "eval_episodes": episodes,
+        "eval_seed": seed,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    loaded = load_run(getattr(run, "workdir", run), checkpoint, env_name, changes)
+    return play(loaded)
+
+
+def play(run: LoadedRun) -> Evaluation:
+    """Play the episodes of a loaded run."""
+    evaluator = make_evaluator(run.config, run.trained.agent, run.spec)
+    assert evaluator is not None  # `load_run` has checked eval_episodes
+    return evaluator(run.trained.params)
+
+
+def load_run(
+    workdir: str | Path,
+    checkpoint: str | int = "last",
+    env_name: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> LoadedRun:
+    """Return a checkpoint with everything that is needed to play its episodes.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "last", "best" or the number of a step.
+      env_name: another environment than the run's.
+      changes: values of the run's configuration keys.
+      flags: how the command line names keys, for error messages.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or it cannot be played like that.
+    """
+    trained = load_agent(workdir, checkpoint)
+    config = from_dict(trained.record["config"]).unlock()
+    keys, flags = keys_of(config.agent), flags or {}
+    name = env_name or config.env_name
+    if name != config.env_name:
+        config.reference_scores = None  # they belong to the other environment
+    for key, value in (changes or {}).items():
+        if key not in keys:
+            flag = flags.get(key, key)
+            raise UserError(f"{flag}: the agent {config.agent} does not use it")
+        keys[key].validate(value, flags.get(key))
+        with config.ignore_type():
+            config[key] = value
+    conditioned = trained.agent.conditioned
+    if name is None:
+        also = ""
+        if conditioned and not config.target_returns:
+            also = f", and give {flags.get('target_returns', 'target_returns')}"
+        flag = flags.get("env_name", "env_name")
+        raise UserError(f"this run has no environment: name one with {flag}{also}")
+    if env_name is None and ":" in name and not name.startswith(PREFIX):
+        raise UserError(
+            f"{workdir} was evaluated in {name}, which imports a package: if you trust "
+            f"it, give {flags.get('env_name', 'env_name')}={name}"
+        )
+    config.env_name = name
+    needed = ("eval_episodes", *(("target_returns",) if conditioned else ()))
+    if missing := [flags.get(key, key) for key in needed if not config[key]]:
+        raise UserError(f"nothing to play: give {' and '.join(missing)}")
+    spec = envs.lookup(name, config.env_backend, config.reference_scores)
+    sizes = trained.agent.observation_size, trained.agent.action_size
+    if sizes != (spec.observation_size, spec.action_size):
+        raise UserError(
+            f"{workdir} was trained on observations of {sizes[0]} and actions of "
+            f"{sizes[1]} numbers, but {spec.name} has {spec.observation_size} and "
+            f"{spec.action_size}"
+        )
+    return LoadedRun(config.lock(), spec, trained)

@@ -1,0 +1,96 @@
+"""JAX's back end: the device it uses, and the cache of compiled programs."""
+
+import hashlib
+import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+from dt_jax.utils.errors import UserError
+
+_MIN_COMPILE_SECONDS = 0.5  # programs that compile faster are not cached
+_MAX_CACHE_BYTES = 1 << 30  # the least recently used programs are deleted first
+
+
+def start_backend(device: str, deterministic: bool) -> None:
+    """Start JAX's back end on a device, with the compilation cache.
+
+    A command calls this before anything else uses a device.
+
+    Args:
+      device: "auto", "cpu", "gpu", "cuda" or "tpu".
+      deterministic: whether GPU kernels have to be deterministic.
+
+    Raises:
+      UserError: JAX finds no such device.
+    """
+    import jax
+
+    enable_compilation_cache()
+    if deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    device = "gpu" if device == "cuda" else device
+    if device != "auto":
+        # The CPU stays listed: callbacks to the environments put their inputs there.
+        platforms = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}[device]
+        jax.config.update("jax_platforms", platforms)
+    check_backend(device)
+
+
+def check_backend(device: str) -> None:
+    """Raise a UserError unless JAX's back end is, or can be started on, `device`."""
+    import jax
+
+    device = "gpu" if device == "cuda" else device
+    try:
+        found, reason = jax.default_backend(), ""
+    except RuntimeError as error:
+        found, reason = None, f" (JAX reports: {error})"
+    # Without its CUDA package JAX falls back to the CPU silently.
+    if found is None or device not in ("auto", found):
+        uses = f"JAX uses {found}" if found else "JAX finds no such device"
+        raise UserError(
+            f"config.device={device}: {uses}{reason}; a GPU needs pip install -r "
+            "requirements-cuda.txt, --config.device=cpu needs nothing"
+        )
+
+
+def enable_compilation_cache() -> None:
+    """Have JAX cache compiled programs in a folder that only the user can write.
+
+    Not in DT_JAX_DATA: these programs are executed, and data may be shared with others.
+    Each kind of processor has its own folder, because programs compiled for one may
+    crash on another. JAX_COMPILATION_CACHE_DIR takes precedence; if it is empty,
+    nothing is cached. Nor is it where the folder cannot be created.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = compilation_cache_folder() / _processor()
+    with suppress(OSError):
+        for each in (folder.parent, folder):  # both, or one could be replaced
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _MAX_CACHE_BYTES)
+        jax.config.update(
+            "jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS
+        )
+
+
+def compilation_cache_folder() -> Path:
+    """Return the folder of compiled programs, with one folder per kind of processor."""
+    return Path(platformdirs.user_cache_dir("dt_jax")) / "compiled"
+
+
+def _processor() -> str:
+    """Return a name for the instruction set of this machine."""
+    features = platform.machine() + platform.processor()
+    with suppress(OSError):  # Linux
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        relevant = {x for x in lines if x.startswith(("flags", "model"))}
+        features += "".join(sorted(relevant))
+    return hashlib.sha256(features.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-# Each target sets itself up: it needs make and Python >= 3.11, and installs into .venv.
+# Each target needs only make and Python >= 3.11, and installs the rest into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,15 +8,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 .PHONY: help demo antmaze test test-slow test-gpu faults lint docs clean
 
 help:
-	@echo "make demo       train the quickstart and show its table and picture"
+	@echo "make demo       train the quickstart, print its table and draw its picture"
 	@echo "make antmaze    collect antmaze-umaze-demo, train on it and evaluate"
 	@echo "make test       run the fast tests"
 	@echo "make test-slow  run the tests that take minutes each"
 	@echo "make test-gpu   run the tests that need an NVIDIA GPU"
-	@echo "make faults     kill, break and starve the program (half an hour)"
+	@echo "make faults     run the fault-injection tests (half an hour)"
 	@echo "make lint       check format, style and types"
-	@echo "make docs       make the site of docs/ in site/"
-	@echo "make clean      remove .venv and all caches"
+	@echo "make docs       build the site of docs/ in site/"
+	@echo "make clean      delete .venv and all caches"
 	@echo "PYTHON=python3.12 after any of these chooses the interpreter of a new .venv"
 
 demo: .venv/installed
@@ -50,12 +50,12 @@ clean:
 	rm -rf .venv .*_cache .hypothesis build dist site *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing dt_jax and what it needs into .venv (a minute or two)"
+	@echo "installing dt_jax and its dependencies into .venv (a minute or two)"
 	@$(INSTALL) .
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "installing dt_jax, what it needs and its tests into .venv (a minute or two)"
+	@echo "installing dt_jax, its dependencies and its test tools into .venv (a minute or two)"
 	@$(INSTALL) ".[dev]"
 	@touch .venv/installed $@
 

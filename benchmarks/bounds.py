@@ -1,13 +1,14 @@
-"""What bounds an update and a rollout: where the time goes, and how fast products are.
+"""Bottlenecks of an update and a rollout: a profile, and rates of matrix products.
 
     python benchmarks/bounds.py [--top=12]
 
-For an update of 64 windows, and for a timestep of 100 episodes (without environment), a
-table of the operations of the compiled program that take the most time, by JAX's
-profiler. Operations that run side by side are each counted in full. Then the rates of
-an update's matrix products by themselves, for the machine to be compared with.
+Prints the most expensive operations of the compiled program, from JAX's profiler: for
+an update of 64 windows, and for a timestep of 100 episodes without the environment.
+Parallel operations are each counted in full. A third table has the rates of an update's
+matrix products in isolation, as the machine's limit.
 """
 
+import argparse
 import re
 import tempfile
 import time
@@ -24,15 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.types import Array
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 UPDATES, TIMESTEPS, EPISODES = 5, 25, 100
 
 
 def main() -> None:
     """Print the three tables."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--top", type=int, default=12, help="rows of a table")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--top", type=int, default=12, help="rows per table")
     args = parser.parse_args()
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     for what, (program, inputs, count) in {
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def updates() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
-    """Return a program of updates on one batch, what it gets, and how many it makes."""
+    """Return a program of updates, its inputs, and the number of updates."""
     config = workload.config()
     update, state = workload.training(config)
     batch = workload.sampler(config).batch(0)
@@ -56,9 +56,9 @@ def updates() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
 
 
 def timesteps() -> tuple[Callable[..., Any], tuple[Any, ...], int]:
-    """Return a program that acts, what it gets, and for how many timesteps."""
+    """Return a program that acts, its inputs, and the number of timesteps."""
     agent = workload.agent(workload.config())
-    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     context = jax.jit(agent.start)(np.full(EPISODES, 5000, np.float32))
     observations = np.ones((EPISODES, workload.STATE), np.float32)
 
@@ -79,10 +79,10 @@ def operations(
     count: int,
     top: int,
 ) -> Table:
-    """Run a program that does something `count` times; return where the time went."""
+    """Profile a program of `count` repetitions; return its slowest operations."""
     compiled = jax.jit(program).lower(*inputs).compile()
     jax.block_until_ready(compiled(*inputs))
-    known = {}  # operation -> what makes it, and of which shape
+    known = {}  # operation -> shape and source
     for line in compiled.as_text().splitlines():
         pattern = r'\s*(?:ROOT )?%([\w.\-]+) = (\w+\[[\d,]*\]).*?op_name="([^"]*)"'
         if found := re.match(pattern, line):
@@ -109,19 +109,19 @@ def operations(
 
 
 def products() -> Table:
-    """Return the rates of an update's largest matrix products."""
+    """Return the rates of the largest matrix products of an update."""
     config = workload.config()
     tokens = config.batch_size * (3 * config.seq_len - 1)
     d = config.embedding_dim
-    table = Table("tokens x in x out", "forwards", "inputs' gradient", "weights'")
-    table.title = "GFLOP/s of products by themselves"
+    table = Table("tokens x in x out", "forward", "input gradient", "weight gradient")
+    table.title = "GFLOP/s of products in isolation"
     for size, out in [(d, d), (d, 4 * d), (4 * d, d)]:
         keys = jax.random.split(jax.random.key(0), 3)
         x = jax.random.normal(keys[0], (tokens, size))
         w = jax.random.normal(keys[1], (size, out))
         y = jax.random.normal(keys[2], (tokens, out))
         ways = {
-            "forwards": (lambda x, w: x @ w, x, w),
+            "forward": (lambda x, w: x @ w, x, w),
             "inputs": (lambda y, w: y @ w.T, y, w),
             "weights": (lambda x, y: x.T @ y, x, y),
         }
@@ -134,9 +134,9 @@ def products() -> Table:
 
 
 def ready(f: Callable[..., Any], *inputs: Any) -> Callable[[], Any]:
-    """Return what calls `f` and waits for it."""
+    """Return a function that calls `f` and blocks until the result is ready."""
     return lambda: jax.block_until_ready(f(*inputs))
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

@@ -1,10 +1,9 @@
-"""The published expert policies of DAPG, which environments.py plays in Adroit.
+"""The published DAPG expert policies, which environments.py evaluates in Adroit.
 
-Their weights are those of https://github.com/aravindr93/hand_dapg (Apache-2.0), which
-keeps them pickled in dapg/policies; they are not part of this project. --dapg=FOLDER
-names a folder with dapg_{pen,door,hammer,relocate}.npz. Arrays of a file: in_shift,
-in_scale, W0, b0, W1, b1, W2, b2, out_scale, out_shift and log_std. With o an
-observation,
+Their weights are from https://github.com/aravindr93/hand_dapg (Apache-2.0), pickled in
+dapg/policies; they are not part of this project. --dapg=FOLDER names a folder with
+dapg_{pen,door,hammer,relocate}.npz, each with the arrays in_shift, in_scale, W0, b0,
+W1, b1, W2, b2, out_scale, out_shift and log_std. For an observation o,
 
     mean = W2 tanh(W1 tanh(W0 (o - in_shift) / in_scale + b0) + b1) + b2
     action = clip(out_scale mean + out_shift + exp(log_std) N(0, 1), -1, 1)
@@ -18,9 +17,9 @@ from dt_jax.utils.errors import UserError
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Read a policy's arrays."""
+    """Return the arrays of a policy."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist; {Path(__file__).name} says what it is")
+        raise UserError(f"{path} does not exist; see {Path(__file__).name}")
     with np.load(path) as file:
         return dict(file)
 

@@ -1,17 +1,18 @@
-"""Does the data keep up with the updates, and what memory does it take?
+"""The cost of the data pipeline: time per update, and memory.
 
     python benchmarks/data.py [--batch_sizes=64] [--rounds=5] [--seconds=4]
     python benchmarks/data.py --transitions=1000000 [--folder=FOLDER]
 
-The first prints updates a second with one constant batch that lies on the device, with
-batches gathered on the device, and with batches gathered on the host by 4 threads, and
-the ratios to the constant batch: what is missing to 1 is spent on data.
+The first prints updates per second with one constant batch on the device, with batches
+gathered on the device, and with batches gathered on the host by 4 threads, and the
+ratios to the constant batch: the difference to 1 is spent on data.
 
-The second (Linux) writes a file of so many transitions, and trains on it and on one of
-a tenth in processes of their own: by how much more memory the larger one takes, over by
-how much more data it has. Beside a GPU it is the host's memory that is meant.
+The second (Linux) writes a file of that many transitions and trains on it and on a
+tenth of it, in separate processes: the additional memory divided by the additional
+data. Next to a GPU this is the host's memory.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -32,27 +33,34 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
-from dt_jax.training.batches import Feed, OnDevice, OnHost, make_feed, prefetch
+from dt_jax.datasets import read_dataset
+from dt_jax.training.batches import (
+    Batches,
+    DeviceBatches,
+    HostBatches,
+    make_batches,
+    prefetch,
+)
 from dt_jax.training.multi_step import MultiStep
 from dt_jax.types import Batch
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
-from dt_jax.utils.sharding import RunSharding, place
+from dt_jax.utils.sharding import RunSharding
 
-NUMBERS = workload.STATE + workload.ACTION + 1  # float32, of a transition
+NUMBERS = workload.STATE + workload.ACTION + 1  # float32 values per transition
 
 
 def main() -> None:
-    """Measure one or the other."""
+    """Measure time or memory."""
     if sys.argv[1:2] == ["measure"]:
         print(json.dumps(measure(sys.argv[2])))
         return
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_sizes", default="64")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="of a turn")
-    parser.add_argument("--transitions", type=int, help="measure memory instead")
-    parser.add_argument("--folder", type=Path, help="for the files; the system's")
+    parser.add_argument("--seconds", type=float, default=4, help="per turn")
+    parser.add_argument("--transitions", type=int, help="measure memory with this many")
+    parser.add_argument(
+        "--folder", type=Path, help="for the files (default: the system's)"
+    )
     args = parser.parse_args()
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     if args.transitions:
@@ -61,13 +69,13 @@ def main() -> None:
     table = Table("B", "data", "updates/s", "ratio")
     for size in map(int, args.batch_sizes.split(",")):
         config = workload.config(batch_size=size)
-        sampler, placement = workload.sampler(config), place(config)
-        feeds: dict[str, Feed] = {
-            "one constant batch": Constant(sampler, placement),
-            "on the device": OnDevice([sampler], placement),
-            "on the host": OnHost([sampler], placement),
+        sampler, sharding = workload.sampler(config), workload.sharding(config)
+        variants: dict[str, Batches] = {
+            "one constant batch": ConstantBatch(sampler, sharding),
+            "on the device": DeviceBatches([sampler], sharding),
+            "on the host": HostBatches([sampler], sharding),
         }
-        ways = {name: updates(config, feed) for name, feed in feeds.items()}
+        ways = {name: updates(config, each) for name, each in variants.items()}
         seconds = workload.seconds_of(ways, args.rounds, args.seconds)
         constant = seconds["one constant batch"]
         for name, times in seconds.items():
@@ -77,41 +85,41 @@ def main() -> None:
     Console().print(table)
 
 
-class Constant:
-    """The same batch again and again."""
+class ConstantBatch:
+    """The same batch for every update."""
 
-    def __init__(self, sampler: Sampler, placement: RunSharding):
-        self.placement = placement
-        self.data = placement.replicate(sampler.batch(0))
+    def __init__(self, sampler: Sampler, sharding: RunSharding):
+        self.sharding = sharding
+        self.dataset = sharding.replicate(sampler.batch(0))
         self._nothing = np.zeros(sampler.batch_size, np.int32)
 
     def inputs(self, step: int) -> np.ndarray:
-        """Return nothing of interest."""
+        """Return a placeholder."""
         return self._nothing
 
-    def batch(self, data: Batch, inputs: Any) -> Batch:
+    def batch(self, dataset: Batch, inputs: Any) -> Batch:
         """Return the batch."""
-        return data
+        return dataset
 
 
-def updates(config: ConfigDict, feed: Feed) -> Callable[[], Any]:
-    """Return what makes the next steps_per_dispatch updates, as a run makes them."""
+def updates(config: ConfigDict, batches: Batches) -> Callable[[], Any]:
+    """Return a function that makes the next steps_per_dispatch updates."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    dispatch = MultiStep(update, feed, k)
+    multi_step = MultiStep(update, batches, k)
     calls = (range(first, first + k) for first in count(step=k))
-    inputs = prefetch(dispatch.inputs, calls, config.num_workers)
+    inputs = prefetch(multi_step.inputs, calls, config.num_workers)
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, next(inputs), k)
+        state, _ = multi_step(state, next(inputs), k)
         jax.block_until_ready(state)
 
     return call
 
 
 def memory(transitions: int, folder: Path | None) -> Table:
-    """Train on two files and return the table of what they take."""
+    """Train on two files and return the table of their memory."""
     taken = []
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         for rows in (transitions, transitions // 10):
@@ -122,11 +130,11 @@ def memory(transitions: int, folder: Path | None) -> Table:
             )
             taken.append(json.loads(answer))
     more = 4 * NUMBERS * (transitions - transitions // 10)
-    table = Table("memory of the process", "more MB", "times the data")
+    table = Table("memory of the process", "additional MB", "ratio to the data")
     for when in taken[0]:
         difference = taken[0][when] - taken[1][when]
         table.add_row(when, f"{difference / 1e6:.0f}", f"{difference / more:.2f}")
-    table.caption = f"{more / 1e6:.0f} MB more data: {NUMBERS} numbers a transition"
+    table.caption = f"{more / 1e6:.0f} MB more data: {NUMBERS} numbers per transition"
     return table
 
 
@@ -145,33 +153,26 @@ def write(path: Path, rows: int) -> None:
 
 
 def measure(path: str) -> dict[str, int]:
-    """Train on a file, and return the bytes that this process holds."""
+    """Train on a file and return the resident bytes of this process."""
     config = workload.config(embedding_dim=16, num_layers=1)
     process = psutil.Process()
     taken = {}
-    trajectories = datasets.load(None, path).trajectories
+    trajectories = read_dataset(None, path).trajectories
     taken["loaded"] = process.memory_info().rss
-    sampler = Sampler(
-        trajectories,
-        batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        reward_scale=config.reward_scale,
-        seed=config.train_seed,
-        state_mean=trajectories.state_mean,
-        state_std=trajectories.state_std,
-    )
-    feed = make_feed([sampler], place(config), config.device_memory_share)
-    assert isinstance(feed, OnDevice)
+    samplers = [workload.sampler_of(trajectories, config)]
+    share = config.device_memory_share
+    batches = make_batches(samplers, workload.sharding(config), share)
+    assert isinstance(batches, DeviceBatches)
     update, state = workload.training(config)
-    dispatch = MultiStep(update, feed, config.steps_per_dispatch)
+    multi_step = MultiStep(update, batches, config.steps_per_dispatch)
     calls = (range(first, first + 10) for first in range(0, 500, 10))
-    with closing(prefetch(dispatch.inputs, calls, config.num_workers)) as inputs:
+    with closing(prefetch(multi_step.inputs, calls, config.num_workers)) as inputs:
         for each in inputs:
-            state, _ = dispatch(state, each, 10)
+            state, _ = multi_step(state, each, 10)
     jax.block_until_ready(state)
     taken["training"] = process.memory_info().rss
     return taken
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

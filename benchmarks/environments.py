@@ -1,26 +1,27 @@
-"""Are the environments D4RL's, and how fast are they?
+"""Validation of the environments against D4RL's, and their speed.
 
   python benchmarks/environments.py [--episodes=100] [--families=maze2d,antmaze] \
       [--dapg=FOLDER] [--noise_free]
 
-Prints a table in Markdown: the mean return ± standard error of a uniformly random
-policy and of a good one, each beside a reference, and steps a second. Good are
+Prints a Markdown table: the mean return ± standard error of a uniformly random policy
+and of a good one, each with a reference, and steps per second. Good policies are
 
-- in halfcheetah, hopper and walker2d: the best of the bundled policies, without noise;
-- in Adroit: DAPG's experts, where FOLDER holds them (dapg.py says how), with the noise
-  of their data or without;
-- in maze2d: D4RL's controller, sent to the goal after each reset;
-- in antmaze: the bundled controller, sent to each episode's own goal by a shortest way,
-  with the demo datasets' noise.
+- halfcheetah, hopper and walker2d: the best bundled policies, without noise;
+- Adroit: DAPG's experts, if FOLDER contains them (see dapg.py), with the noise of their
+  data or without;
+- maze2d: D4RL's controller, sent to the goal after each reset;
+- antmaze: the bundled controller on a shortest path to the goal of each episode, with
+  the noise of the demo datasets.
 
-The references were measured elsewhere, with other implementations of the same
-environments, over 64 to 256 episodes; a bundled policy's is what its file says.
+The references were measured with other implementations of the same environments, over
+64 to 256 episodes; a bundled policy's is stored in its file.
 
-Steps a second are those of episodes that have not ended, in the time of the environment
-alone, with whichever of the two policies took more of them. On plain MuJoCo the random
-policy plays once more with one thread; "ratio" is all cores to one thread.
+Steps per second count unfinished episodes in the time of the environment only, for
+whichever of the two policies took more of them. On plain MuJoCo the random policy plays
+once more with one thread; "ratio" is all cores to one thread.
 """
 
+import argparse
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -31,19 +32,18 @@ import dapg
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.data.registry import DatasetSpec, lookup
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import EnvSpec, lookup, normalized_score
 from dt_jax.datasets.demo.ant_controller import AntController
 from dt_jax.datasets.demo.antmaze import ACTION_NOISE, Followers
+from dt_jax.datasets.demo.locomotion import LEVELS, LinearPolicy
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
 from dt_jax.envs import mazes
+from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze, center
 from dt_jax.envs.base import HostEnv, usable_cores
 from dt_jax.envs.maze2d import Maze2D
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
-# A dataset of each; the references of the random policy and of the good one.
+# dataset -> reference of the random policy, and of the good one
 ENVIRONMENTS = {
     "halfcheetah-medium-v2": ("-288.1 ± 5.1", "4054"),
     "hopper-medium-v2": ("18.56 ± 1.16", "3390"),
@@ -59,8 +59,6 @@ ENVIRONMENTS = {
     "antmaze-medium-play-v2": ("none", "none"),
     "antmaze-large-play-v2": ("none", "none"),
 }
-ADROIT = ("pen", "door", "hammer", "relocate")
-ON_MUJOCO = {"maze2d": Maze2D, "antmaze": AntMaze}
 HEADER = """\
 | environment | random policy | reference | D4RL's ref_min | controller or expert \
 | reference | steps/s | one thread | ratio |
@@ -70,28 +68,30 @@ Act = Callable[[np.ndarray], np.ndarray]  # observations [N, S] -> actions [N, A
 
 
 class Played(NamedTuple):
-    """What N episodes came to."""
+    """Results of N episodes."""
 
     returns: np.ndarray  # [N]
     lengths: np.ndarray  # [N]
-    speed: float  # steps a second
+    speed: float  # steps per second
 
 
 def main() -> None:
-    """Play in every environment and print its row."""
+    """Evaluate both policies in every environment and print its row."""
     specs = [lookup(name) for name in ENVIRONMENTS]
     families = list(dict.fromkeys(spec.family for spec in specs))
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--families", default=",".join(families))
-    parser.add_argument("--dapg", type=Path, help="folder of the Adroit experts")
-    parser.add_argument("--noise_free", action="store_true", help="of these experts")
+    parser.add_argument("--dapg", type=Path, help="folder with the Adroit experts")
+    parser.add_argument(
+        "--noise_free", action="store_true", help="without the experts' noise"
+    )
     args = parser.parse_args()
     chosen = args.families.split(",")
     if args.episodes < 2:
-        parser.error(f"--episodes={args.episodes} is less than 2")
+        parser.error(f"--episodes={args.episodes}: expected at least 2")
     if unknown := set(chosen) - set(families):
-        parser.error(f"unknown families {sorted(unknown)}; there are {families}")
+        parser.error(f"unknown families {sorted(unknown)}; known: {families}")
 
     print(f"{args.episodes} episodes, {usable_cores()} cores\n\n{HEADER}")
     for spec in specs:
@@ -99,25 +99,25 @@ def main() -> None:
             print(f"| {' | '.join(row(spec, args))} |", flush=True)
 
 
-def row(spec: DatasetSpec, args: Namespace) -> list[str]:
+def row(spec: EnvSpec, args: Namespace) -> list[str]:
     """Return the cells of one environment."""
     name, seeds = spec.family, envs.episode_seeds(0, args.episodes)
     env = envs.make(spec, seeds)
     by_chance = longer = play(env, random_policy(env))
     good, one_thread, ratio = "needs --dapg", "", ""
-    if args.dapg or spec.family not in ADROIT:
+    if args.dapg or not isinstance(env, AdroitEnv):
         played = play(env, good_policy(spec, env, args))
         longer = max(by_chance, played, key=lambda one: one.lengths.sum())
         good = cell(played.returns)
-        if spec.family in ADROIT:
+        if isinstance(env, AdroitEnv):
             good += f", score {cell(normalized_score(spec, played.returns))}"
-        if spec.family == "antmaze" and played.returns.any():
+        if isinstance(env, AntMaze) and played.returns.any():
             took = played.lengths[played.returns > 0]
             good += f", {took.min()} to {took.max()} steps"
-    if spec.family in ON_MUJOCO:
+    if spec.maze:
         name += f"-{spec.maze}"
         limit = spec.max_episode_steps
-        alone = ON_MUJOCO[spec.family](spec.maze, seeds, limit, num_threads=1)
+        alone = type(env)(spec.maze, seeds, limit, num_threads=1)
         slower = play(alone, random_policy(alone))
         one_thread = f"{slower.speed:,.0f}"
         ratio = f"{by_chance.speed / slower.speed:.2f}"
@@ -128,7 +128,7 @@ def row(spec: DatasetSpec, args: Namespace) -> list[str]:
 
 
 def play(env: HostEnv, act: Act) -> Played:
-    """Play every episode to its end."""
+    """Play every episode until it ends."""
     observations, seconds = env.host_reset(), 0.0
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
     running = np.ones(env.num_envs, bool)
@@ -144,34 +144,32 @@ def play(env: HostEnv, act: Act) -> Played:
 
 
 def random_policy(env: HostEnv) -> Act:
-    """Return what draws each action between -1 and 1."""
+    """Return a policy that draws each action uniformly from -1 to 1."""
     rng = np.random.default_rng(1)
     return lambda _: rng.uniform(-1, 1, (env.num_envs, env.action_size))
 
 
-def good_policy(spec: DatasetSpec, env: Any, args: Namespace) -> Act:
+def good_policy(spec: EnvSpec, env: Any, args: Namespace) -> Act:
     """Return the controller or expert for the episodes that `env` resets to."""
     rng, starts = np.random.default_rng(2), env.host_reset()
-    if spec.family in ADROIT:
+    if isinstance(env, AdroitEnv):
         expert = dapg.load(args.dapg / f"dapg_{spec.family}.npz")
         if args.noise_free:
             expert["log_std"] = np.full_like(expert["log_std"], -np.inf)
         return lambda observations: dapg.act(expert, observations, rng)
-    if spec.family == "maze2d":
+    if isinstance(env, Maze2D):
         maze = mazes.maze2d(spec.maze)
         controller = WaypointController(maze, env.num_envs, rng)
         for i, start in enumerate(starts):
             controller.send(i, start[:2], maze.goal)
         return controller.act
-    if spec.family == "antmaze":
+    if isinstance(env, AntMaze):
         return ant_controller(spec, env.goals, rng)
     return LinearPolicy(spec.family, LEVELS - 1, 0.0, rng).act
 
 
-def ant_controller(
-    spec: DatasetSpec, goals: np.ndarray, rng: np.random.Generator
-) -> Act:
-    """Return what walks by a maze's cells to `goals` [N, 2]."""
+def ant_controller(spec: EnvSpec, goals: np.ndarray, rng: np.random.Generator) -> Act:
+    """Return a policy that walks along the cells of a maze to `goals` [N, 2]."""
     maze = mazes.antmaze(spec.maze)
     between = [center(maze, cell) for cell in maze.path(maze.start, maze.goal)[1:-1]]
     followers = Followers([np.array([*between, goal]) for goal in goals])
@@ -186,11 +184,11 @@ def ant_controller(
 
 
 def cell(values: np.ndarray) -> str:
-    """Write a mean and its standard error."""
+    """Format a mean and its standard error."""
     error = values.std(ddof=1) / np.sqrt(len(values))
     digits = 2 if error < 0.5 else 1
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

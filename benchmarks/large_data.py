@@ -1,23 +1,24 @@
-"""Do batches come fast enough from data that stays on the disk, and in what memory?
+"""Speed and memory of data that stays on the disk.
 
     python benchmarks/large_data.py [--gigabytes=4] [--seconds=5] [--folder=FOLDER]
 
-Writes a file of so many gigabytes into FOLDER (the cache folder, if not given), with
-17 + 6 numbers a transition; loads it in fresh processes, draws windows of 20 steps, and
+Writes a file of that many gigabytes to FOLDER (default: the cache folder), with 17 + 6
+numbers per transition; loads it in fresh processes, draws windows of 20 steps, and
 deletes it. Linux only.
 
-The first table: seconds to load, of them for the SHA-256, and the most memory taken
-beyond what the imports take, while loading and drawing. "own" can't be taken back by
-the system (RssAnon), "all" counts the file's pages too, which can.
+The first table has seconds to load, the share of SHA-256, and the peak memory beyond
+that of the imports, while loading and drawing. "own" cannot be reclaimed by the system
+(RssAnon); "all" includes pages of the file, which can.
 
-The second: batches a second, made when they are asked for and by 4 threads ahead. A
-device that makes more updates a second than that waits for its data.
+The second has batches per second, made on request and by 4 prefetching threads. A
+device that makes more updates per second waits for its data.
 
-- in memory, and mapped and cached: where the file takes at most half of the memory;
+- in memory, and mapped and cached: if the file takes at most half of the memory;
 - mapped and cold: no page of it is in memory at the start;
-- ... read ahead: the same, if the system were left to read on around each window.
+- ... read ahead: the same, with the system's read-ahead around each window.
 """
 
+import argparse
 import json
 import mmap
 import os
@@ -33,31 +34,31 @@ from pathlib import Path
 import h5py
 import jax
 import numpy as np
+import workload
 from rich.console import Console
 from rich.table import Table
 
 from dt_jax.data.cache import cache_folder, sha256_of
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import load, read_dataset
 from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
-STATE, ACTION, EPISODE, SEQ = 17, 6, 1000, 20
+STATE, ACTION, EPISODE = 17, 6, 1000
 BATCH_SIZES, THREADS = (64, 4096), (0, 4)
-TILE = 1_000_000  # rows, written again and again
+TILE = 1_000_000  # rows, repeated
 
 
 def main() -> None:
-    """Write the file, measure in other processes and print the tables."""
+    """Write the file, measure in separate processes and print the tables."""
     if sys.argv[1:2] == ["measure"]:
         path, store, seconds, *fits = sys.argv[2:]
         print(json.dumps(measure(Path(path), store, float(seconds), bool(fits))))
         return
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=4)
-    parser.add_argument("--seconds", type=float, default=5, help="of each rate")
+    parser.add_argument("--seconds", type=float, default=5, help="per rate")
     parser.add_argument("--folder", type=Path, default=cache_folder())
     args = parser.parse_args()
 
@@ -82,14 +83,14 @@ def main() -> None:
             loaded, rates = json.loads(answer)
             loading.add_row(store, *(f"{x:,.1f}" for x in loaded))
             for kind, batch_size, *rate in rates:
-                told = (f"{x:,.1f}" for x in rate)
+                cells = (f"{x:,.1f}" for x in rate)
                 windows = f"{batch_size * rate[-1]:,.0f}"
-                drawing.add_row(str(batch_size), kind, *told, windows)
+                drawing.add_row(str(batch_size), kind, *cells, windows)
     Console(width=100).print(loading, drawing)
 
 
 def write(path: Path, gigabytes: float) -> int:
-    """Write a file of random transitions; return how many."""
+    """Write a file of random transitions and return their number."""
     rng = np.random.default_rng(0)
     tiles = {
         "observations": rng.standard_normal((TILE, STATE), np.float32),
@@ -110,15 +111,15 @@ def write(path: Path, gigabytes: float) -> int:
 
 
 def measure(path: Path, store: str, seconds: float, fits: bool) -> tuple:
-    """Load the file and draw from it; return a row of one table, several of the other.
+    """Load the file and draw from it; return a row of the first table, and rates.
 
     Args:
       path: the file.
       store: "in memory" or "mapped".
-      seconds: of each rate.
-      fits: whether the system can keep all of the file in memory.
+      seconds: per rate.
+      fits: whether the system can cache the whole file.
     """
-    jax.device_put(np.zeros(1)).block_until_ready()  # which takes JAX's own memory
+    jax.device_put(np.zeros(1)).block_until_ready()  # allocates JAX's own memory
     hashing = [0.0]
 
     def timed_sha256(path: Path) -> str:
@@ -127,13 +128,13 @@ def measure(path: Path, store: str, seconds: float, fits: bool) -> tuple:
         hashing[0] = time.perf_counter() - start
         return sha256
 
-    datasets.sha256_of = timed_sha256
+    load.sha256_of = timed_sha256
     forget(path)
     before = resident()
     with most_resident() as while_loading:
         start = time.perf_counter()
         limit = 0 if store == "mapped" else 1e9
-        data = datasets.load(None, str(path), memory_limit_gb=limit).trajectories
+        data = read_dataset(None, str(path), memory_limit_gb=limit).trajectories
         loaded = time.perf_counter() - start
     with most_resident() as while_drawing:
         rates = list(draw(data, path, store, seconds, fits))
@@ -144,21 +145,13 @@ def measure(path: Path, store: str, seconds: float, fits: bool) -> tuple:
 def draw(
     data: Trajectories, path: Path, store: str, seconds: float, fits: bool
 ) -> Iterator[tuple]:
-    """Yield kind, B, and batches a second with each number of threads."""
+    """Yield kind, B, and batches per second for each number of threads."""
     mapped = [array for array in vars(data).values() if isinstance(array, np.memmap)]
     kinds = [store] if not mapped else ["mapped, cold", "mapped, cold, read ahead"]
     if mapped and fits:
         kinds.insert(0, "mapped, cached")
     for batch_size in BATCH_SIZES:
-        sampler = Sampler(
-            data,
-            batch_size=batch_size,
-            seq_len=SEQ,
-            reward_scale=1.0,
-            seed=0,
-            state_mean=data.state_mean,
-            state_std=data.state_std,
-        )
+        sampler = workload.sampler_of(data, workload.config(batch_size=batch_size))
         for kind in kinds:
             ahead = kind.endswith("read ahead")
             for array in mapped:
@@ -177,13 +170,13 @@ def draw(
 
 
 def touch(array: np.ndarray) -> None:
-    """Read all of it."""
+    """Read the whole array."""
     for start in range(0, len(array), TILE):
         array[start : start + TILE].max()
 
 
 def rate(sampler: Sampler, threads: int, seconds: float) -> float:
-    """Return batches a second, on the device."""
+    """Return batches per second, on the device."""
     made = []
 
     def make(step: int) -> Batch:
@@ -196,21 +189,21 @@ def rate(sampler: Sampler, threads: int, seconds: float) -> float:
         for _ in batches:
             if (passed := time.perf_counter() - start) > seconds:
                 return len(made) / passed
-    raise AssertionError("there are batches enough")
+    raise AssertionError("unreachable: the batches never run out")
 
 
 def forget(path: Path) -> None:
-    """Have the system drop the pages of `path` and of all files that are open."""
+    """Drop the cached pages of `path` and of all open files."""
     with path.open("rb"):
         for number in map(int, os.listdir("/proc/self/fd")):
-            with suppress(OSError):  # no ordinary file
+            with suppress(OSError):  # not a regular file
                 os.fdatasync(number)
                 os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager
 def most_resident() -> Iterator[list[int]]:
-    """Yield what `resident` tells, at its highest until the end."""
+    """Yield the peak of `resident`, updated until the end."""
     most, done = resident(), threading.Event()
 
     def watch() -> None:
@@ -227,11 +220,11 @@ def most_resident() -> Iterator[list[int]]:
 
 
 def resident() -> list[int]:
-    """Return this process's resident bytes: without files' pages, and with them."""
+    """Return the resident bytes of this process, without and with pages of files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":") for line in lines)
     return [1024 * int(fields[key].split()[0]) for key in ("RssAnon", "VmRSS")]
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

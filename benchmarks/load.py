@@ -1,10 +1,10 @@
-"""How long does a dataset of 1,000,000 transitions take to load, and how much memory?
+"""Time and memory to load a dataset of 1,000,000 transitions.
 
     python benchmarks/load.py
 
-Each file is read in a fresh process. "arrays" are the arrays of the store that results;
-"peak" is the most memory that the process held while loading, less what it held before.
-Linux only: the peak is read from /proc.
+Each file is read in a fresh process. "arrays" is the size of the loaded arrays; "peak"
+is the peak memory of the process while loading, minus its memory before. Linux only:
+the peak is read from /proc.
 """
 
 import json
@@ -62,11 +62,11 @@ def write(path: Path, dtype: type, episode: int, options: dict) -> None:
 
 def measure(path: Path) -> None:
     """Load `path` and print seconds, bytes of the arrays, and peak bytes."""
-    from dt_jax.datasets import load as datasets
+    from dt_jax.datasets import read_dataset
 
     before = resident("VmRSS")
     start = time.perf_counter()
-    store = datasets.load(None, str(path)).trajectories
+    store = read_dataset(None, str(path)).trajectories
     seconds = time.perf_counter() - start
     peak = resident("VmHWM") - before
     arrays = sum(a.nbytes for a in vars(store).values() if isinstance(a, np.ndarray))
@@ -74,7 +74,7 @@ def measure(path: Path) -> None:
 
 
 def resident(field: str) -> int:
-    """Return this process's resident memory in bytes: now, or at its highest."""
+    """Return the current (VmRSS) or peak (VmHWM) resident bytes of this process."""
     status = Path("/proc/self/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024

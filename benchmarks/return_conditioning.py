@@ -1,10 +1,10 @@
-"""Does the achieved return follow the target? The quickstart, and a control without.
+"""Achieved return against target return, for the quickstart and a control.
 
   python benchmarks/return_conditioning.py [--seeds=0,1,2] [--out=runs/conditioning]
 
-Trains the quickstart once for each seed, and once more with every return token zeroed
-(reward_scale=0). Prints, over the targets of each run, Spearman's rank correlation of
-the mean achieved return with the target.
+Trains the quickstart once per seed, and once more with all return tokens set to zero
+(reward_scale=0). Prints the mean achieved return at each target return, and Spearman's
+rank correlation of the two.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(workdir: Path, seed: int, *overrides: str) -> float:
-    """Train the quickstart and return the seconds it took, start-up included."""
+    """Train the quickstart and return its seconds, start-up included."""
     start = time.perf_counter()
     command = [sys.executable, ROOT / "launch.py", f"--workdir={workdir}"]
     command += [f"--config.train_seed={seed}", *overrides]
@@ -34,7 +34,7 @@ def run(workdir: Path, seed: int, *overrides: str) -> float:
 
 
 def main() -> None:
-    """Train what is not trained yet and print the table."""
+    """Train the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/conditioning"))
@@ -42,7 +42,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     table = Table("return tokens", "seed")
-    kinds = {"as they are": (), "zeroed": ("--config.reward_scale=0",)}
+    kinds = {"unchanged": (), "zero": ("--config.reward_scale=0",)}
     for kind, overrides in kinds.items():
         for seed in map(int, args.seeds.split(",")):
             name = f"{'control' if overrides else 'quickstart'}-{seed}"

@@ -1,18 +1,19 @@
-"""How long do evaluations take, and how long in PyTorch, one episode after the other?
+"""The speed of evaluation compared with PyTorch, which plays one episode at a time.
 
     python benchmarks/rollout.py [--baseline=torch] [--episodes=1,100] [--rounds=3]
 
 Plays HalfCheetah episodes of 1000 steps with an untrained network of CORL's sizes. The
-first table has seconds an evaluation of N episodes at once, milliseconds a timestep of
-all of them, the environment's share of that, and the ratio to PyTorch, which plays as
-CORL does: one episode at a time, in gymnasium's environment, the last 20 timesteps
-through the network at each step. One of its episodes is played in each round, and
-counts N times.
+first table has seconds per evaluation of N episodes at once, milliseconds per timestep
+of all of them, the environment's part of that, and the ratio to PyTorch, which plays as
+CORL does: one episode at a time in Gymnasium's environment, with the last 20 timesteps
+through the network at each step. One of its episodes is played per round and counts N
+times.
 
-The second table is the latency of `Policy.act` for one episode, against one forward
+The second table has the latency of `Policy.act` for one episode, and of one forward
 pass in PyTorch.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,15 +29,14 @@ from dt_jax import envs
 from dt_jax.data.registry import lookup
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.evaluation.policy import Policy
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 TARGET = 6000.0
 SPEC = lookup("halfcheetah-medium-v2")
 
 
 def main() -> None:
-    """Play, and print the tables."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--baseline", choices=["torch"])
     parser.add_argument("--episodes", default="1,100")
     parser.add_argument("--rounds", type=int, default=3)
@@ -44,17 +44,17 @@ def main() -> None:
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     config = workload.config()
     agent = workload.agent(config)
-    params = jax.jit(agent.init_params)(jax.random.key(0))
+    params = jax.jit(agent.init)(jax.random.key(0)).params
     torch_episode = None
     if args.baseline:
         torch_episode = TorchPlayer(config)
 
-    table = Table("N", "s an evaluation", "ms a timestep", "of it environment")
-    table.add_column("PyTorch, s an episode")
+    table = Table("N", "s per evaluation", "ms per timestep", "of it environment")
+    table.add_column("PyTorch, s per episode")
     table.add_column("times as fast")
     for episodes in map(int, args.episodes.split(",")):
         evaluator = Evaluator(agent, SPEC, [TARGET], episodes, seed=0)
-        evaluator(params)  # compiled
+        evaluator(params)  # compiles
         times: list[tuple[float, float]] = []
         for _ in range(args.rounds):
             ours = seconds_of(lambda: evaluator(params))  # noqa: B023
@@ -92,14 +92,14 @@ def main() -> None:
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def environment(episodes: int, steps: int = 200) -> float:
-    """Return milliseconds that the environment alone takes for a timestep."""
+    """Return the milliseconds of the environment per timestep."""
     env = envs.make(SPEC, list(range(episodes)))
     env.host_reset()
     actions = np.zeros((episodes, workload.ACTION), np.float32)
@@ -110,7 +110,7 @@ def environment(episodes: int, steps: int = 200) -> float:
 
 
 class TorchPlayer:
-    """Plays one episode after the other in PyTorch, with a window of T timesteps."""
+    """Plays episodes in PyTorch one at a time, with a window of T timesteps."""
 
     def __init__(self, config: Any):
         import torch
@@ -125,7 +125,7 @@ class TorchPlayer:
         self._env = gymnasium.make("HalfCheetah-v4")
 
     def play(self) -> None:
-        """Play one episode to its end."""
+        """Play one episode until it ends."""
         torch, n = self._torch, workload.EPISODE
         with torch.inference_mode():
             zeros = torch.zeros(n + 1, workload.STATE, device=self._device)
@@ -147,7 +147,7 @@ class TorchPlayer:
                 returns[t + 1] = returns[t] - reward * self._scale
 
     def forward(self) -> None:
-        """Run the network once on one whole window."""
+        """Run the network once on a full window."""
         torch, t = self._torch, self._t
         with torch.inference_mode():
             states = torch.zeros(1, t, workload.STATE, device=self._device)
@@ -157,4 +157,4 @@ class TorchPlayer:
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

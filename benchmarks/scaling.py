@@ -1,12 +1,13 @@
-"""What does it cost to have more transitions, longer windows, larger batches, episodes?
+"""Cost against the number of transitions, the window, the batch size and episodes.
 
     python benchmarks/scaling.py [--rounds=3] [--seconds=3] [--picture=scaling.png]
 
-One thing is varied at a time, from CORL's sizes: an update against the transitions of
-the dataset, against T and against B, and a timestep of an evaluation (of 100, with the
-start of the environments) against its episodes. Prints a table and draws a picture.
+Varies one quantity at a time from CORL's sizes: an update against the transitions of
+the dataset, against T and against B, and a timestep of an evaluation (of 100, including
+the reset of the environments) against its episodes. Prints a table and draws a plot.
 """
 
+import argparse
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,20 +25,19 @@ from rich.table import Table
 from rollout import SPEC, TARGET
 
 from dt_jax.evaluation.evaluator import Evaluator
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
 
 TRANSITIONS = 10_000, 100_000, 1_000_000, 10_000_000
 WINDOWS = 5, 10, 20, 40, 80
 BATCHES = 16, 64, 256, 1024
 EPISODES = 1, 10, 100, 400
-TIMESTEPS = 100  # of an evaluation
+TIMESTEPS = 100  # per evaluation
 
 
 def main() -> None:
     """Measure, print and draw."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="of a turn")
+    parser.add_argument("--seconds", type=float, default=3, help="per turn")
     parser.add_argument("--picture", type=Path, default=Path("scaling.png"))
     args = parser.parse_args()
     device = jax.devices()[0].device_kind
@@ -45,7 +45,7 @@ def main() -> None:
     config = workload.config
     per_call = config().steps_per_dispatch
     figure = Figure(figsize=(12, 3.2), layout="constrained")
-    table = Table("what", "how many", "ms", "times the one before")
+    table = Table("quantity", "value", "ms", "ratio to the previous")
 
     def measure(
         what: str, numbers: tuple[int, ...], calls: list[Callable[[], Any]], times: int
@@ -86,23 +86,23 @@ def main() -> None:
         TIMESTEPS,
     )
     Console().print(table)
-    figure.suptitle(f"{device}; dashed: in proportion")
+    figure.suptitle(f"{device}; dashed: proportional")
     figure.savefig(args.picture, dpi=150)
     print(f"picture {args.picture}")
 
 
 def timesteps(episodes: int) -> Callable[[], Any]:
-    """Return what evaluates the first timesteps of HalfCheetah episodes."""
+    """Return a function that evaluates the first timesteps of HalfCheetah episodes."""
     agent = workload.agent(workload.config(episode_len=TIMESTEPS))
-    params = jax.jit(agent.init_params)(jax.random.key(0))
-    with warnings.catch_warnings():  # that episodes are cut off
+    params = jax.jit(agent.init)(jax.random.key(0)).params
+    with warnings.catch_warnings():  # about truncated episodes
         warnings.simplefilter("ignore")
         evaluator = Evaluator(agent, SPEC, [TARGET], episodes, seed=0)
     return lambda: evaluator(params)
 
 
 def draw(axes: Axes, what: str, numbers: tuple[int, ...], ms: list[float]) -> None:
-    """Draw milliseconds against numbers, and what would be in proportion to them."""
+    """Plot milliseconds against values, with a dashed line for proportional cost."""
     axes.loglog(numbers, ms, "o-", color="#2f6fb2")
     last = np.array(ms[-1]) * np.array(numbers) / numbers[-1]
     axes.loglog(numbers, last, "--", color="#8c8c8c", linewidth=1)
@@ -117,4 +117,4 @@ def draw(axes: Axes, what: str, numbers: tuple[int, ...], ms: list[float]) -> No
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

@@ -1,11 +1,12 @@
-"""What do several seeds in one program cost, in the time of one?
+"""The cost of several seeds in one program, relative to one seed.
 
     python benchmarks/seeds.py [--seeds=1,4,16] [--batch_size=64] [--rounds=5]
 
-Prints milliseconds an update of all seeds, the ratio to one seed's, and that ratio a
+Prints milliseconds per update of all seeds, the ratio to one seed, and that ratio per
 seed: below 1, seeds in one program are faster than one after the other.
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -16,19 +17,17 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.training.batches import OnDevice
+from dt_jax.training.batches import DeviceBatches
 from dt_jax.training.multi_step import MultiStep
-from dt_jax.utils.errors import OneLineParser, exit_with_one_line
-from dt_jax.utils.sharding import place
 
 
 def main() -> None:
     """Measure each number of seeds and print the table."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="1,4,16")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="of a turn")
+    parser.add_argument("--seconds", type=float, default=4, help="per turn")
     args = parser.parse_args()
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
     numbers = [1, *(n for n in map(int, args.seeds.split(",")) if n > 1)]
@@ -38,7 +37,7 @@ def main() -> None:
     }
     ways = {n: updates(config) for n, config in configs.items()}
     seconds = workload.seconds_of(ways, args.rounds, args.seconds)
-    table = Table("seeds", "ms an update", "times one seed", "a seed")
+    table = Table("seeds", "ms per update", "ratio to one seed", "per seed")
     for n in numbers:
         times = seconds[str(n)] / configs[str(n)].steps_per_dispatch
         ratio = workload.ratio(seconds[str(n)], seconds["1"])
@@ -48,20 +47,21 @@ def main() -> None:
 
 
 def updates(config: ConfigDict) -> Callable[[], Any]:
-    """Return what makes steps_per_dispatch updates of all seeds."""
+    """Return a function that makes steps_per_dispatch updates of all seeds."""
     k = config.steps_per_dispatch
     update, state = workload.training(config)
-    feed = OnDevice([workload.sampler(config)] * config.num_seeds, place(config))
-    dispatch = MultiStep(update, feed, k)
-    inputs = dispatch.inputs(range(k))
+    samplers = [workload.sampler(config)] * config.num_seeds
+    batches = DeviceBatches(samplers, workload.sharding(config))
+    multi_step = MultiStep(update, batches, k)
+    inputs = multi_step.inputs(range(k))
 
     def call() -> None:
         nonlocal state
-        state, _ = dispatch(state, inputs, k)
+        state, _ = multi_step(state, inputs, k)
         jax.block_until_ready(state)
 
     return call
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    main()

@@ -1,14 +1,13 @@
-"""What steps many MuJoCo bodies fastest: mujoco.rollout, or threads over mj_step?
+"""The speed of stepping many MuJoCo bodies: mujoco.rollout, or threads over mj_step.
 
     python benchmarks/stepping.py
 
-Prints control steps a second on one thread and on all cores, and their ratio.
+Prints control steps per second on one thread and on all cores, and their ratio.
 
-Each mj_step starts the constraint solver from the last one's solution, as a loop over
-MjData does; our rollout starts it cold at each control step, so that a step depends on
-its state alone. The comparison is thus of two ways of use rather than of equal work.
-The model and the substeps are private to `Bodies`; they are read here so that both ways
-step the very same bodies.
+mj_step starts the constraint solver from the previous solution; our rollout starts it
+cold at each control step, so that a step depends only on its state. The two methods
+therefore do not do exactly the same work. The model and the substeps are private to
+`MujocoBatch`; they are read here so that both methods step the same bodies.
 """
 
 import time
@@ -24,17 +23,17 @@ from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
 from dt_jax.envs.base import usable_cores
 from dt_jax.envs.maze2d import points
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_batch import MujocoBatch
 
 BODIES = 200
-SECONDS = 3.0  # of measuring, each
+SECONDS = 3.0  # per measurement
 
 
-Step = Callable[[np.ndarray], None]  # of controls [N, nu]
+Step = Callable[[np.ndarray], None]  # takes controls [N, nu]
 
 
 def main() -> None:
-    """Step ants and points in both ways and print the table."""
+    """Step ants and points with both methods and print the table."""
     cores = usable_cores()
     table = Table("bodies", "stepped by", "1 thread", f"{cores} threads", "ratio")
     for name, make in [
@@ -48,16 +47,16 @@ def main() -> None:
                 name, way.__name__, f"{one:,.0f}", f"{many:,.0f}", f"{many / one:.2f}"
             )
     Console().print(table)
-    print(f"control steps a second of {BODIES} bodies under random actions")
+    print(f"control steps per second of {BODIES} bodies under random actions")
 
 
-def rollout(bodies: Bodies, threads: int) -> Step:
-    """Return what we do: mujoco.rollout, with one MjData for each thread."""
+def rollout(bodies: MujocoBatch, threads: int) -> Step:
+    """Return the method of dt_jax: mujoco.rollout, with one MjData per thread."""
     return bodies.step
 
 
-def mj_step(bodies: Bodies, threads: int) -> Step:
-    """Return threads that each call mj_step for a share of N MjData."""
+def mj_step(bodies: MujocoBatch, threads: int) -> Step:
+    """Return a method in which each thread calls mj_step for a part of N MjData."""
     model, substeps = bodies._model, bodies._substeps
     datas = [mujoco.MjData(model) for _ in bodies.qpos]
     shares = np.array_split(np.arange(len(datas)), threads)
@@ -75,8 +74,10 @@ def mj_step(bodies: Bodies, threads: int) -> Step:
     return step
 
 
-def speed(bodies: Bodies, way: Callable[[Bodies, int], Step], threads: int) -> float:
-    """Return control steps a second."""
+def speed(
+    bodies: MujocoBatch, way: Callable[[MujocoBatch, int], Step], threads: int
+) -> float:
+    """Return control steps per second."""
     rng, step = np.random.default_rng(0), way(bodies, threads)
     size = len(bodies.qpos), bodies._model.nu
     step(rng.uniform(-1, 1, size))  # warm up

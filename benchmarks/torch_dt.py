@@ -1,8 +1,8 @@
-"""A Decision Transformer in PyTorch, to measure ours against: CORL's network and step.
+"""A Decision Transformer in PyTorch as a baseline: CORL's network and training step.
 
-It is our own, written as PyTorch users write it (nn.MultiheadAttention, AdamW), and
-tests/test_torch_baseline.py holds it to the numbers that CORL's dt.py gave: outputs,
-gradients and a training run. Parameters have CORL's names.
+Written by us in the usual PyTorch style (nn.MultiheadAttention, AdamW);
+tests/test_torch_baseline.py compares outputs, gradients and a training run with numbers
+recorded from CORL's dt.py. Parameters have CORL's names.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Map tokens [B, L, D]; `hidden` [L, L] is True where nobody may look."""
+        """Map tokens [B, L, D]; `hidden` [L, L] is True where attention is masked."""
         y = self.norm1(x)
         mixed, _ = self.attention(y, y, y, attn_mask=hidden, need_weights=False)
         x = x + self.dropout(mixed)
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
 
 class DecisionTransformer(nn.Module):
-    """CORL's network for observations of S and actions of A numbers."""
+    """CORL's network for observations of size S and actions of size A."""
 
     def __init__(self, config: ConfigDict, observation_size: int, action_size: int):
         super().__init__()
@@ -66,7 +66,7 @@ class DecisionTransformer(nn.Module):
     def forward(
         self, states: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor
     ) -> Tensor:
-        """Return the actions [B, T, A] after states [B, T, S] and the rest."""
+        """Return predicted actions [B, T, A]; states are [B, T, S]."""
         b, t = timesteps.shape
         time = self.timestep_emb(timesteps)
         tokens = [
@@ -82,7 +82,7 @@ class DecisionTransformer(nn.Module):
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    """Return the error of a Batch's actions; padding counts in the mean."""
+    """Return the mean squared error of a batch; padding counts in the mean."""
     *inputs, mask = batch
     error = functional.mse_loss(model(*inputs), inputs[1], reduction="none")
     return (error * mask[..., None]).mean()
@@ -91,7 +91,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 def make_update(
     model: nn.Module, config: ConfigDict
 ) -> Callable[[tuple[Tensor, ...]], Tensor]:
-    """Return the training step, from a Batch's tensors to its loss."""
+    """Return the training step, which maps the tensors of a Batch to its loss."""
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=config.learning_rate,

@@ -1,48 +1,51 @@
-"""What the benchmarks of training and rollouts measure: CORL's sizes, HalfCheetah's."""
+"""The workload of the benchmarks: CORL's network on data of HalfCheetah's sizes."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-sys.path.append(str(Path(__file__).parents[1]))  # configs are no package
-
-from dt_jax.agents.base import TrainState
-from dt_jax.agents.dt import (
-    DecisionTransformerAgent,
-    init_train_state,
-    make_update,
-)
-from dt_jax.agents.optim import optimizer_from_config
+from dt_jax.agents import make_agent
+from dt_jax.agents.base import Agent, TrainState
+from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.config import default_config
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.training.multi_step import Update
-from dt_jax.utils.sharding import place
+from dt_jax.utils.sharding import RunSharding, make_sharding
 
 STATE, ACTION, EPISODE = 17, 6, 1000
 
 
 def config(**changes: Any) -> ConfigDict:
-    """Return the default configuration, which has CORL's sizes, with `changes`."""
-    config = default_config()
-    config.update(changes)
-    return config.lock()
+    """Return the default configuration (CORL's sizes) with `changes`."""
+    return default_config(**changes).lock()
 
 
 def agent(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
-) -> DecisionTransformerAgent:
-    """Return an agent that leaves its numbers as they are."""
-    units = _units(observation_size, action_size)
-    return DecisionTransformerAgent.from_config(config, **units)
+) -> Agent:
+    """Return an agent without normalisation of states and actions."""
+    units = normalizer(config.reward_scale, observation_size, action_size)
+    return make_agent(config, units)
+
+
+def normalizer(
+    reward_scale: float, observation_size: int = STATE, action_size: int = ACTION
+) -> Normalizer:
+    """Return a normalizer that leaves states and actions unchanged."""
+    return Normalizer(
+        np.zeros(observation_size, np.float32),
+        np.ones(observation_size, np.float32),
+        np.zeros(action_size, np.float32),
+        np.ones(action_size, np.float32),
+        reward_scale,
+    )
 
 
 def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
@@ -55,46 +58,60 @@ def sampler(config: ConfigDict, transitions: int = 100_000) -> Sampler:
         terminals=np.zeros(transitions, bool),
         timeouts=np.arange(1, transitions + 1) % EPISODE == 0,
     )
+    return sampler_of(Trajectories.from_raw(raw, source="random"), config)
+
+
+def sampler_of(trajectories: Trajectories, config: ConfigDict) -> Sampler:
+    """Return a sampler of trajectories without normalisation."""
+    sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
+    model = agent(config, *sizes)
     return Sampler(
-        Trajectories.from_raw(raw, source="random"),
+        trajectories,
+        model.normalizer,
         batch_size=config.batch_size,
-        seq_len=config.seq_len,
-        reward_scale=config.reward_scale,
+        context_len=model.context_len,
         seed=config.train_seed,
-        **_units(STATE, ACTION),
+        fields=model.batch_fields,
     )
+
+
+def sharding(config: ConfigDict) -> RunSharding:
+    """Return the sharding of a run."""
+    return make_sharding(config.num_devices, config.num_seeds, config.batch_size)
 
 
 def training(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> tuple[Update, TrainState]:
-    """Return the training step, of all seeds, and the state before the first one."""
-    ours = agent(config, observation_size, action_size)
-    optimizer, schedule = optimizer_from_config(config)
-    begin = partial(init_train_state, ours, optimizer)
-    update = make_update(ours, optimizer, schedule)
+    """Return the training step of all seeds and the initial state."""
+    model = agent(config, observation_size, action_size)
+    if config.num_seeds > 1:
+        model = MultiSeedAgent(model, config.num_seeds)
     seeds = np.arange(config.train_seed, config.train_seed + config.num_seeds)
-    if len(seeds) > 1:
-        begin, update = jax.vmap(begin), jax.vmap(update)
-    state = jax.jit(begin, out_shardings=place(config).state)(seeds.squeeze())
-    return update, state
+
+    def init(seeds: Any) -> TrainState:
+        keys = jax.vmap(jax.random.key)(seeds)
+        return model.init(keys if config.num_seeds > 1 else keys[0])
+
+    state = jax.jit(init, out_shardings=sharding(config).state)(seeds)
+    return model.update, state
 
 
 def seconds_of(
     ways: Mapping[str, Callable[[], Any]], rounds: int, seconds: float
 ) -> dict[str, np.ndarray]:
-    """Return the times of a call [rounds] in each way, taken in turn.
+    """Return the seconds per call [rounds] of each variant, measured in turns.
 
-    Compare them by `ratio`, for the machine may be slower in one round than in another.
+    Compare them with `ratio`: the speed of the machine may change between rounds.
 
     Args:
-      ways: a name -> what is to be called; it returns when all is done.
-      rounds: in each of which every way has its turn.
-      seconds: of a turn at least.
+      ways: name -> function; it returns when its work is done.
+      rounds: every variant takes one turn per round.
+      seconds: minimum duration of a turn.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for call in ways.values():
-        call()  # what has to be compiled is
+        call()  # compiles
     for _ in range(rounds):
         for name, call in ways.items():
             start, calls = time.perf_counter(), 0
@@ -106,14 +123,5 @@ def seconds_of(
 
 
 def ratio(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the median over rounds of the ratio of two ways' times."""
+    """Return the median over rounds of the ratio of two variants' times."""
     return float(np.median(ours / theirs))
-
-
-def _units(observation_size: int, action_size: int) -> dict[str, np.ndarray]:
-    return {
-        "state_mean": np.zeros(observation_size, np.float32),
-        "state_std": np.ones(observation_size, np.float32),
-        "action_center": np.zeros(action_size, np.float32),
-        "action_scale": np.ones(action_size, np.float32),
-    }

@@ -1,10 +1,10 @@
-"""An ant in a maze, rewarded at its goal alone: D4RL's six datasets, and six of ours.
+"""AntMaze: an ant in a maze, rewarded only at its goal. Six D4RL and six demo datasets.
 
   python launch.py --config=configs/antmaze.py:umaze
   python launch.py --config=configs/antmaze.py:umaze-demo
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   umaze           57.00 ± 9.82
   umaze-diverse   51.75 ± 0.43
@@ -13,11 +13,11 @@ Transformer (mean ± standard deviation over seeds; theirs, not ours):
   large-play      0.00 ± 0.00
   large-diverse   0.00 ± 0.00
 
-Each has a demo dataset, `umaze-demo` and so on, that is collected on first use by
-D4RL's protocol. It is sized for a laptop; its scores are not D4RL's. `umaze-demo`
-succeeds in 89 and 81 % of 100 episodes at targets 1 and 0.5 after 3,000 updates (seed
-10; 97 % of its data's episodes do). On 2 cores of an AMD EPYC it takes 5 minutes, the
-collecting of the data included. The other demos, and D4RL's own: not measured.
+Each has a demo dataset (`umaze-demo` and so on), collected on first use by D4RL's
+protocol and sized for a laptop; its scores are not D4RL's. Measured: `umaze-demo`
+succeeds in 89 and 81 % of 100 episodes at target returns 1 and 0.5 after 3,000 updates
+(seed 10; 97 % of the episodes of its data succeed), in 5 minutes on 2 cores of an AMD
+EPYC, data collection included. The other datasets: not measured.
 """
 
 from dt_jax.config import check_dataset, default_config
@@ -31,10 +31,10 @@ DATASETS = (
     "large-diverse",
 )
 TARGETS = (1.0, 0.5)
-# CORL asks the diverse datasets for small fractions of the one reward as well.
+# On the diverse datasets CORL also uses small fractions of the one reward.
 DIVERSE_TARGETS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03)
 
-# Ours. Without dropout: the data's noise is enough, and its rows are plenty.
+# Ours. No dropout: the data is noisy and large enough.
 DEMO = {
     "embedding_dim": 128,
     "num_layers": 2,

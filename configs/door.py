@@ -1,15 +1,15 @@
-"""Adroit's hand, door: open a door. D4RL's three datasets.
+"""Adroit door: open a door. Three D4RL datasets.
 
   python launch.py --config=configs/door.py:human
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   human   4.44 ± 0.87
   cloned  7.64 ± 3.26
   expert  104.87 ± 0.39
 
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured.
 """
 
 from dt_jax.config import check_dataset, default_config

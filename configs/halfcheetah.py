@@ -1,17 +1,16 @@
-"""HalfCheetah: D4RL's three datasets, and one that we collect ourselves (`demo`).
+"""HalfCheetah: three D4RL datasets, and a demo dataset (`demo`).
 
   python launch.py --config=configs/halfcheetah.py:medium
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   medium         42.20 ± 0.26
   medium-replay  38.91 ± 0.50
   medium-expert  91.55 ± 0.95
 
-`demo` needs no download and is sized for a laptop; its scores are not D4RL's.
-
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured. `demo` needs no download and is sized
+for a laptop; its scores are not D4RL's.
 """
 
 from dt_jax.config.presets import locomotion

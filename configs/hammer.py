@@ -1,15 +1,15 @@
-"""Adroit's hand, hammer: drive a nail in. D4RL's three datasets.
+"""Adroit hammer: drive a nail in. Three D4RL datasets.
 
   python launch.py --config=configs/hammer.py:human
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   human   1.28 ± 0.15
   cloned  1.82 ± 0.55
   expert  117.45 ± 6.65
 
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured.
 """
 
 from dt_jax.config import check_dataset, default_config

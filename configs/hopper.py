@@ -1,17 +1,16 @@
-"""Hopper: D4RL's three datasets, and one that we collect ourselves (`demo`).
+"""Hopper: three D4RL datasets, and a demo dataset (`demo`).
 
   python launch.py --config=configs/hopper.py:medium
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   medium         65.10 ± 1.61
   medium-replay  81.77 ± 6.87
   medium-expert  110.44 ± 0.33
 
-`demo` needs no download and is sized for a laptop; its scores are not D4RL's.
-
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured. `demo` needs no download and is sized
+for a laptop; its scores are not D4RL's.
 """
 
 from dt_jax.config.presets import locomotion

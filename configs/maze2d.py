@@ -1,27 +1,24 @@
-"""A ball in a maze, seen without its goal: D4RL's three maze2d datasets.
+"""Maze2D: a ball in a maze, seen without its goal. Three D4RL and three demo datasets.
 
   python launch.py --config=configs/maze2d.py:umaze
+  python launch.py --config=configs/maze2d.py:umaze-demo
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   umaze   18.08 ± 25.42
   medium  31.71 ± 26.33
   large   35.66 ± 28.20
 
-Without D4RL's files there is data that we collect by D4RL's protocol, 200,000 steps for
-each maze. Its scores are not D4RL's.
+The demo datasets are collected by D4RL's protocol, 200,000 steps for each maze; their
+scores are not D4RL's. Their trajectories end at random goals, so few are rewarded: 26,
+16 and 7 % of them, with a mean return of 5.9, 4.1 and 1.8. A trajectory to evaluation's
+goal returns 12 at its end, one that leaves the goal 40, one that passes it 30; the best
+return 51, 44 and 45.
 
-  python launch.py --config=configs/maze2d.py:umaze-demo
-
-Its trajectories end at random goals, so few are rewarded: 26, 16 and 7 % of them, with
-a mean return of 5.9, 4.1 and 1.8. Who goes to evaluation's goal has 12 by its end, who
-leaves it 40, who passes by 30; the best have 51, 44 and 45.
-
-`umaze-demo` scores 35.4 ± 1.9 and 42.8 ± 4.8 at targets 40 and 12 after 3,000 updates
-(seed 10, 100 episodes, ± the standard error). On 2 cores of an AMD EPYC it takes 2
-minutes, the collecting of the data included. The other demos, and D4RL's own: not
-measured.
+Measured: `umaze-demo` scores 35.4 ± 1.9 and 42.8 ± 4.8 at target returns 40 and 12
+after 3,000 updates (seed 10, 100 episodes, ± the standard error), in 2 minutes on 2
+cores of an AMD EPYC, data collection included. The other datasets: not measured.
 """
 
 from dt_jax.config import check_dataset, default_config
@@ -29,7 +26,7 @@ from dt_jax.config.presets import LARGE_BATCH
 
 DATASETS = ("umaze", "medium", "large", "umaze-demo", "medium-demo", "large-demo")
 
-# Ours: a run of some minutes on a laptop.
+# Ours: a few minutes on a laptop.
 DEMO = {
     "embedding_dim": 64,
     "num_layers": 2,

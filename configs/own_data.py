@@ -1,9 +1,9 @@
-"""Your own data: what depends on it is taken from it, and printed.
+"""Your own data: values that depend on the data are taken from it and printed.
 
   python launch.py --config=configs/own_data.py --config.data_path=my.hdf5
 
-Nothing is played unless env_name is given, so that a tenth of the trajectories is kept
-from training and eval/holdout_action_mse measured on them. docs/data.md has an example.
+Unless env_name is given, no episodes are played: a tenth of the trajectories is held
+out and eval/holdout_action_mse is measured on it. docs/datasets.md has an example.
 """
 
 from dt_jax.config import default_config
@@ -11,7 +11,7 @@ from dt_jax.config.presets import LAPTOP
 
 
 def get_config():
-    """Return a run that a laptop finishes, with everything else taken from the data."""
+    """Return a run sized for a laptop, with all data-dependent keys left open."""
     return default_config(
         name="own-data",
         env_name=None,

@@ -1,15 +1,15 @@
-"""Adroit's hand, pen: turn a pen to a given orientation. D4RL's three datasets.
+"""Adroit pen: turn a pen to a given orientation. Three D4RL datasets.
 
   python launch.py --config=configs/pen.py:human
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   human   67.68 ± 5.48
   cloned  64.43 ± 1.43
   expert  116.38 ± 1.27
 
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured.
 """
 
 from dt_jax.config import check_dataset, default_config

@@ -1,17 +1,17 @@
-"""What `python launch.py` runs: a small model on a dataset that we collect ourselves.
+"""The default of `python launch.py`: a small network on a demo dataset.
 
   python launch.py
 
-Asked for returns from 400 to 4000, halfcheetah reaches about as much as it is asked
-for; the top target's normalised score is 32 to 34 (3 seeds, the README's table). On 2
-cores of an AMD EPYC it takes 42 to 51 s once the data are collected.
+For target returns from 400 to 4000, halfcheetah achieves about the target; the
+normalised score at the top target is 32 to 34 (3 seeds, docs/algorithms.md). Training
+takes 42 to 51 s on 2 cores of an AMD EPYC, after the data is collected.
 """
 
 from dt_jax.config import default_config
 
 
 def get_config():
-    """Return a run that needs no download and shows return-conditioning at work."""
+    """Return a run that needs no download and shows conditioning on returns."""
     return default_config(
         name="quickstart",
         env_name="halfcheetah-demo",

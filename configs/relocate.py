@@ -1,15 +1,15 @@
-"""Adroit's hand, relocate: carry a ball to a given place. D4RL's three datasets.
+"""Adroit relocate: carry a ball to a given place. Three D4RL datasets.
 
   python launch.py --config=configs/relocate.py:human
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   human   0.05 ± 0.01
   cloned  0.16 ± 0.09
   expert  104.28 ± 0.42
 
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured.
 """
 
 from dt_jax.config import check_dataset, default_config

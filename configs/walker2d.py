@@ -1,17 +1,16 @@
-"""Walker2d: D4RL's three datasets, and one that we collect ourselves (`demo`).
+"""Walker2d: three D4RL datasets, and a demo dataset (`demo`).
 
   python launch.py --config=configs/walker2d.py:medium
 
-Normalised score at the last evaluation that CORL publishes for its Decision
-Transformer (mean ± standard deviation over seeds; theirs, not ours):
+CORL's published normalised scores (last evaluation of its Decision Transformer, mean ±
+standard deviation over seeds):
 
   medium         67.63 ± 2.54
   medium-replay  59.86 ± 2.73
   medium-expert  107.11 ± 0.96
 
-`demo` needs no download and is sized for a laptop; its scores are not D4RL's.
-
-Our own times: not measured.
+Scores of dt_jax on these datasets: not measured. `demo` needs no download and is sized
+for a laptop; its scores are not D4RL's.
 """
 
 from dt_jax.config.presets import locomotion

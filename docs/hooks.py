@@ -1,47 +1,45 @@
-"""What mkdocs does to the pages of this folder before it renders them."""
+"""mkdocs hooks: add the pages of the repository root, fill in the table of keys."""
 
-import ast
 import html
 import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
+from dt_jax.config.keys import sections_of
 from mkdocs.structure.files import File
 
 _ROOT = Path(__file__).parents[1]
-# Pages of the site too, in small letters.
-_PAGES_ABOVE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-_PLACE = "{{ configs/default.py }}"  # where a page wants every key
+_ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # in lower case
+_PLACEHOLDER = "{{ configuration keys }}"
 
 
 def on_files(files: Any, config: Any) -> None:
-    """Add the pages that lie above this folder."""
-    for name in _PAGES_ABOVE:
+    """Add the pages of the repository root to the site."""
+    for name in _ROOT_PAGES:
         content = (_ROOT / name).read_text()
         files.append(File.generated(config, name.lower(), content=content))
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Fill in the keys, and make links between files links between pages."""
+    """Fill in the table of keys and rewrite links between files of the repository."""
     folder = "" if page.file.generated_by else "docs"
 
-    def link(found: re.Match) -> str:
-        image, text, path, anchor = found.groups()
+    def link(match: re.Match) -> str:
+        image, text, path, anchor = match.groups()
         path = posixpath.normpath(posixpath.join(folder, path))
-        if path in _PAGES_ABOVE:
+        if path in _ROOT_PAGES:
             path = path.lower()
         elif path.startswith("docs/"):
             path = path.removeprefix("docs/")
         elif config.repo_url:
             path = f"{config.repo_url}/blob/main/{path}"
-        else:  # the repository is not published: nowhere to lead to
+        else:  # the repository is not published: no target
             return text
         return f"{image}[{text}]({path}{anchor or ''})"
 
-    if _PLACE in markdown:
-        source = (_ROOT / "configs/default.py").read_text()
-        markdown = markdown.replace(_PLACE, keys(source))
+    if _PLACEHOLDER in markdown:
+        markdown = markdown.replace(_PLACEHOLDER, key_tables())
     return re.sub(
         r"(!?)\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)",
         link,
@@ -49,48 +47,21 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     )
 
 
-def keys(source: str) -> str:
-    """Return a table for each group of keys in the source of configs/default.py.
-
-    A blank line parts groups. What is commented above a group's first key begins with
-    its title and a full stop; the rest is about the group, or about the key where that
-    has no comment beside it.
-    """
-    lines, parts = source.splitlines(), []
-    for node in _assignments(source):
-        key, value = node.targets[0].attr, ast.get_source_segment(source, node.value)
-        above = _comment_above(lines, node.lineno - 1)
-        beside = lines[node.end_lineno - 1].partition("  # ")[2]
-        if not lines[node.lineno - 2 - len(above)].strip():
-            title, _, rest = " ".join(above).partition(".")
-            parts += ["", f"## {title}", ""]
-            if beside and rest:
-                parts += [_marked_up(rest.strip()), ""]
-            parts += ["| key | default | what it is |", "|---|---|---|"]
-            above = [] if beside else [rest.strip()]
-        what = _marked_up(" ".join([*above, beside]).strip())
-        parts.append(f"| `{key}` | `{value}` | {what} |")
-    return "\n".join(parts).strip()
+def key_tables() -> str:
+    """Return a Markdown table for each section of configuration keys."""
+    lines: list[str] = []
+    for section, keys in sections_of("dt").items():
+        lines += [f"### {section}", ""]
+        lines += ["| key | default | resume | CORL | meaning |", "|---" * 5 + "|"]
+        for key in keys:
+            resume, corl = ("✓" if mark else "" for mark in (key.resumable, key.corl))
+            cells = f"`{key.name}`", f"`{key.default!r}`", resume, corl
+            lines.append(f"| {' | '.join(cells)} | {_as_markdown(key.comment)} |")
+        lines.append("")
+    return "\n".join(lines).strip()
 
 
-def _assignments(source: str) -> list[Any]:
-    """Return every `config.<key> = <value>` in order."""
-    return [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute)
-    ]
-
-
-def _comment_above(lines: list[str], i: int) -> list[str]:
-    """Return the lines of the comment that ends above line `i`."""
-    start = i
-    while lines[start - 1].strip().startswith("#"):
-        start -= 1
-    return [line.strip().removeprefix("#").strip() for line in lines[start:i]]
-
-
-def _marked_up(text: str) -> str:
+def _as_markdown(text: str) -> str:
     """Return a comment as Markdown: values, keys and paths as code."""
     code = r"\"[^\"]+\"|[\w./<>-]*[_<][\w./<>-]*[\w>]"
     pieces = re.split(f"({code})", text)

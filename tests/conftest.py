@@ -9,6 +9,7 @@ import pytest
 
 from dt_jax.config import default_config
 from dt_jax.data.registry import lookup
+from dt_jax.data.schema import RawData
 
 # For the tests of several devices; all others use only the first.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -102,3 +103,43 @@ def small_config(hopper_file):
         num_workers=1,
     )
     return config.lock()
+
+
+@pytest.fixture
+def lengths():
+    """Trajectory lengths with one step first, in the middle, adjacent and last."""
+    return [1, 7, 3, 1, 1, 40, 12, 1]
+
+
+@pytest.fixture
+def raw(lengths):
+    """A dataset with every kind of trajectory end and an unfinished trajectory."""
+    rng = np.random.default_rng(0)
+    rows = sum(lengths) + 5
+    last = np.cumsum(lengths) - 1
+    terminals, timeouts = np.zeros((2, rows), bool)
+    terminals[last[::2]] = True
+    timeouts[last[1::2]] = True
+    timeouts[last[[2, 4]]] = True  # these rows have both flags
+    return RawData(
+        observations=rng.normal(3, 2, (rows, 4)).astype(np.float32),
+        actions=rng.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        rewards=rng.normal(size=rows).astype(np.float32),
+        terminals=terminals,
+        timeouts=timeouts,
+    )
+
+
+@pytest.fixture
+def write_hdf5(tmp_path):
+    """Return a function that writes a dataset with changed arrays; None omits one."""
+
+    def write(raw, name="data.hdf5", **changes):
+        path = tmp_path / name
+        with h5py.File(path, "w") as file:
+            for key, array in (raw._asdict() | changes).items():
+                if array is not None:
+                    file[key] = array
+        return path
+
+    return write

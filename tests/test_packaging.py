@@ -84,7 +84,7 @@ def test_the_sdist_has_the_tests_and_the_docs(built):
     with tarfile.open(built["sdist"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"LICENSE", "Makefile", "constraints.txt", "launch.py"} <= names
-    assert {"docs/data.md", "tests/conftest.py", "benchmarks/rollout.py"} <= names
+    assert {"docs/datasets.md", "tests/conftest.py", "benchmarks/rollout.py"} <= names
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])

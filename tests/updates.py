@@ -5,7 +5,7 @@ import numpy as np
 
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.optim import make_optimizer, make_schedule
-from dt_jax.data.aligned import aligned_empty
+from dt_jax.data.arrays import aligned_empty
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData

@@ -1,1 +1,1 @@
-"""From the folders of runs to a page about them: python -m dt_jax report runs/*."""
+"""Analysis of finished and running runs: experiments, scores, tables, plots, report."""

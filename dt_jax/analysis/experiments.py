@@ -1,9 +1,9 @@
-"""Runs that differ in their seed alone, taken together."""
+"""Experiments: runs grouped over their training seeds."""
 
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,204 +12,243 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.analysis.published import published
-from dt_jax.analysis.summary import data_label
 from dt_jax.config.keys import keys_of
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC as HOLDOUT
-from dt_jax.runs import folder as runs
-from dt_jax.runs.aggregate import Curve, joined
+from dt_jax.data import minari
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.runs.aggregate import Curve, join_curves
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import RunFolder as Run
+from dt_jax.runs.folder import RunFolder, read_run
 from dt_jax.utils.errors import UserError, printable
 
-# What bears on the scores, though not on the updates done before it was changed.
-_MEASURED_WITH = {"update_steps", "target_returns", "eval_episodes", "eval_seed"}
-_WITHOUT_BEARING = {
-    "train_seed",
-    "num_seeds",
-    *(key.name for key in keys_of("dt").values() if key.resumable),
-} - _MEASURED_WITH
+# A resumed run may change these keys, but they affect its scores.
+_EVALUATION_KEYS = {"update_steps", "target_returns", "eval_episodes", "eval_seed"}
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Runs of the same data and settings.
+    """Runs with the same data and settings and different seeds.
 
     Attributes:
-      runs: those whose newest evaluation is after the same number of updates.
-      settings: what tells it from other experiments on the same data; "" if none is.
+      runs: the runs, all evaluated after the same number of updates.
+      settings: the keys that distinguish it from other experiments on the same data,
+        as "batch_size=64, seq_len=5"; "" if there is no other one.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[RunFolder, ...]
     settings: str = ""
 
     @property
     def config(self) -> ConfigDict:
-        """The first run's."""
+        """The configuration of the first run."""
         return self.runs[0].config
 
     @property
     def label(self) -> str:
-        """What it was trained on, and scored as."""
-        scored_as = self.config.env_name if self.runs[0].newest else None
-        return data_label(self.config, self.runs[0].dataset, scored_as)
+        """The data it was trained on."""
+        return run_label(self.runs[0])
 
     @property
     def name(self) -> str:
-        """The label, and the settings."""
+        """The label and the settings."""
         return f"{self.label}, {self.settings}" if self.settings else self.label
 
     @property
     def seeds(self) -> list[int]:
-        """The S seeds of training."""
+        """The S training seeds."""
         return [seed for run in self.runs for seed in run.seeds]
 
     @property
     def step(self) -> int:
-        """Updates before the newest evaluation."""
-        return evaluated_after(self.runs[0])
+        """Completed updates at the last evaluation."""
+        return evaluated_step(self.runs[0])
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The newest one's episodes, of several seeds as [S, K, E]."""
+        """The last evaluation; arrays are [S, K, E] if there are several seeds."""
         found = [run.newest[1] for run in self.runs if run.newest]
         if len(found) < 2:
             return found[0] if found else None
-        first = found[0]
-        return replace(
-            first,
-            returns=_stacked([each.returns for each in found]),
-            lengths=_stacked([each.lengths for each in found]),
-            normalized_scores=(
-                None
-                if first.normalized_scores is None
-                else _stacked([each.normalized_scores for each in found])
-            ),
-        )
+        names = ["returns", "lengths"]
+        if found[0].normalized_scores is not None:
+            names.append("normalized_scores")
+        arrays = {
+            name: np.concatenate([_with_seed_axis(getattr(e, name)) for e in found])
+            for name in names
+        }
+        return replace(found[0], **arrays)
 
     def curve(self, metric: str) -> Curve:
-        """Return a metric over the updates, of each seed; T may be 0."""
-        return joined([run.curve(metric) for run in self.runs])
+        """Return the curve of a metric, one row per seed; T is 0 if it is missing."""
+        return join_curves([run.curve(metric) for run in self.runs])
+
+    def target_curve(self, target: float, quantity: str) -> Curve:
+        """Return the mean over episodes at a target return.
+
+        Args:
+          target: the target return; NaN for an agent without target returns.
+          quantity: "return" or "normalized_score".
+        """
+        prefix = "eval/" if np.isnan(target) else f"eval/{target}_"
+        return self.curve(f"{prefix}{quantity}_mean")
 
 
-def _stacked(arrays: Sequence[Any]) -> np.ndarray:
-    """Return arrays [K, E] or [S, K, E] as one of all their seeds."""
-    return np.concatenate([np.reshape(a, (-1, *a.shape[-2:])) for a in arrays])
+def _with_seed_axis(array: np.ndarray) -> np.ndarray:
+    """Return [K, E] or [S, K, E] as [S, K, E]."""
+    return np.reshape(array, (-1, *array.shape[-2:]))
 
 
-def evaluated_after(run: Run) -> int:
-    """Return the updates before a run's newest evaluation, 0 if there is none."""
+def data_label(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], scored_as: str | None
+) -> str:
+    """Return the name of a run's data for tables and plots.
+
+    Args:
+      config: the run's configuration.
+      dataset: the identity of its data.
+      scored_as: the `env_name` of the evaluation; None if there was none. The label
+        mentions it where the data are not the dataset of that name.
+    """
+    env_name, has_file = config["env_name"], config["data_path"] is not None
+    if has_file or env_name is None or env_name.startswith(minari.PREFIX):
+        label = dataset["source"]
+    else:
+        label = env_name
+    if scored_as is not None and (has_file or scored_as != env_name):
+        label += f" (scored as {scored_as})"
+    return printable(label)
+
+
+def run_label(run: RunFolder) -> str:
+    """Return the name of a run's data, see `data_label`."""
+    scored_as = run.config.env_name if run.newest else None
+    return data_label(run.config, run.dataset, scored_as)
+
+
+def evaluated_step(run: RunFolder) -> int:
+    """Return the completed updates at a run's last evaluation, 0 if there is none."""
     if run.newest:
         return run.newest[0]
-    return max((row["step"] for row in run.rows if HOLDOUT in row), default=0)
+    return max((row["step"] for row in run.rows if HOLDOUT_METRIC in row), default=0)
 
 
-def read(folders: Iterable[Path]) -> list[Experiment]:
-    """Return the experiments in the folders of runs, in the order of CORL's tables.
+def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
+    """Read run folders and group them, in the order of CORL's tables.
 
-    A folder that is of no use is named in a warning, and the others are taken.
+    A folder that cannot be used is skipped with a warning.
+
+    Args:
+      folders: the folders of runs.
 
     Raises:
-      UserError: none of them is of use.
+      UserError: no folder can be used.
     """
-    found: dict[Path, Run] = {}
+    found: dict[Path, RunFolder] = {}
     for folder in folders:
         try:
-            found.setdefault(folder.resolve(), runs.read_run(folder))
+            run = read_run(folder)
+            _ = run.rows  # an error in metrics.jsonl skips the run too
+            found.setdefault(folder.resolve(), run)
         except (OSError, UserError) as error:
-            _leave_out(error)
+            _warn_skipped(error)
     if not found:
-        raise UserError("no run to report on: name the folders of runs, as in runs/*")
+        raise UserError("no runs to report on: give the folders of runs, as in runs/*")
     groups = defaultdict(list)
     for run in found.values():
-        groups[_identity(run)].append(run)
-    experiments = [Experiment(_together(group)) for group in groups.values()]
-    return sorted(_told_apart(experiments), key=_place)
+        groups[_group_key(run)].append(run)
+    experiments = [Experiment(_select_runs(group)) for group in groups.values()]
+    return sorted(_add_settings(experiments), key=_sort_key)
 
 
-def _leave_out(why: object) -> None:
-    warnings.warn(f"{why} (left out)", stacklevel=1)
+def _warn_skipped(reason: object) -> None:
+    warnings.warn(f"{reason} (skipped)", stacklevel=1)
 
 
-def _identity(run: Run) -> str:
-    """Return what is the same in runs that differ in their seed alone."""
-    config = {k: v for k, v in run.config.items() if k not in _WITHOUT_BEARING}
-    named = run.config.data_path is None
-    return json.dumps([run.dataset["sha256"], named, config], sort_keys=True)
+def _group_key(run: RunFolder) -> str:
+    """Return what runs of one experiment have in common."""
+    config = {key: run.config[key] for key in _identifying_keys(run.config)}
+    by_name = run.config.data_path is None
+    return json.dumps([run.dataset["sha256"], by_name, config], sort_keys=True)
 
 
-def _together(group: list[Run]) -> tuple[Run, ...]:
-    """Return the runs whose means can be taken, each seed once.
+def _identifying_keys(config: ConfigDict) -> list[str]:
+    """Return the keys that are equal in all runs of an experiment."""
+    return [
+        name
+        for name, key in keys_of(config.agent).items()
+        if name not in ("train_seed", "num_seeds")
+        and (not key.resumable or name in _EVALUATION_KEYS)
+    ]
 
-    Of two with the same seed, that with more seeds is taken.
+
+def _select_runs(group: list[RunFolder]) -> tuple[RunFolder, ...]:
+    """Return the runs that can be averaged; each seed occurs once.
+
+    If two runs have the same seed, the one with more seeds is selected.
     """
     group = sorted(group, key=lambda run: (-len(run.seeds), run.seeds[0], run.workdir))
-    first = max(group, key=lambda run: (evaluated_after(run), bool(run.newest)))
-    taken: dict[int, Run] = {}
+    newest = max(group, key=lambda run: (evaluated_step(run), bool(run.newest)))
+    selected: dict[int, RunFolder] = {}
     for run in group:
-        twice = [seed for seed in run.seeds if seed in taken]
-        if evaluated_after(run) < evaluated_after(first):
-            _leave_out(
-                f"{run.workdir}: evaluated after {evaluated_after(run)} updates, and "
-                f"other seeds of the same run after {evaluated_after(first)}"
+        step, duplicates = evaluated_step(run), selected.keys() & set(run.seeds)
+        if step < evaluated_step(newest):
+            reason = (
+                f"evaluated after {step} updates, other seeds of the same experiment "
+                f"after {evaluated_step(newest)}"
             )
-        elif _played(run) != _played(first):
-            _leave_out(
-                f"{run.workdir}: evaluated at other targets, or with other episodes, "
-                f"than {first.workdir}"
-            )
-        elif twice:
-            _leave_out(
-                f"{run.workdir}: seed {twice[0]} of the same run is in "
-                f"{taken[twice[0]].workdir}"
-            )
+        elif _evaluation_kind(run) != _evaluation_kind(newest):
+            reason = f"target returns or episodes differ from {newest.workdir}"
+        elif duplicates:
+            seed = min(duplicates)
+            reason = f"seed {seed} is already taken from {selected[seed].workdir}"
         else:
-            taken |= dict.fromkeys(run.seeds, run)
-    return tuple(dict.fromkeys(taken[seed] for seed in sorted(taken)))
+            selected |= dict.fromkeys(run.seeds, run)
+            continue
+        _warn_skipped(f"{run.workdir}: {reason}")
+    return tuple(dict.fromkeys(selected[seed] for seed in sorted(selected)))
 
 
-def _played(run: Run) -> tuple[list[float], int, bool] | None:
-    """Return of what kind the newest evaluation is; settings may have changed since."""
+def _evaluation_kind(run: RunFolder) -> tuple[bytes, int, bool] | None:
+    """Return what evaluations must share; the run's settings may have changed since."""
     if run.newest is None:
         return None
     _, evaluation = run.newest
     scored = evaluation.normalized_scores is not None
-    return evaluation.target_returns.tolist(), len(evaluation.seeds), scored
+    return evaluation.target_returns.tobytes(), len(evaluation.seeds), scored
 
 
-def _told_apart(experiments: list[Experiment]) -> list[Experiment]:
-    """Return them with what differs between those on the same data."""
-    alike = defaultdict(list)
+def _add_settings(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Return the experiments with the settings that distinguish equal labels."""
+    groups = defaultdict(list)
     for experiment in experiments:
-        alike[experiment.label].append(experiment)
+        groups[experiment.label].append(experiment)
     return [
         replace(experiment, settings=", ".join(settings))
-        for group in alike.values()
-        for experiment, settings in zip(group, _differing(group), strict=True)
+        for group in groups.values()
+        for experiment, settings in zip(group, _differing_keys(group), strict=True)
     ]
 
 
-def _differing(group: list[Experiment]) -> list[list[str]]:
-    """Return the settings of each that are not the same in all."""
+def _differing_keys(group: Sequence[Experiment]) -> list[list[str]]:
+    """Return for each experiment the settings that are not the same in all."""
     columns = [
-        [f"{key}={shown(experiment.config[key])}" for experiment in group]
-        for key in group[0].config
-        if key not in _WITHOUT_BEARING
+        [f"{key}={format_value(e.config.get(key))}" for e in group]
+        for key in dict.fromkeys(k for e in group for k in _identifying_keys(e.config))
     ]
     columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
     varied = [column for column in columns if len(set(column)) > 1]
     return [[column[i] for column in varied] for i in range(len(group))]
 
 
-def shown(value: Any) -> str:
-    """Return the value of a key as text."""
+def format_value(value: Any) -> str:
+    """Return the value of a configuration key as text."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return ",".join(map(shown, value))
+        return ",".join(map(format_value, value))
     return printable(str(value))
 
 
-def _place(experiment: Experiment) -> tuple[int, str]:
+def _sort_key(experiment: Experiment) -> tuple[int, str]:
     known = list(published())
     if experiment.label in known:
         return known.index(experiment.label), experiment.settings

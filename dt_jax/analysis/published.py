@@ -1,4 +1,4 @@
-"""The scores that others have published for the Decision Transformer on D4RL."""
+"""Published scores of the Decision Transformer on D4RL."""
 
 import json
 from collections.abc import Mapping
@@ -6,28 +6,32 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-_PLACES = 2  # decimals of CORL's scores
-
 
 class Spread(NamedTuple):
-    """A score: its mean over seeds, and their standard deviation.
+    """Mean and standard deviation of a score over seeds.
 
-    CORL's, and so ours beside it, divides by S; of one seed there is none.
+    The deviation divides by S, as in CORL; it is None for a single seed.
     """
 
     mean: float
     std: float | None
 
+    def text(self, digits: int = 2) -> str:
+        """Return "65.10 ± 1.61"."""
+        if self.std is None:
+            return f"{self.mean:.{digits}f}"
+        return f"{self.mean:.{digits}f} ± {self.std:.{digits}f}"
+
 
 class Published(NamedTuple):
-    """What is published on a dataset of D4RL's.
+    """Published scores on one D4RL dataset.
 
     Attributes:
-      domain: "locomotion", over which CORL averages.
+      domain: the group over which CORL averages, such as "locomotion".
       last: CORL's score at the last evaluation, at the largest target return.
-      best: the mean of each of its runs' best evaluation.
-      paper: the score of Chen et al., on locomotion alone.
-      settings: keys of a configuration, with CORL's values.
+      best: CORL's mean of the best evaluation of each seed.
+      paper: the score of Chen et al., 2021; only for locomotion.
+      settings: configuration keys with CORL's values.
     """
 
     domain: str
@@ -39,20 +43,19 @@ class Published(NamedTuple):
 
 @cache
 def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(
-        (files("dt_jax.analysis") / "published.json").read_text()
-    )
+    path = files("dt_jax.analysis") / "published.json"
+    table: dict[str, Any] = json.loads(path.read_text())
     return table
 
 
 def sources() -> tuple[str, str]:
-    """Return where CORL's scores are from, and the paper's."""
+    """Return the sources of CORL's and the paper's scores."""
     return _table()["corl"], _table()["paper"]
 
 
 @cache
 def published() -> dict[str, Published]:
-    """Return what is published on each dataset, in the order of CORL's tables."""
+    """Return the published scores by dataset name, in the order of CORL's tables."""
     table = _table()
     return {
         name: Published(
@@ -64,8 +67,3 @@ def published() -> dict[str, Published]:
         )
         for name, row in table["datasets"].items()
     }
-
-
-def difference(ours: float, theirs: Spread) -> float:
-    """Return ours - theirs to as many digits as theirs is published with."""
-    return round(round(ours, _PLACES) - theirs.mean, _PLACES)

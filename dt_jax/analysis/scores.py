@@ -1,33 +1,36 @@
-"""Our scores beside the published ones."""
+"""Normalised scores of an experiment and their comparison with published scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dt_jax.analysis.experiments import Experiment, shown
-from dt_jax.analysis.published import Published, Spread, difference, published
+from dt_jax.analysis.experiments import Experiment, format_value
+from dt_jax.analysis.published import Published, Spread, published
 from dt_jax.data.minari import PREFIX
 from dt_jax.runs.aggregate import interquartile_mean
+
+_DIGITS = 2  # decimals of CORL's scores
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The normalised scores of an experiment, and what they are compared with.
+    """Scores of an experiment.
 
     Attributes:
-      experiment: whose.
-      foreign: why nothing is published for its data; "" where something is.
-      theirs: that.
-      deviations: what was done otherwise than CORL did.
-      target: the target return of the scores; None where there is none.
-      last: the score at the newest evaluation.
-      best: the mean of each seed's best evaluation.
-      interval: how well `last` is known, in words.
+      experiment: the experiment.
+      published: the published scores on its dataset; None if there are none.
+      not_comparable: why nothing is published for its data; "" otherwise.
+      deviations: settings that differ from CORL's, as text.
+      target: the target return of the scores; None without scores, NaN for an agent
+        without target returns.
+      last: the score at the last evaluation.
+      best: the mean of the best evaluation of each seed.
+      interval: the uncertainty of `last`, as text.
     """
 
     experiment: Experiment
-    foreign: str
-    theirs: Published | None
+    published: Published | None
+    not_comparable: str
     deviations: tuple[str, ...]
     target: float | None = None
     last: Spread | None = None
@@ -36,96 +39,96 @@ class Scores:
 
     @property
     def difference(self) -> float | None:
-        """Our last score less CORL's."""
-        if self.last is None or self.theirs is None:
+        """The last score minus CORL's, with the number of digits that CORL prints."""
+        if self.last is None or self.published is None:
             return None
-        return difference(self.last.mean, self.theirs.last)
+        ours, theirs = round(self.last.mean, _DIGITS), self.published.last.mean
+        return round(ours - theirs, _DIGITS)
 
     @property
     def within(self) -> bool | None:
-        """Whether that is at most CORL's deviation; None if it did otherwise."""
-        if self.theirs is None or self.difference is None or self.deviations:
+        """Whether the difference is at most CORL's standard deviation.
+
+        None if there is no difference or any setting deviates from CORL's.
+        """
+        if self.published is None or self.difference is None or self.deviations:
             return None
-        return abs(self.difference) <= (self.theirs.last.std or 0)
+        return abs(self.difference) <= (self.published.last.std or 0)
 
 
-def scores_of(experiment: Experiment, intervals: bool) -> Scores:
-    """Return the scores of an experiment.
+def compute_scores(experiment: Experiment) -> Scores:
+    """Return the scores of an experiment beside the published ones.
 
-    Args:
-      experiment: any.
-      intervals: whether bootstrap intervals can be computed here.
+    The target return is the largest one of CORL, because that is the score CORL
+    publishes (its results/get_offline_scores.py selects the largest target). If the
+    experiment has other targets or other data, it is the experiment's largest one.
     """
-    foreign, theirs = why_foreign(experiment), None
-    if not foreign:
-        theirs = published()[experiment.config.env_name]
-    deviations = tuple(_deviations(experiment, theirs)) if theirs else ()
+    not_comparable, reference = why_not_comparable(experiment), None
+    deviations: tuple[str, ...] = ()
+    if not not_comparable:
+        reference = published()[experiment.config.env_name]
+        deviations = tuple(_deviations(experiment, reference))
+    scores = Scores(experiment, reference, not_comparable, deviations)
     evaluation = experiment.evaluation
     if evaluation is None or evaluation.normalized_scores is None:
-        return Scores(experiment, foreign, theirs, deviations)
+        return scores
     targets = evaluation.target_returns.tolist()
-    target = max(targets)
-    if theirs and max(theirs.settings["target_returns"]) in targets:
-        target = max(theirs.settings["target_returns"])
-    episodes = evaluation.normalized_scores[..., targets.index(target), :]
-    curve = experiment.curve(f"eval/{target}_normalized_score_mean")
-    return Scores(
-        experiment,
-        foreign,
-        theirs,
-        deviations,
-        target,
+    index = int(np.argmax(targets))
+    if reference and max(reference.settings["target_returns"]) in targets:
+        index = targets.index(max(reference.settings["target_returns"]))
+    episodes = evaluation.normalized_scores[..., index, :]
+    curve = experiment.target_curve(targets[index], "normalized_score")
+    return replace(
+        scores,
+        target=targets[index],
         last=_spread(np.atleast_2d(episodes).mean(axis=1)),
         best=_spread(curve.values.max(axis=1)) if curve.steps.size else None,
-        interval=_interval(episodes, intervals),
+        interval=_interval(episodes),
     )
 
 
-def why_foreign(experiment: Experiment) -> str:
-    """Return why nothing is published on the data of an experiment, "" if it is."""
+def why_not_comparable(experiment: Experiment) -> str:
+    """Return why no score is published for the experiment's data, "" if one is."""
     config = experiment.config
     if config.data_path is not None or config.env_name is None:
         return "own data"
     if config.env_name.startswith(PREFIX):
-        return "Minari's data"
+        return "Minari data"
     if config.env_name not in published():
         return "demo data"
     return ""
 
 
-def _deviations(experiment: Experiment, theirs: Published) -> list[str]:
-    """Name what an experiment on D4RL's data did otherwise than CORL."""
+def _deviations(experiment: Experiment, reference: Published) -> list[str]:
+    """Return the settings of an experiment on D4RL data that differ from CORL's."""
     config, found = experiment.config, []
+    if config.agent != reference.settings["agent"]:
+        return [f"agent {config.agent} (CORL: {reference.settings['agent']})"]
     if experiment.step < config.update_steps:
         found.append(f"unfinished: {experiment.step:,} of {config.update_steps:,}")
-    for key, value in theirs.settings.items():
+    for key, value in reference.settings.items():
         ours = config[key]
-        if key == "target_returns":  # more of them do no harm
-            same = max(value) in ours
+        if key == "target_returns":
+            same = max(value) in ours  # further targets do not change this score
         else:
             same = ours == (tuple(value) if isinstance(value, list) else value)
         if not same:
-            found.append(f"{key} {shown(ours)} (CORL: {shown(value)})")
+            found.append(f"{key} {format_value(ours)} (CORL: {format_value(value)})")
     return found
 
 
-def _spread(seeds: np.ndarray) -> Spread:
-    """Return the mean and the deviation of a score of each seed, [S]."""
-    return Spread(float(seeds.mean()), float(seeds.std()) if len(seeds) > 1 else None)
+def _spread(values: np.ndarray) -> Spread:
+    """Return mean and standard deviation of one value per seed, [S]."""
+    std = float(values.std()) if len(values) > 1 else None
+    return Spread(float(values.mean()), std)
 
 
-def _interval(episodes: np.ndarray, intervals: bool) -> str:
-    """Say how well the mean of the scores [E] or [S, E] is known."""
+def _interval(episodes: np.ndarray) -> str:
+    """Return the uncertainty of the mean of scores [E] or [S, E], as text."""
     if episodes.ndim == 2:
-        seeds = episodes.mean(axis=1)
-        if intervals:
-            iqm, low, high = interquartile_mean(seeds)
-            return f"{iqm:.2f} ({low:.2f} to {high:.2f})"
-        return f"± {_standard_error(seeds):.2f} s.e. over seeds"
+        iqm, low, high = interquartile_mean(episodes.mean(axis=1))
+        return f"{iqm:.2f} ({low:.2f} to {high:.2f})"
     if len(episodes) == 1:
         return "one episode"
-    return f"± {_standard_error(episodes):.2f} s.e. over episodes"
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
+    error = episodes.std(ddof=1) / np.sqrt(len(episodes))
+    return f"± {error:.2f} s.e. over episodes"

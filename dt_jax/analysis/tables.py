@@ -1,79 +1,164 @@
-"""The tables of a report, whatever they are then written in."""
+"""Tables of evaluations and reports, for terminals, Markdown and HTML."""
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+
+import numpy as np
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from dt_jax.analysis.experiments import Experiment
 from dt_jax.analysis.published import Spread, published
 from dt_jax.analysis.scores import Scores
-from dt_jax.analysis.summary import evaluation_rows
-from dt_jax.analysis.timing import timing_of
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC as HOLDOUT
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.runs.aggregate import interquartile_mean
+from dt_jax.runs.evaluations import Evaluation
+from dt_jax.runs.folder import RunFolder
 from dt_jax.utils.errors import printable
 
-NOTHING = "-"
+EMPTY = "-"
 
 
-class Table(NamedTuple):
-    """Rows of cells; the first column is text, the others are numbers, mostly."""
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells; all columns except the first are right-aligned.
+
+    Attributes:
+      header: the names of the columns.
+      rows: one cell per column.
+      title: shown above the table on a terminal; "" for none.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    title: str = ""
+
+    def rich(self) -> RenderableType:
+        """Return the title and the table for `rich.console.Console.print`."""
+        table = RichTable(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,  # otherwise CORL's dataset names do not fit 80 columns
+            pad_edge=False,
+            collapse_padding=True,
+        )
+        for i, name in enumerate(self.header):
+            table.add_column(name, justify="right" if i else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        # Not the title of the RichTable, which would wrap at the table's width.
+        return Group(Text(self.title, style="bold"), table) if self.title else table
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        rule = ["---", *["---:"] * (len(self.header) - 1)]
+        lines = [self.header, rule, *self.rows]
+        return "\n".join(
+            f"| {' | '.join(map(escape_markdown, line))} |" for line in lines
+        )
 
 
-def compared(scores: Sequence[Scores]) -> Table:
-    """Lay out each experiment's last score beside CORL's, with means over domains."""
-    rows: list[tuple[str, ...]] = []
+def escape_markdown(text: str) -> str:
+    """Escape the characters with a meaning in Markdown."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", text)
+
+
+def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
+    """Return achieved returns and scores, one row per target return.
+
+    ± is the standard error over episodes, with several seeds that over the means of
+    the seeds; a further column then has the interquartile mean over seeds with its 95%
+    bootstrap interval.
+    """
+    scores = evaluation.normalized_scores
+    *seeds, _, episodes = evaluation.returns.shape
+    header = ["target", "return"]
+    if scores is not None:
+        header.append("normalised score")
+    if seeds:
+        unit = "return" if scores is None else "score"
+        header.append(f"IQM of the {unit}")
+    header += ["length", "episodes"]
+    rows = []
+    for k, target in enumerate(evaluation.target_returns):
+        values, digits = evaluation.returns[..., k, :], 3 if abs(target) < 10 else 1
+        row = [_target(target), _with_error(values, digits)]
+        if scores is not None:
+            values, digits = scores[..., k, :], 1
+            row.append(_with_error(values, digits))
+        if seeds:
+            iqm, low, high = interquartile_mean(values.mean(axis=-1))
+            row.append(f"{iqm:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        row.append(f"{evaluation.lengths[..., k, :].mean():.0f}")
+        row.append(" x ".join(map(str, [*seeds, episodes])))
+        rows.append(row)
+    return Table(header, rows, title)
+
+
+def _target(target: float | None) -> str:
+    """Return a target return as text; NaN stands for an agent without them."""
+    return EMPTY if target is None or np.isnan(target) else f"{target:g}"
+
+
+def _with_error(values: np.ndarray, digits: int) -> str:
+    """Return mean ± standard error of episodes [E], or of seeds from [S, E]."""
+    values = values.mean(axis=-1) if values.ndim == 2 else values
+    if len(values) == 1:
+        return f"{values.mean():.{digits}f}"
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
+
+
+def score_table(scores: Sequence[Scores]) -> Table:
+    """Return each experiment's last score beside CORL's, with averages over domains."""
+    rows: list[Sequence[str]] = []
     for i, each in enumerate(scores):
-        theirs = each.theirs.last if each.theirs else None
+        reference = each.published
         rows.append(
             (
                 each.experiment.name,
                 _spread(each.last),
-                _spread(theirs) if theirs else each.foreign,
+                _spread(reference.last) if reference else each.not_comparable,
                 _signed(each.difference),
-                {True: "yes", False: "no", None: NOTHING}[each.within],
+                {True: "yes", False: "no", None: EMPTY}[each.within],
             )
         )
-        last = i + 1 == len(scores) or _domain(scores[i + 1]) != _domain(each)
-        if last and (mean := _mean_of(_domain(each), scores)):
-            rows.append(mean)
-    return Table(("data", "ours", "CORL", "diff.", "within"), rows)
+        end = i + 1 == len(scores) or _domain(scores[i + 1]) != _domain(each)
+        if end and (average := _domain_average(_domain(each), scores)):
+            rows.append(average)
+    return Table(("data", "ours", "CORL", "diff.", "within"), rows, "normalised scores")
 
 
 def _domain(scores: Scores) -> str:
-    return scores.theirs.domain if scores.theirs else ""
+    return scores.published.domain if scores.published else ""
 
 
-def _mean_of(domain: str, scores: Sequence[Scores]) -> tuple[str, ...] | None:
-    """Return the row of the means over a domain, if each of its datasets is there."""
-    theirs = {name: row for name, row in published().items() if row.domain == domain}
-    ours = [each for each in scores if _domain(each) == domain and each.last]
-    if not domain or [each.experiment.config.env_name for each in ours] != [*theirs]:
+def _domain_average(domain: str, scores: Sequence[Scores]) -> Sequence[str] | None:
+    """Return the average over a domain; None unless each dataset occurs once."""
+    reference = {name: row for name, row in published().items() if row.domain == domain}
+    found = [each for each in scores if _domain(each) == domain and each.last]
+    names = [each.experiment.config.env_name for each in found]
+    if not domain or names != list(reference):
         return None
-    mean = sum(each.last.mean for each in ours if each.last) / len(ours)
-    corl = sum(row.last.mean for row in theirs.values()) / len(theirs)
-    return (
-        f"{domain} average",
-        f"{mean:.2f}",
-        f"{corl:.2f}",
-        _signed(round(mean, 2) - round(corl, 2)),
-        NOTHING,
-    )
+    ours = round(np.mean([each.last.mean for each in found if each.last]), 2)
+    corl = round(np.mean([row.last.mean for row in reference.values()]), 2)
+    difference = _signed(float(ours - corl))
+    return f"{domain} average", f"{ours:.2f}", f"{corl:.2f}", difference, EMPTY
 
 
-def further(scores: Sequence[Scores]) -> Table:
-    """Lay out what else is known of each score: intervals, best scores, the paper's."""
+def interval_table(scores: Sequence[Scores]) -> Table:
+    """Return confidence intervals, best scores and the paper's scores."""
     rows = [
         (
             each.experiment.name,
             str(len(each.experiment.seeds)),
-            NOTHING if each.target is None else f"{each.target:g}",
-            each.interval or NOTHING,
+            _target(each.target),
+            each.interval or EMPTY,
             _spread(each.best),
-            _spread(each.theirs.best if each.theirs else None),
-            _spread(each.theirs.paper if each.theirs else None, digits=1),
+            _spread(each.published and each.published.best),
+            _spread(each.published and each.published.paper, digits=1),
         )
         for each in scores
     ]
@@ -82,86 +167,71 @@ def further(scores: Sequence[Scores]) -> Table:
 
 
 def _spread(score: Spread | None, digits: int = 2) -> str:
-    if score is None:
-        return NOTHING
-    if score.std is None:
-        return f"{score.mean:.{digits}f}"
-    return f"{score.mean:.{digits}f} ± {score.std:.{digits}f}"
+    return score.text(digits) if score else EMPTY
 
 
 def _signed(number: float | None) -> str:
-    return NOTHING if number is None else f"{number:+.2f}"
+    return EMPTY if number is None else f"{number:+.2f}"
 
 
-def targets(experiment: Experiment, intervals: bool) -> Table | None:
-    """Lay out what was reached at each target return, if episodes were played."""
-    if (evaluation := experiment.evaluation) is None:
-        return None
-    header, *rows = evaluation_rows(evaluation, intervals)
-    return Table(header, rows)
-
-
-def held_out(experiment: Experiment) -> Table | None:
-    """Lay out the error on held-out actions, if it was measured."""
-    curve = experiment.curve(HOLDOUT)
+def holdout_table(experiment: Experiment) -> Table | None:
+    """Return the last and the lowest held-out error; None if it was not evaluated."""
+    curve = experiment.curve(HOLDOUT_METRIC)
     if not curve.steps.size:
         return None
     mean, std = curve.values.mean(axis=0), curve.values.std(axis=0)
     several = len(curve.values) > 1
     rows = []
-    for what, i in (("last", -1), ("least", int(mean.argmin()))):
+    for name, i in (("last", -1), ("lowest", int(mean.argmin()))):
         error = f"{mean[i]:.4g} ± {std[i]:.2g}" if several else f"{mean[i]:.4g}"
-        rows.append((what, error, f"{curve.steps[i]:,}"))
-    return Table(("squared error of held-out actions", "", "after updates"), rows)
+        rows.append((name, error, f"{curve.steps[i]:,}"))
+    return Table(("held-out action error", "MSE", "updates"), rows)
 
 
-def timings(experiments: Sequence[Experiment]) -> Table:
-    """Lay out how long each run took, and on what."""
-    rows = []
-    for run in (run for each in experiments for run in each.runs):
-        timing = timing_of(run)
-        rows.append(
-            (
-                printable(str(run.workdir)),
-                ", ".join(map(str, run.seeds)),
-                f"{timing.updates:,}",
-                NOTHING if timing.rate is None else f"{timing.rate:.3g}",
-                _seconds(timing.seconds),
-                NOTHING if timing.evaluating is None else _seconds(timing.evaluating),
-                timing.made_with,
-            )
-        )
-    header = ("run", "seeds", "updates", "updates/s", "updating", "evaluating", "on")
+def timing_table(experiments: Sequence[Experiment]) -> Table:
+    """Return the duration and the hardware and software of each run."""
+    rows = [_timing(run) for experiment in experiments for run in experiment.runs]
+    header = (
+        "run",
+        "seeds",
+        "updates",
+        "updates/s",
+        "training",
+        "evaluation",
+        "hardware, versions",
+    )
     return Table(header, rows)
 
 
-def _seconds(seconds: float) -> str:
-    """Write a duration: "48 s", "12 min" or "3.2 h"."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _timing(run: RunFolder) -> Sequence[str]:
+    """Return a run's row, from the rates in metrics.jsonl.
 
-
-def markdown(table: Table) -> str:
-    """Return a table in Markdown, its columns in line."""
-    cells = [[plain(cell) for cell in row] for row in (table.header, *table.rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = [
-        f"{'-' * width}" if i == 0 else f"{'-' * (width - 1)}:"
-        for i, width in enumerate(widths)
-    ]
-    lines = [cells[0], rule, *cells[1:]]
-    return "\n".join(
-        "| "
-        + " | ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        + " |"
-        for line in lines
+    Compilation, evaluations and checkpoints do not count as training. An update of
+    several seeds in one program counts once.
+    """
+    keys = ("device", "platform", "python", "jax", "dt_jax", "git_revision")
+    known = [key for key in keys if run.versions.get(key)]
+    rates = run.shared_curve("steps_per_second")
+    evaluation = run.shared_curve("eval/seconds")
+    # The rate in a row is that of the updates since the row before.
+    logged = np.array([0, *(row["step"] for row in run.rows)])
+    updates = rates.steps - logged[np.searchsorted(logged, rates.steps) - 1]
+    timed = rates.values[0] > 0
+    count = int(updates[timed].sum())
+    seconds = float((updates[timed] / rates.values[0, timed]).sum())
+    return (
+        printable(str(run.workdir)),
+        ", ".join(map(str, run.seeds)),
+        f"{count:,}",
+        f"{count / seconds:.3g}" if seconds else EMPTY,
+        format_seconds(seconds),
+        format_seconds(evaluation.values.sum()) if evaluation.steps.size else EMPTY,
+        printable(", ".join(f"{key} {run.versions[key]}" for key in known)),
     )
 
 
-def plain(cell: str) -> str:
-    """Return text that Markdown takes as it is."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", cell)
+def format_seconds(seconds: float) -> str:
+    """Return a duration as "48 s", "12 min" or "3.2 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

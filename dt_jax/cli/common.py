@@ -40,6 +40,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(**kwargs, allow_abbrev=False)
+        # `dt_jax.cli.main` has run the file already.
+        self.add_argument(
+            "--agents", metavar="FILE.py", help="a file that registers your own agents"
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError instead of printing the usage."""

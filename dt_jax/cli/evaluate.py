@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dt_jax.analysis.summary import data_label, evaluation_table
+from dt_jax.analysis.experiments import data_label
+from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli.common import CommandParser
 from dt_jax.config.keys import keys_of
 from dt_jax.evaluation.evaluate import LoadedRun, load_run, play
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         f"{data_label(before, record['dataset'], scored_as)}, {args.checkpoint} "
         f"checkpoint of {args.workdir}, {trained}"
     )
-    Console().print(evaluation_table(play(run), title))
+    Console().print(evaluation_table(play(run), title).rich())
 
 
 def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:

@@ -27,7 +27,9 @@ def main() -> None:
     """Run the command that sys.argv names."""
     arguments = sys.argv[1:]
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    run(arguments, f"python -m dt_jax {command}".strip())
+    installed = Path(sys.argv[0]).stem == "dt_jax"  # the console script
+    program = "dt_jax" if installed else "python -m dt_jax"
+    run(arguments, f"{program} {command}".strip())
 
 
 def run(arguments: Sequence[str], program: str) -> None:
@@ -41,7 +43,7 @@ def run(arguments: Sequence[str], program: str) -> None:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
-    arguments = _register_agents(arguments)
+    _register_agents(arguments)
     if arguments and arguments[0] in COMMANDS:
         command, *rest = arguments
         import_module(f"dt_jax.cli.{command.replace('import', 'import_')}").main(rest)
@@ -64,15 +66,15 @@ def _dispatch(arguments: Sequence[str]) -> None:
     parser.print_help()
 
 
-def _register_agents(arguments: Sequence[str]) -> list[str]:
-    """Run the files that --agents=FILE.py names, and return the other arguments."""
-    flag = "--agents="
-    for file in (word.removeprefix(flag) for word in arguments if word[:9] == flag):
+def _register_agents(arguments: Sequence[str]) -> None:
+    """Run the files that --agents=FILE.py names, before a command needs the agents."""
+    for flag, _, file in (word.partition("=") for word in arguments):
+        if flag != "--agents":
+            continue
         if not Path(file).is_file():
-            raise UserError(f"{flag}{file}: there is no such file")
+            raise UserError(f"--agents={file}: expected a file, as in --agents=FILE.py")
         try:
             runpy.run_path(file)
         except (Exception, SystemExit) as error:  # whatever a user's file may raise
             reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"{flag}{file}: {reason}") from error
-    return [word for word in arguments if not word.startswith(flag)]
+            raise UserError(f"--agents={file}: {reason}") from error

@@ -149,6 +149,8 @@ def _parse_general_flags(
     default = str(CONFIGS / "quickstart.py")
     flags.DEFINE_string("config", default, "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
+    # `dt_jax.cli.main` has run the file already.
+    flags.DEFINE_string("agents", None, "", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
     flags.DEFINE_boolean("distributed", False, "", flag_values=values)
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Agent
 from dt_jax.agents.multi_seed import MultiSeedAgent
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.evaluation.evaluator import make_evaluator
-from dt_jax.runs.aggregate import across_seeds
+from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.types import Array, Batch, Params
 
@@ -45,7 +45,7 @@ class RunEvaluator:
         self,
         config: ConfigDict,
         agent: Agent,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         holdout: Sampler | None,
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)
@@ -74,7 +74,7 @@ class RunEvaluator:
         if self._holdout:
             errors = self._holdout(params)
             name = HOLDOUT_METRIC
-            metrics |= across_seeds(self._seeds, {name: errors}, [name])
+            metrics |= aggregate_seeds(self._seeds, {name: errors}, [name])
             score = -float(errors.mean())
             log(f"held-out action error {-score:.5g}")
         if self._evaluator:
@@ -85,7 +85,7 @@ class RunEvaluator:
                 for name in found
                 if name.endswith(("return_mean", "normalized_score_mean"))
             ]
-            metrics |= across_seeds(self._seeds, found, compared)
+            metrics |= aggregate_seeds(self._seeds, found, compared)
             score = evaluation.score
             for line in _lines(evaluation):
                 log(line)

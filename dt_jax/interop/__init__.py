@@ -1,1 +1,1 @@
-"""Trained networks in other programs' files: CORL's, Hugging Face's, safetensors."""
+"""Agents in the file formats of other programs: CORL, Hugging Face, safetensors."""

@@ -1,24 +1,18 @@
-"""What runs that differ in their seed alone come to together."""
+"""Aggregate metrics over training seeds."""
 
-import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
-from importlib import import_module
-from typing import Any, NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from dt_jax.utils.errors import UserError
-
-_REPETITIONS = 2000  # of the bootstrap
+_RESAMPLES = 2000  # of the bootstrap
 
 
 class Curve(NamedTuple):
-    """A metric over a run of S seeds.
+    """A metric over the updates of S seeds.
 
     Attributes:
-      steps: [T], updates completed.
+      steps: [T], completed updates.
       values: [S, T].
     """
 
@@ -26,35 +20,31 @@ class Curve(NamedTuple):
     values: np.ndarray
 
 
-def joined(curves: Sequence[Curve]) -> Curve:
-    """Return the curves of several runs as one, at the steps that all of them have."""
+def join_curves(curves: Sequence[Curve]) -> Curve:
+    """Concatenate the seeds of several runs, at the steps that all runs have."""
     steps = curves[0].steps
     for curve in curves[1:]:
         steps = np.intersect1d(steps, curve.steps)
-    return Curve(
-        steps,
-        np.concatenate(
-            [curve.values[:, np.isin(curve.steps, steps)] for curve in curves]
-        ),
-    )
+    values = [curve.values[:, np.isin(curve.steps, steps)] for curve in curves]
+    return Curve(steps, np.concatenate(values))
 
 
-def across_seeds(
+def aggregate_seeds(
     seeds: Sequence[int],
     metrics: Mapping[str, np.ndarray],
     compared: Container[str] = (),
 ) -> dict[str, float]:
-    """Return metrics [S] of S seeds as a row of numbers; of one seed, just them [].
+    """Return one row of metrics for S seeds.
 
-    A seed's own are called seed_<seed>/<name>. Under the plain name stands their mean,
-    under <name>/std their standard deviation (dividing by S).
+    With several seeds, `<name>` is the mean over seeds, `<name>/std` the standard
+    deviation (divided by S), and `seed_<seed>/<name>` the value of one seed. A single
+    seed has the plain names only.
 
     Args:
       seeds: the S seeds.
-      metrics: the values of each metric.
-      compared: the metrics that also get <name>/iqm, the mean of the middle half, with
-        its 95% bootstrap interval over seeds, <name>/iqm_low and <name>/iqm_high
-        (Agarwal et al., 2021, https://arxiv.org/abs/2108.13264).
+      metrics: the values [S] of each metric; [] for a single seed.
+      compared: metrics that also get `<name>/iqm`, the interquartile mean, and
+        `<name>/iqm_low` and `<name>/iqm_high`, its 95% confidence interval.
     """
     if len(seeds) == 1:
         return {name: float(value) for name, value in metrics.items()}
@@ -72,52 +62,29 @@ def across_seeds(
 
 
 def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of the middle half of values [S], and its 95% interval."""
-    return _interquartile_mean(tuple(map(float, values)))
+    """Return the interquartile mean (IQM) over seeds and its 95% confidence interval.
 
+    The interval is a percentile bootstrap over seeds. Its generator has a fixed seed:
+    the same values always give the same interval, also in a resumed run.
 
-@lru_cache(maxsize=1000)  # a report tells each several times
-def _interquartile_mean(values: tuple[float, ...]) -> tuple[float, float, float]:
-    library, aggregate = _rliable()
-    with warnings.catch_warnings(), _numpys_own_numbers_from(0):
-        # arch renames an argument that rliable gives
-        warnings.simplefilter("ignore", FutureWarning)
-        points, intervals = library.get_interval_estimates(
-            {"": np.array(values)[:, None]},  # [runs, tasks]
-            lambda scores: np.array([aggregate.aggregate_iqm(scores)]),
-            reps=_REPETITIONS,
-        )
-    low, high = intervals[""][:, 0]
-    return float(points[""][0]), float(low), float(high)
+    Source: Agarwal et al., 2021, https://arxiv.org/abs/2108.13264.
 
+    Args:
+      values: [S], one value per seed.
 
-@contextmanager
-def _numpys_own_numbers_from(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator for a while.
-
-    rliable draws from it, whatever random_state it is given:
-    https://github.com/google-research/rliable, library.py, update_indices.
+    Returns:
+      The IQM, and the lower and upper bound of the interval.
     """
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
+    values = np.asarray(values, np.float64)
+    indices = np.random.default_rng(0).integers(
+        len(values), size=(_RESAMPLES, len(values))
+    )
+    low, high = np.percentile(_middle_mean(values[indices]), [2.5, 97.5])
+    return float(_middle_mean(values)), float(low), float(high)
 
 
-def check_rliable() -> None:
-    """Raise a UserError if intervals can't be computed here."""
-    _rliable()
-
-
-def _rliable() -> tuple[Any, Any]:
-    """Import what takes two seconds, and only runs with several seeds need."""
-    try:
-        library, metrics = map(import_module, ("rliable.library", "rliable.metrics"))
-    except (ImportError, TypeError) as error:  # TypeError: with pandas 3
-        raise UserError(
-            "num_seeds above 1 needs rliable, for the intervals over seeds: "
-            f"pip install 'dt_jax[seeds]' ({error})"
-        ) from None
-    return library, metrics
+def _middle_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean without the floor(S/4) lowest and highest of [..., S] values."""
+    size = values.shape[-1]
+    cut = size // 4
+    return np.sort(values, axis=-1)[..., cut : size - cut].mean(axis=-1)

@@ -18,12 +18,12 @@ from dt_jax.agents import make_agent
 from dt_jax.agents.base import Agent, Metrics, TrainState
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset
 from dt_jax.evaluation.run_evaluator import RunEvaluator
-from dt_jax.runs.aggregate import across_seeds
+from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
 from dt_jax.runs.evaluations import delete_evaluations_after
 from dt_jax.runs.folder import write_description
@@ -73,7 +73,7 @@ class Trainer:
         config: ConfigDict,
         workdir: Path,
         dataset: Dataset,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         normalizer: Normalizer,
         params: Params | None = None,
         callbacks: Sequence[Callback] = (),
@@ -379,7 +379,7 @@ class Trainer:
         read = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
         self._check_finite(read, step)
         last = {name: values[-1] for name, values in read.items()}
-        row = across_seeds(self._seeds, last)
+        row = aggregate_seeds(self._seeds, last)
         seconds = time.perf_counter() - self._clock
         return row | {"steps_per_second": (step - self._clock_step) / seconds}
 

@@ -1,8 +1,7 @@
-"""CORL's own numbers, held in float64 and float32.
+"""Parity with numbers from running CORL's dt.py, in float64 and float32.
 
-The files come from running CORL's dt.py; DT_JAX_PARITY_DIR names another folder with
-files of the same form. Every file is held in float32, and one that was made in float64
-in float64 too.
+DT_JAX_PARITY_DIR names another folder with files of the same form. Every file is
+compared in float32, and files made in float64 in float64 too.
 """
 
 import dataclasses
@@ -17,8 +16,9 @@ import pytest
 from toy import LinearEnv
 
 from dt_jax.agents.base import TrainState
-from dt_jax.agents.dt import DecisionTransformerAgent, make_update
+from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.optim import make_optimizer, make_schedule
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -26,7 +26,7 @@ from dt_jax.interop.corl import params_from_state_dict, state_dict_from_params
 from dt_jax.networks.decision_transformer import DecisionTransformer
 from dt_jax.rollout.rollout import Rollout
 
-HERE = Path(__file__).parent / "data" / "corl_parity"
+HERE = Path(__file__).parents[1] / "data" / "corl_parity"
 FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
 MODEL_KEYS = [
     field.name
@@ -36,7 +36,7 @@ MODEL_KEYS = [
 
 
 class Case:
-    """One file of CORL's numbers, and our side of it in one precision."""
+    """One file of CORL's numbers, and our counterpart in one precision."""
 
     def __init__(self, path: Path, dtype: type):
         self.numbers = dict(np.load(path))
@@ -48,25 +48,42 @@ class Case:
         self.trajectories = Trajectories.from_raw(
             RawData(**self.under("data/")), source=path.name
         )
-        self.agent = DecisionTransformerAgent(
-            model=DecisionTransformer(
-                action_size=self.config["action_dim"],
-                **{key: self.config[key] for key in MODEL_KEYS},
-            ),
+        actions = self.config["action_dim"]
+        # CORL's own statistics, because windows are compared bit by bit: its float32
+        # sums differ from ours in the last bits.
+        normalizer = Normalizer(
             state_mean=self.numbers["dataset/state_mean"][0],
             state_std=self.numbers["dataset/state_std"][0],
+            action_center=np.zeros(actions, np.float32),
+            action_scale=np.ones(actions, np.float32),
             reward_scale=self.config["reward_scale"],
         )
-        # Windows are compared bit by bit, so they are normalised by CORL's own
-        # statistics, whose float32 sums differ from ours in the last bits.
+        schedule = make_schedule(
+            "warmup_constant",
+            self.config["learning_rate"],
+            self.config["warmup_steps"],
+            self.config["steps"],
+        )
+        self.agent = DecisionTransformerAgent(
+            model=DecisionTransformer(
+                action_size=actions, **{key: self.config[key] for key in MODEL_KEYS}
+            ),
+            normalizer=normalizer,
+            optimizer=make_optimizer(
+                schedule,
+                self.config["betas"],
+                self.config["weight_decay"],
+                self.config["clip_grad"],
+            ),
+            schedule=schedule,
+        )
         self.sampler = Sampler(
             self.trajectories,
-            state_mean=self.agent.state_mean,
-            state_std=self.agent.state_std,
+            normalizer,
             batch_size=self.config["batch_size"],
-            seq_len=self.config["seq_len"],
-            reward_scale=self.config["reward_scale"],
+            context_len=self.config["seq_len"],
             seed=0,
+            fields=self.agent.batch_fields,
         )
 
     def under(self, prefix: str) -> dict[str, np.ndarray]:
@@ -77,7 +94,7 @@ class Case:
         }
 
     def cast(self, tree):
-        """Put floating-point arrays into this case's precision."""
+        """Cast floating-point arrays to this case's precision."""
         return jax.tree.map(
             lambda x: x.astype(self.dtype) if x.dtype.kind == "f" else x, tree
         )
@@ -89,15 +106,15 @@ class Case:
         starts = self.trajectories.starts[self.numbers["batch/traj_idx"][step]]
         return self.sampler.gather(starts + self.numbers["batch/start_idx"][step])
 
-    def close(self, ours, theirs, atol: float):
+    def assert_close(self, ours, theirs, atol: float):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
 
-    def same_params(self, ours, prefix: str, atol: float):
+    def assert_params_close(self, ours, prefix: str, atol: float):
         theirs = self.under(prefix)
         ours = state_dict_from_params(ours)
         assert ours.keys() == theirs.keys()
         for name in theirs:
-            self.close(ours[name], theirs[name], atol)
+            self.assert_close(ours[name], theirs[name], atol)
 
 
 def cases():
@@ -114,11 +131,11 @@ def case(request):
         yield Case(path, dtype)
 
 
-def test_there_are_files():
+def test_reference_files_exist():
     assert FILES
 
 
-def test_dataset(case):
+def test_dataset_equals_corls(case):
     ours = case.trajectories
     np.testing.assert_array_equal(ours.lengths, case.numbers["dataset/traj_lens"])
     np.testing.assert_array_equal(
@@ -129,19 +146,19 @@ def test_dataset(case):
             ours.returns_to_go[start : start + length],
             case.numbers[f"dataset/returns/{k}"],
         )
-    # CORL sums in float32, we in float64: a few of float32's last bits apart.
+    # CORL sums in float32, we in float64: they differ in the last bits of float32.
     for name in ("state_mean", "state_std"):
         theirs = case.numbers[f"dataset/{name}"][0]
         np.testing.assert_allclose(getattr(ours, name), theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_first_batch(case):
+def test_first_batch_equals_corls(case):
     ours = case.batch(0)
     for name, theirs in case.under("batch/first/").items():
         np.testing.assert_array_equal(getattr(ours, name), theirs, err_msg=name)
 
 
-def test_forward(case):
+def test_predictions_equal_corls(case):
     batch = case.cast(case.batch(0))
     params = {"params": case.params("init/")}
     inputs = (batch.states, batch.actions, batch.returns_to_go, batch.timesteps)
@@ -149,59 +166,49 @@ def test_forward(case):
     ours = apply(params, *inputs)
     valid = np.asarray(batch.mask, bool)
     for theirs in case.under("forward/actions_").values():
-        case.close(ours[valid], theirs[valid], case.forward_atol)
-    case.close(
+        case.assert_close(ours[valid], theirs[valid], case.forward_atol)
+    case.assert_close(
         ours, case.numbers["forward/actions_unmasked"], case.forward_atol
-    )  # unmasked, the padding agrees too
+    )  # the padding is equal too
 
     theirs = case.numbers["forward/short"]
     short = (x[:, : theirs.shape[1]] for x in inputs)
-    case.close(apply(params, *short), theirs, case.forward_atol)
+    case.assert_close(apply(params, *short), theirs, case.forward_atol)
 
 
-def test_first_gradients(case):
+def test_first_gradients_equal_corls(case):
     grads = jax.jit(jax.grad(case.agent.loss))(
         case.params("init/"), case.cast(case.batch(0)), jax.random.key(0)
     )
-    case.same_params(grads, "grad0/", case.forward_atol)
+    case.assert_params_close(grads, "grad0/", case.forward_atol)
 
 
-def test_training(case):
-    config = case.config
-    schedule = make_schedule(
-        "warmup_constant",
-        config["learning_rate"],
-        config["warmup_steps"],
-        config["steps"],
-    )
-    optimizer = make_optimizer(
-        schedule, config["betas"], config["weight_decay"], config["clip_grad"]
-    )
+def test_training_trace_equals_corls(case):
     params = case.params("init/")
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=case.agent.optimizer.init(params),
         key=jax.random.key(0),
     )
-    update = jax.jit(make_update(case.agent, optimizer, schedule))
+    update = jax.jit(case.agent.update)
     trace = []
-    for step in range(config["steps"]):
+    for step in range(case.config["steps"]):
         state, metrics = update(state, case.cast(case.batch(step)))
         trace.append(metrics)
     for ours, theirs in [("train_loss", "loss"), ("grad_norm", "grad_norm")]:
-        case.close(
+        case.assert_close(
             [metrics[ours] for metrics in trace],
             case.numbers[f"train/{theirs}"],
             case.trace_atol,
         )
     rates = [metrics["learning_rate"] for metrics in trace]
     np.testing.assert_allclose(rates, case.numbers["train/learning_rate"], rtol=1e-6)
-    case.same_params(state.params, "final/", case.trace_atol)
+    case.assert_params_close(state.params, "final/", case.trace_atol)
 
 
-def test_rollout(case):
-    """Each action, and the episode as the compiled rollout plays it."""
+def test_rollout_equals_corls(case):
+    """Each action, and the return of the compiled rollout."""
     params, theirs = case.params("final/"), case.under("rollout/")
     m, b, w, s0, horizon = (
         case.cast(case.numbers[f"env/{name}"])
@@ -214,17 +221,20 @@ def test_rollout(case):
     act = jax.jit(case.agent.act)
     for action, reward in zip(theirs["actions"], theirs["rewards"], strict=True):
         context, actions = act(params, context, observations, rewards, running)
-        case.close(actions, np.stack([action, action]), case.forward_atol)
+        case.assert_close(actions, np.stack([action, action]), case.forward_atol)
         state, (observations, rewards, _) = env.step(state, actions)
-        case.close(rewards, np.stack([reward, reward]), case.forward_atol)
+        case.assert_close(rewards, np.stack([reward, reward]), case.forward_atol)
 
     rollout = Rollout(case.agent, env, case.config["episode_len"])
-    episodes = rollout(params, *env.reset(), targets)
-    case.close(episodes.returns, [theirs["episode_return"]] * 2, case.forward_atol)
+    keys = jax.random.split(jax.random.key(0), 2)
+    episodes = rollout(params, *env.reset(), targets, keys)
+    case.assert_close(
+        episodes.returns, [theirs["episode_return"]] * 2, case.forward_atol
+    )
     assert episodes.lengths.tolist() == [theirs["episode_len"]] * 2
 
 
-def test_state_dict_round_trip(case):
+def test_state_dict_survives_a_round_trip(case):
     theirs = case.under("init/")
     buffers = {"blocks.0.causal_mask": np.zeros((3, 3), bool)}
     ours = state_dict_from_params(params_from_state_dict(theirs | buffers))
@@ -233,7 +243,7 @@ def test_state_dict_round_trip(case):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
-def test_state_dict_of_another_network_is_refused(case):
+def test_state_dict_of_another_architecture_is_refused(case):
     theirs = case.under("init/")
     theirs["value_head.weight"] = theirs.pop("emb_norm.bias")
     with pytest.raises(KeyError, match=r"missing.*emb_norm.bias.*unknown.*value_head"):

@@ -1,21 +1,15 @@
 """Runs that differ in their seed, in one program: each is as it is alone."""
 
-import json
-import sys
-
 import jax
 import numpy as np
 import pytest
-from rliable import metrics as rliable_metrics
 from test_train import changed
 
 from dt_jax.evaluation.policy import Policy, restore
-from dt_jax.runs import aggregate as across_seeds_module
-from dt_jax.runs.aggregate import across_seeds, interquartile_mean
+from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.runs.metrics import read_metrics
-from dt_jax.training.dry_run import dry_run
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
@@ -54,16 +48,6 @@ def test_each_seed_is_its_run_alone(together, small_config, tmp_path):
     refusals(together, small_config, tmp_path)
 
 
-def test_without_rliable_it_is_told_before_the_data_are_read(
-    small_config, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "rliable.library", None)
-    config = changed(small_config, num_seeds=2, data_path=str(tmp_path / "not-there"))
-    for begin in (train, dry_run):
-        with pytest.raises(UserError, match=r"rliable.*pip install 'dt_jax\[seeds\]'"):
-            begin(config, tmp_path / "run")
-
-
 def same_parameters(together, alone):
     """Parameters to 1e-5; products of several matrices at once round otherwise."""
     params = restore(together, "last")[1]
@@ -92,9 +76,8 @@ def same_metrics(together, alone):
             assert row[f"{name}/std"] == pytest.approx(np.std(ours))
             assert (f"{name}/iqm" in row) == name.endswith(COMPARED)
             if name.endswith(COMPARED):
-                iqm = rliable_metrics.aggregate_iqm(np.array(ours)[:, None])
-                assert row[f"{name}/iqm"] == pytest.approx(iqm)
-                assert row[f"{name}/iqm_low"] <= iqm <= row[f"{name}/iqm_high"]
+                logged = [row[f"{name}/iqm{end}"] for end in ("", "_low", "_high")]
+                assert logged == pytest.approx(interquartile_mean(np.array(ours)))
 
 
 def same_episodes(together, alone):
@@ -174,26 +157,3 @@ def test_several_seeds_begin_with_one_run(small_config, tmp_path):
         params,
         source,
     )
-
-
-def test_a_row_of_seeds():
-    row = across_seeds((3, 4), {"a": np.array([1.0, 3.0])})
-    assert row == {"a": 2.0, "a/std": 1.0, "seed_3/a": 1.0, "seed_4/a": 3.0}
-    iqm, low, high = interquartile_mean(np.array([0.0, 1.0, 2.0, 100.0]))
-    assert iqm == 1.5
-    assert 0 <= low < 1.5 < high <= 100
-    json.dumps(across_seeds((3, 4), {"a": np.float32([1, 3])}, ["a"]))
-
-
-def test_an_interval_depends_on_the_values_alone():
-    """Else the metrics of a run that goes on are not those of one never stopped."""
-    values = np.array([17.2, 19.4, 34.1, 19.2, 21.0])
-    found = set()
-    for seed in range(8):
-        np.random.seed(seed)  # noqa: NPY002
-        across_seeds_module._interquartile_mean.cache_clear()
-        found.add(interquartile_mean(values))
-        drawn = np.random.random()  # noqa: NPY002
-        np.random.seed(seed)  # noqa: NPY002
-        assert np.random.random() == drawn  # noqa: NPY002 - it was left alone
-    assert len(found) == 1

@@ -13,13 +13,13 @@ def rates(kind, warmup, total, upto):
     return [float(schedule(jnp.int32(count))) for count in range(upto)]
 
 
-def test_warmup_constant_is_corls():
+def test_warmup_constant_equals_corls_schedule():
     """CORL: LambdaLR(lambda steps: min((steps + 1) / warmup_steps, 1))."""
     expected = [0.5 * min((count + 1) / 4, 1) for count in range(12)]
     np.testing.assert_allclose(rates("warmup_constant", 4, 10, 12), expected, rtol=1e-6)
 
 
-def test_warmup_cosine_falls_to_a_tenth_by_update_steps():
+def test_warmup_cosine_decays_to_a_tenth_by_update_steps():
     values = rates("warmup_cosine", 4, 20, 25)
     np.testing.assert_allclose(values[:4], [0.125, 0.25, 0.375, 0.5], rtol=1e-6)
     assert values[4] == pytest.approx(0.5)
@@ -29,18 +29,18 @@ def test_warmup_cosine_falls_to_a_tenth_by_update_steps():
 
 
 @pytest.mark.parametrize("warmup", [10, 25])
-def test_a_warmup_as_long_as_the_run_is_all_there_is(warmup):
+def test_warmup_as_long_as_the_run_has_no_decay(warmup):
     expected = [0.5 * min((count + 1) / warmup, 1) for count in range(12)]
     np.testing.assert_allclose(rates("warmup_cosine", warmup, 10, 12), expected, 1e-6)
 
 
-def test_no_warmup():
+def test_without_warmup_the_peak_comes_first():
     assert rates("warmup_constant", 0, 10, 3) == [0.5, 0.5, 0.5]
     assert rates("warmup_cosine", 0, 10, 1) == [0.5]
 
 
 def numpy_adamw(params, grads, rate, betas, decay, clip):
-    """Return params after one step for each of `grads`, by the textbook."""
+    """Return params after one AdamW step for each of `grads`, in plain NumPy."""
     m = v = 0.0
     for t, grad in enumerate(grads, 1):
         if clip is not None:
@@ -53,12 +53,12 @@ def numpy_adamw(params, grads, rate, betas, decay, clip):
 
 
 @pytest.mark.parametrize("clip", [None, 0.25])
-def test_adamw_behind_the_clip_decays_every_parameter(clip):
+def test_adamw_after_clipping_decays_every_parameter(clip):
     rng = np.random.default_rng(0)
     start, grads = rng.normal(size=6), rng.normal(size=(5, 6))
     optimizer = make_optimizer(lambda _: 0.1, (0.8, 0.9), 0.3, clip)
 
-    def as_tree(vector):  # a bias is decayed like a kernel, the clip's norm is global
+    def as_tree(vector):  # biases decay too, and clipping uses the global norm
         vector = jnp.asarray(vector, jnp.float32)
         return {"kernel": vector[:4].reshape(2, 2), "bias": vector[4:]}
 

@@ -1,133 +1,128 @@
-import json
-
 import numpy as np
 import pytest
-from folders import DATASET, begin, config_of, make_run
+from run_folders import DATASET, make_config, make_run, start_run
 
-from dt_jax.analysis import experiments
+from dt_jax.analysis.experiments import data_label, read_experiments
 from dt_jax.analysis.published import published
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.utils.errors import UserError
 
 
 def read(tmp_path):
-    return experiments.read(sorted(tmp_path.iterdir()))
+    return read_experiments(sorted(tmp_path.iterdir()))
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one(tmp_path):
+def test_runs_that_differ_only_in_their_seed_are_one_experiment(tmp_path):
     make_run(tmp_path / "a", train_seed=1, scores=(60.0,), name="first", num_workers=0)
     make_run(tmp_path / "b", train_seed=2, scores=(66.0, 69.0), eval_every=10_000)
-    (one,) = read(tmp_path)
-    assert one.seeds == [1, 2, 3]
-    assert (one.name, one.step) == ("hopper-medium-v2", 100_000)
-    assert one.evaluation.returns.shape == (3, 2, 100)
+    (experiment,) = read(tmp_path)
+    assert experiment.seeds == [1, 2, 3]
+    assert (experiment.name, experiment.step) == ("hopper-medium-v2", 100_000)
+    assert experiment.evaluation.returns.shape == (3, 2, 100)
     for i, run, row in [(0, "a", ...), (1, "b", 0), (2, "b", 1)]:
-        _, alone = last_evaluation(tmp_path / run)
-        np.testing.assert_array_equal(one.evaluation.returns[i], alone.returns[row])
-    means = one.evaluation.normalized_scores[:, 0].mean(axis=1)
+        _, single = last_evaluation(tmp_path / run)
+        np.testing.assert_array_equal(
+            experiment.evaluation.returns[i], single.returns[row]
+        )
+    means = experiment.evaluation.normalized_scores[:, 0].mean(axis=1)
     np.testing.assert_allclose(means, [60, 66, 69])
-    curve = one.curve("eval/3600.0_normalized_score_mean")
-    # At the steps that all of them have.
+    curve = experiment.curve("eval/3600.0_normalized_score_mean")
+    # At the steps that both runs have.
     np.testing.assert_array_equal(curve.steps, np.arange(0, 100_001, 10_000))
     np.testing.assert_allclose(curve.values[:, -1], [60, 66, 69])
     assert curve.values.shape == (3, 11)
 
 
-def test_what_differs_is_told_of_runs_on_the_same_data(tmp_path):
+def test_names_have_the_settings_that_differ_on_the_same_data(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", batch_size=64, clip_grad=None)
     make_run(tmp_path / "c", "hopper-medium-replay-v2", batch_size=64)
     first, second, third = read(tmp_path)
-    assert first.name == "hopper-medium-v2, batch_size=4096, clip_grad=0.25"
-    assert second.name == "hopper-medium-v2, batch_size=64, clip_grad=None"
+    assert first.name == "hopper-medium-v2, clip_grad=0.25, batch_size=4096"
+    assert second.name == "hopper-medium-v2, clip_grad=None, batch_size=64"
     assert third.name == "hopper-medium-replay-v2"
 
 
-def test_other_content_of_the_data_is_told(tmp_path):
+def test_names_have_the_hash_of_differing_data(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", train_seed=3, dataset=DATASET | {"sha256": "0b" * 32})
-    names = [each.name for each in read(tmp_path)]
-    assert names == [
+    assert [experiment.name for experiment in read(tmp_path)] == [
         "hopper-medium-v2, sha256=0b0b0b0b",
         "hopper-medium-v2, sha256=5e5e5e5e",
     ]
 
 
-def test_a_run_whose_targets_were_changed_since_is_left_out(tmp_path):
+def test_run_with_other_evaluated_targets_is_skipped(tmp_path):
     make_run(tmp_path / "a", train_seed=1)
     make_run(tmp_path / "b", train_seed=2, target_returns=(1.0, 2.0, 3.0))
-    changed = config_of("hopper-medium-v2", train_seed=2)
-    (tmp_path / "b/config.json").write_text(json.dumps(changed.to_dict()))
-    with pytest.warns(UserWarning, match=r"b: evaluated at other targets.* than .*a "):
-        (one,) = read(tmp_path)
-    assert one.seeds == [1]
+    start_run(tmp_path / "b", make_config("hopper-medium-v2", train_seed=2))
+    with pytest.warns(UserWarning, match=r"b: target returns .* differ from .*a "):
+        (experiment,) = read(tmp_path)
+    assert experiment.seeds == [1]
 
 
-def test_a_run_that_is_behind_the_others_is_left_out(tmp_path):
+def test_run_with_fewer_evaluated_updates_is_skipped(tmp_path):
     make_run(tmp_path / "a", train_seed=1)
     make_run(tmp_path / "b", train_seed=2, until=20_000)
-    with pytest.warns(UserWarning, match="b: evaluated after 20000 updates, and other"):
-        (one,) = read(tmp_path)
-    assert one.seeds == [1]
-    (one,) = experiments.read([tmp_path / "b"])  # alone it is told
-    assert one.step == 20_000
+    expected = "b: evaluated after 20000 updates, other seeds .* after 100000"
+    with pytest.warns(UserWarning, match=expected):
+        (experiment,) = read(tmp_path)
+    assert experiment.seeds == [1]
+    (experiment,) = read_experiments([tmp_path / "b"])
+    assert experiment.step == 20_000
 
 
 @pytest.mark.parametrize("until", [0, 5_000])
-def test_a_run_that_has_only_begun_is_left_out(tmp_path, until):
-    begin(tmp_path / "a", config_of("hopper-medium-v2", train_seed=1))
+def test_run_without_evaluation_is_skipped_beside_evaluated_ones(tmp_path, until):
+    start_run(tmp_path / "a", make_config("hopper-medium-v2", train_seed=1))
     make_run(tmp_path / "b", train_seed=2, until=until)
-    with pytest.warns(UserWarning, match=r"a: evaluated .*\(left out\)"):
-        (one,) = read(tmp_path)
-    assert one.seeds == [2]
-    assert one.evaluation.returns.shape == (2, 100)
+    with pytest.warns(UserWarning, match=r"a: .*\(skipped\)"):
+        (experiment,) = read(tmp_path)
+    assert experiment.seeds == [2]
+    assert experiment.evaluation.returns.shape == (2, 100)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_seed_counts_once(tmp_path, seed):
-    """Where it does with others, for these would be lost."""
+def test_duplicate_seed_is_taken_from_the_run_with_more_seeds(tmp_path, seed):
     make_run(tmp_path / "a", train_seed=1, scores=(60.0, 61.0))
     make_run(tmp_path / "0", train_seed=seed, scores=(62.0,))
-    with pytest.warns(UserWarning, match=f"0: seed {seed} of the same run is in .*a "):
-        (one,) = read(tmp_path)
-    assert one.seeds == [1, 2]
-    (one,) = experiments.read([tmp_path / "a", tmp_path / "a", tmp_path / "0/../a"])
-    assert one.seeds == [1, 2]  # nor is there a warning
+    expected = f"0: seed {seed} is already taken from .*a "
+    with pytest.warns(UserWarning, match=expected):
+        (experiment,) = read(tmp_path)
+    assert experiment.seeds == [1, 2]
 
 
-def test_the_order_is_that_of_corls_tables(tmp_path):
+def test_folder_given_twice_is_read_once_without_a_warning(tmp_path):
+    make_run(tmp_path / "a", train_seed=1)
+    folders = [tmp_path / "a", tmp_path / "a", tmp_path / "a/../a"]
+    (experiment,) = read_experiments(folders)
+    assert experiment.seeds == [1]
+
+
+def test_experiments_are_in_the_order_of_corls_tables(tmp_path):
     names = [*published()]
     for i, name in enumerate(reversed(names)):
-        begin(tmp_path / f"{i:02}", config_of(name), DATASET)
-    begin(tmp_path / "x", config_of("hopper-demo"), DATASET)
-    begin(tmp_path / "y", config_of("antmaze-umaze-demo"), DATASET)
-    found = [each.name for each in read(tmp_path)]
+        start_run(tmp_path / f"{i:02}", make_config(name))
+    start_run(tmp_path / "x", make_config("hopper-demo"))
+    start_run(tmp_path / "y", make_config("antmaze-umaze-demo"))
+    found = [experiment.name for experiment in read(tmp_path)]
     assert found == [*names, "antmaze-umaze-demo", "hopper-demo"]
 
 
-def test_a_run_without_an_evaluation_yet(tmp_path):
-    begin(tmp_path / "a", config_of("hopper-medium-v2"))
-    (one,) = read(tmp_path)
-    assert (one.step, one.evaluation) == (0, None)
-    assert one.curve("train_loss").values.shape == (1, 0)
+def test_started_run_has_no_evaluation_and_empty_curves(tmp_path):
+    start_run(tmp_path / "a", make_config("hopper-medium-v2"))
+    (experiment,) = read(tmp_path)
+    assert (experiment.step, experiment.evaluation) == (0, None)
+    assert experiment.curve("train_loss").values.shape == (1, 0)
 
 
-def damage_config(run):
-    (run / "config.json").write_text("{}")
+def remove_checkpoint(run):
+    (run / "checkpoints/0.json").unlink()
 
 
-def damage_versions(run):
-    (run / "versions.json").write_text('{"dataset": {"source": 1}}')
-
-
-def damage_log(run):
+def add_text_to_metrics(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 200000, "train_loss": "low"}\n')
-
-
-def damage_order(run):
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "train_loss": 0.1}\n')
 
 
 def damage_evaluation(run):
@@ -140,29 +135,42 @@ def swap_evaluation(run):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "file"),
     [
-        (damage_config, "config.json: a configuration without"),
-        (damage_versions, "versions.json does not tell the run's data"),
-        (damage_log, "metrics.jsonl: the row of step 200000"),
-        (damage_order, "metrics.jsonl: the row of step 5"),
-        (damage_evaluation, "100000.npz is no evaluation: remove it"),
-        (swap_evaluation, "100000.npz is no evaluation of this run"),
-        (lambda run: (run / "versions.json").unlink(), "no .*versions.json: restore"),
+        (remove_checkpoint, " no checkpoint"),
+        (add_text_to_metrics, "metrics.jsonl"),
+        (damage_evaluation, "100000.npz"),
+        (swap_evaluation, "100000.npz"),
     ],
 )
-def test_a_bad_folder_is_named_and_the_rest_is_reported(tmp_path, damage, told):
+def test_damaged_run_is_named_and_skipped(tmp_path, damage, file):
     make_run(tmp_path / "runs/good", train_seed=1)
     damage(make_run(tmp_path / "runs/bad", train_seed=2))
-    with pytest.warns(UserWarning, match=rf"{told}.*\(left out\)"):
-        (one,) = read(tmp_path / "runs")
-    assert one.seeds == [1]
+    with pytest.warns(UserWarning, match=rf"bad.*{file}.*\(skipped\)"):
+        (experiment,) = read(tmp_path / "runs")
+    assert experiment.seeds == [1]
 
 
-def test_no_run_at_all(tmp_path):
+def test_no_run_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with (
-        pytest.warns(UserWarning, match=r"no .*config.json: is .* the folder of a run"),
-        pytest.raises(UserError, match="no run to report on: name the folders"),
+        pytest.warns(UserWarning, match="checkpoints"),
+        pytest.raises(UserError, match="no runs to report on: give the folders"),
     ):
-        experiments.read([tmp_path, tmp_path / "notes.txt"])
+        read_experiments([tmp_path, tmp_path / "notes.txt"])
+
+
+def test_label_names_foreign_data_and_their_score():
+    def label(data_path, env_name, scored_as):
+        config = {"data_path": data_path, "env_name": env_name}
+        return data_label(config, {"source": "mine.hdf5"}, scored_as)
+
+    hopper, demo = "hopper-medium-v2", "hopper-demo"
+    assert label("a/mine.hdf5", hopper, hopper) == f"mine.hdf5 (scored as {hopper})"
+    assert label("a/mine.hdf5", hopper, None) == "mine.hdf5"
+    assert label("a/mine.hdf5", None, hopper) == f"mine.hdf5 (scored as {hopper})"
+    assert label(None, demo, demo) == label(None, demo, None) == demo
+    assert label(None, demo, hopper) == f"{demo} (scored as {hopper})"
+    minari = "minari:mujoco/hopper/medium-v0"
+    assert label(None, minari, minari) == "mine.hdf5"
+    assert label(None, minari, hopper) == f"mine.hdf5 (scored as {hopper})"

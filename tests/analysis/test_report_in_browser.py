@@ -1,4 +1,4 @@
-"""The page as a browser lays it out, on a desktop and on a phone."""
+"""Layout of the page in a browser, at the width of a desktop and of a phone."""
 
 import json
 import re
@@ -6,12 +6,12 @@ import shutil
 import subprocess
 
 import pytest
-from folders import DATASET, begin, config_of, make_run
+from run_folders import DATASET, make_config, make_run, start_run
 
-from dt_jax.cli.report import make, write
+from dt_jax.analysis.report import build_report, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 MEASURE = """
 <!doctype html><title>-</title><body style="margin: 0">
@@ -41,18 +41,18 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The report on a run of each kind, one with a name that is a long word."""
+    """A report on several seeds, data with a long name, and a new run."""
     folder = tmp_path_factory.mktemp("browser")
     make_run(folder / "runs/a", scores=(60.0, 66.0), eval_every=20_000)
     word = DATASET | {"source": 200 * "w" + ".hdf5"}
     make_run(folder / "runs/b", data_path="x", dataset=word, eval_every=50_000)
-    begin(folder / "runs/c", config_of("walker2d-medium-v2"))
-    write(make(sorted((folder / "runs").iterdir())), folder)
+    start_run(folder / "runs/c", make_config("walker2d-medium-v2"))
+    write_report(build_report(sorted((folder / "runs").iterdir())), folder)
     return folder
 
 
-def laid_out(folder, width, *flags):
-    """Return what a page that holds the report in a frame measures of it."""
+def measure(folder, width, *flags):
+    """Return sizes in the report, measured by a page that has it in a frame."""
     (folder / "measure.html").write_text(MEASURE.replace("WIDTH", str(width)))
     command = [
         *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
@@ -74,25 +74,25 @@ def laid_out(folder, width, *flags):
 
 
 @pytest.fixture(scope="module", params=[1280, 390])
-def found(folder, request):
-    return laid_out(folder, request.param)
+def layout(folder, request):
+    return measure(folder, request.param)
 
 
-def test_nothing_is_wider_than_the_window(found):
-    width = found["width"]
-    assert found["content"] == width
-    assert max(found["sizes"]) <= width
-    for right, _, _ in found["tables"]:
+def test_nothing_is_wider_than_the_window(layout):
+    width = layout["width"]
+    assert layout["content"] == width
+    assert max(layout["sizes"]) <= width
+    for right, _, _ in layout["tables"]:
         assert right <= width  # a wide table scrolls in its own box
-    assert found["font"] >= 14
-    assert found["background"] == "rgb(255, 255, 255)"
+    assert layout["font"] >= 14
+    assert layout["background"] == "rgb(255, 255, 255)"
 
 
-def test_the_pictures_are_seen(found):
-    width, images = found["width"], found["images"]
+def test_plots_are_shown(layout):
+    width, images = layout["width"], layout["images"]
     assert len(images) == 6
     for natural, wide, high, right in images:
-        assert natural > 300  # it could be read
+        assert natural > 300  # the browser decoded it
         assert wide > 300
         assert 0.7 < high / wide < 1
         assert right <= width
@@ -100,6 +100,6 @@ def test_the_pictures_are_seen(found):
     assert len(columns) == (3 if width == 1280 else 1)
 
 
-def test_dark_where_it_is_wanted(folder):
-    dark = laid_out(folder, 390, "--blink-settings=preferredColorScheme=0")
+def test_dark_mode(folder):
+    dark = measure(folder, 390, "--blink-settings=preferredColorScheme=0")
     assert dark["background"] == "rgb(20, 24, 30)"

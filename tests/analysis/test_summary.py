@@ -1,81 +1,57 @@
-from dataclasses import replace
-
 import matplotlib.image
 import numpy as np
-from rich.console import Console
+import pytest
+from run_folders import DATASET
 
 from dt_jax.analysis import summary
-from dt_jax.config import default_config
+from dt_jax.config.load import default_config
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import recorded
+from dt_jax.runs.folder import RunFolder
 from dt_jax.runs.metrics import MetricsLog
 
-DATASET = {"source": "mine.hdf5", "return_mean": 500.0, "return_best": 900.0}
+
+def make_run(folder, metrics, target=None):
+    """Return a run with two rows of metrics and perhaps an evaluation at a target."""
+    if target is not None:
+        returns = np.array([[100.0, 300.0]], np.float32)
+        evaluation = Evaluation(
+            target_returns=np.array([target]),
+            seeds=np.array([1, 2]),
+            returns=returns,
+            lengths=np.ones_like(returns),
+        )
+        evaluation.save(folder / "eval" / "200.npz")
+        metrics = [*metrics, *evaluation.metrics()]
+    with MetricsLog(folder / "metrics.jsonl", up_to_step=-1) as log:
+        log.write(100, dict.fromkeys(metrics, 0.5))
+        log.write(200, dict.fromkeys(metrics, 0.7))
+    return RunFolder(folder, default_config(), DATASET, {})
 
 
-def make_evaluation():
-    returns = np.array([[100.0, 300.0], [800.0, 820.0]], np.float32)
-    return Evaluation(
-        target_returns=np.array([200.0, 0.5]),
-        seeds=np.array([1, 2]),
-        returns=returns,
-        lengths=np.array([[10, 20], [30, 40]]),
-        normalized_scores=returns / 10.0,
-    )
+@pytest.mark.parametrize(
+    ("metrics", "target", "num_panels"),
+    [
+        (["train_loss"], None, 1),
+        (["train_loss"], 200.0, 3),  # learning curve, returns and loss
+        (["eval/holdout_action_mse"], 200.0, 3),
+        (["critic_loss", "entropy"], 200.0, 2),
+        (["critic_loss", "entropy"], np.nan, 1),  # an agent without target returns
+        (["critic_loss", "entropy"], None, 0),
+    ],
+)
+def test_picture_has_a_panel_for_each_kind_of_result(
+    tmp_path, metrics, target, num_panels
+):
+    summary.draw(make_run(tmp_path, metrics, target))
+    picture = matplotlib.image.imread(tmp_path / "summary.png")
+    assert picture.shape[1] == max(1, num_panels) * 600
+    assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50  # it is not blank
 
 
-def text(table):
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
-
-
-def test_table_gives_mean_and_standard_error():
-    shown = text(summary.evaluation_table(make_evaluation(), "mine.hdf5"))
-    assert "mine.hdf5" in shown
-    # 100 and 300: deviation 141.4, divided by √2
-    assert "200.0 ± 100.0" in shown
-    assert "20.0 ± 10.0" in shown
-    assert "810.000 ± 10.000" in shown  # a small target is told with more digits
-
-
-def test_table_without_scores():
-    shown = text(
-        summary.evaluation_table(replace(make_evaluation(), normalized_scores=None), "")
-    )
-    assert "200.0 ± 100.0" in shown
-    assert "score" not in shown
-    assert "20.0 ± 10.0" not in shown
-
-
-def test_foreign_data_is_named_beside_the_score():
-    def label(data_path, env_name, scored_as):
-        config = {"data_path": data_path, "env_name": env_name}
-        return summary.data_label(config, DATASET, scored_as)
-
-    hopper, demo = "hopper-medium-v2", "hopper-demo"
-    assert label("a/mine.hdf5", hopper, hopper) == f"mine.hdf5 (scored as {hopper})"
-    assert label("a/mine.hdf5", hopper, None) == "mine.hdf5"
-    assert label("a/mine.hdf5", None, hopper) == f"mine.hdf5 (scored as {hopper})"
-    assert label(None, demo, demo) == label(None, demo, None) == demo
-    assert label(None, demo, hopper) == f"{demo} (scored as {hopper})"
-    minari = "minari:mujoco/hopper/medium-v0"
-    assert label(None, minari, minari) == "mine.hdf5"  # the source, with its note
-    assert label(None, minari, hopper) == f"mine.hdf5 (scored as {hopper})"
-
-
-def test_picture_with_and_without_an_evaluation(tmp_path):
-    sizes = []
-    for with_evaluation in (False, True):
-        if with_evaluation:
-            make_evaluation().save(tmp_path / "eval" / "200.npz")
-        with MetricsLog(tmp_path / "metrics.jsonl", up_to_step=-1) as log:
-            log.write(100, {"train_loss": 0.5})
-            log.write(200, {"train_loss": 0.1})
-        run = recorded(tmp_path, default_config(), DATASET)
-        summary.draw(run, "mine.hdf5")
-        picture = matplotlib.image.imread(tmp_path / "summary.png")
-        assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50  # something is drawn
-        sizes.append(picture.shape[1])
-    assert sizes[1] == 2 * sizes[0]
+def test_last_results_are_printed(tmp_path, capsys):
+    summary.show(make_run(tmp_path, ["eval/holdout_action_mse"], 200.0))
+    out = capsys.readouterr().out
+    assert "after 200 updates" in out
+    assert "200.0 ± 100.0" in out
+    assert "held-out actions 0.7, lowest 0.5 after 100 updates" in out
+    assert str(tmp_path / "summary.png") in out

@@ -176,5 +176,5 @@ def test_bad_data_is_told_with_its_file(tmp_path):
     file = tmp_path / "notes.hdf5"
     file.write_text("not HDF5")
     line = refusal("launch.py", *arguments(tmp_path / "run", file))
-    assert f"{file} is no HDF5 or .npz file" in line
+    assert f"{file}: corrupt, or not an HDF5 or .npz file" in line
     assert not (tmp_path / "run").exists()

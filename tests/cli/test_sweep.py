@@ -1,8 +1,7 @@
-"""Queues of real runs, which are small."""
+"""Sweeps of small training runs."""
 
 import os
 import signal
-import sys
 import time
 
 import pytest
@@ -11,10 +10,12 @@ from command import ROOT, start
 from dt_jax.cli import sweep
 from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
+from dt_jax.training import loggers
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.lock import alone_in
 
 CONFIG = """
+from dt_jax.config import default_config
 
 def get_config(data):
     return default_config(
@@ -44,131 +45,119 @@ def config(tmp_path, hopper_file):
 
 
 @pytest.fixture
-def queue(monkeypatch, capsys):
-    """Return what a command line prints, line by line, and its exit status."""
+def run_sweep(monkeypatch, capsys):
+    """A function from arguments to the printed lines and the exit status."""
     monkeypatch.chdir(ROOT)
 
-    def make(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sweep", *map(str, arguments)])
+    def run(*arguments):
         status = 0
         try:
-            sweep.main()
-        except SystemExit as leaving:
-            status = leaving.code
+            sweep.main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            status = exit_.code
         return capsys.readouterr().out.splitlines(), status
 
-    return make
+    return run
 
 
-def test_one_that_fails_stops_no_other(config, queue, tmp_path):
+def test_failed_run_does_not_stop_the_others(config, run_sweep, tmp_path):
     runs = tmp_path / "runs"
-    lines, status = queue(f"{config}:bad", f"{config}:good", f"--workdir={runs}")
+    lines, status = run_sweep(f"{config}:bad", f"{config}:good", f"--workdir={runs}")
     assert status == 1
-    begins, failed, _, done, nothing, *table = lines
+    started, failed, _, done, empty, *table = lines
     log = runs / "mine-bad" / "log.txt"
-    assert begins == f"[1/2] mine-bad: begins, its output is in {log}"
+    assert started == f"[1/2] mine-bad: started, output in {log}"
     assert failed.startswith("[1/2] mine-bad: failed, status 2: python -m dt_jax train")
-    why = f"{tmp_path}/bad.hdf5 is no HDF5 or .npz file"
-    assert why in failed
-    assert why in log.read_text()
+    assert f"{tmp_path}/bad.hdf5" in failed
+    assert failed.partition("status 2: ")[2] in log.read_text()
     assert done.startswith("[2/2] mine-good: done in ")
-    assert nothing == ""
+    assert empty == ""
     assert [line.split()[:2] for line in table] == [
         ["mine-bad", "failed,"],
         ["mine-good", "done"],
     ]
     assert read_metrics(runs / "mine-good" / "metrics.jsonl")[-1]["step"] == 4
 
+    # Further sweeps over the same folder.
     again = [f"{config}:good", f"--workdir={runs}"]
-    with alone_in(runs / "mine-good"):  # as another queue's run
-        lines, status = queue(*again)
+    with alone_in(runs / "mine-good"):  # another process trains it
+        lines, status = run_sweep(*again)
     assert status == 0
-    assert lines[0].startswith(f"[1/1] mine-good: left out: {runs}/mine-good is in use")
-    lines = ["[1/1] mine-good: complete already", "", "mine-good  complete already"]
-    assert queue(*again) == (lines, 0)
+    assert lines[0].startswith(f"[1/1] mine-good: skipped: {runs}/mine-good is in use")
+    lines = ["[1/1] mine-good: already complete", "", "mine-good  already complete"]
+    assert run_sweep(*again) == (lines, 0)
 
-    (runs / "mine-last").write_text("no folder")
-    lines, status = queue(f"{config}:last", *again)
+    (runs / "mine-last").write_text("not a folder")
+    lines, status = run_sweep(f"{config}:last", *again)
     assert status == 1
-    assert lines[0] == (
-        f"[1/2] mine-last: failed: {runs}/mine-last is no folder: choose another "
-        "--workdir"
-    )
-    assert lines[1] == "[2/2] mine-good: complete already"
+    assert lines[0].startswith(f"[1/2] mine-last: failed: {runs}/mine-last ")
+    assert lines[1] == "[2/2] mine-good: already complete"
 
     log = runs / "mine-good" / "log.txt"
     before = log.read_text()
-    lines, status = queue(*again, "--config.batch_size=8")
-    assert status == 1  # another run is there, and that is no complete one
-    assert "holds another run (batch_size 4 -> 8)" in lines[1]
+    lines, status = run_sweep(*again, "--config.batch_size=8")
+    assert status == 1
+    assert "batch_size 4 -> 8" in lines[1]
     assert log.read_text().startswith(before)
 
 
 @pytest.mark.slow
-def test_a_signal_is_passed_on_and_the_same_command_goes_on(
-    config, queue, tmp_path, hopper_file
+def test_signal_is_forwarded_and_the_same_command_resumes(
+    config, run_sweep, tmp_path, hopper_file
 ):
     workdir = tmp_path / "runs/mine-good"
     command = [f"{config}:bad", f"{config}:good", f"--workdir={tmp_path}/runs"]
-    process = start(
-        *[
-            "-m",
-            "dt_jax",
-            "sweep",
-            *command,
-            "--config.update_steps=1e6",
-            f"{config}:last",
-        ]
-    )
+    long = [*command, "--config.update_steps=1e6", f"{config}:last"]
+    process = start("-m", "dt_jax", "sweep", *long)
     while not read_metrics(workdir / "metrics.jsonl"):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     number = int((workdir / ".lock").read_text().split()[0])
-    assert os.getpgid(number) == number  # a terminal's Ctrl-C is not for it too
+    assert os.getpgid(number) == number  # a terminal's Ctrl-C does not reach it too
     process.send_signal(signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 138
     (line,) = err.splitlines()
     assert line.startswith(
         "python -m dt_jax sweep: interrupted by SIGUSR1 in mine-good (python -m "
-        "dt_jax.cli.train: interrupted by SIGUSR1 after "
+        "dt_jax train: interrupted by SIGUSR1 after "
     )
     assert "mine-last" not in out
     saved = find_checkpoints(workdir / "checkpoints")[-1].step
 
     (tmp_path / "bad.hdf5").unlink()
     (tmp_path / "bad.hdf5").symlink_to(hopper_file)
-    lines, status = queue(*command, f"--config.update_steps={saved + 1}")
+    lines, status = run_sweep(*command, f"--config.update_steps={saved + 1}")
     assert status == 0
     assert lines[1].startswith("[1/2] mine-bad: done in ")
     assert lines[3].startswith("[2/2] mine-good: done in ")
-    assert (
-        f"going on from the checkpoint at step {saved}"
-        in (workdir / "log.txt").read_text()
-    )
+    assert f"the checkpoint at step {saved}\n" in (workdir / "log.txt").read_text()
+    assert read_metrics(workdir / "metrics.jsonl")[-1]["step"] == saved + 1
 
 
-def test_the_runs_of_a_family_and_of_all(queue):
+def test_family_and_all_are_expanded(run_sweep):
     flags = "--num_seeds=2", "--config.deterministic"
-    assert queue("pen", *flags, "quickstart", "--list") == (
+    assert run_sweep("pen", *flags, "quickstart", "--list") == (
         ["pen:cloned", "pen:expert", "pen:human", "quickstart"],
         0,
     )
-    lines, _ = queue("all", "--list")
+    lines, _ = run_sweep("all", "--list")
     assert len(lines) == 30
     assert {"antmaze:umaze-diverse", "hopper:medium-replay"} < {*lines}
 
 
-def test_a_missing_package_is_told_before_the_first_run(queue, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rliable.library", None)
-    table = f"--workdir={tmp_path / 'table'}"
-    with pytest.raises(UserError, match=r"pip install 'dt_jax\[seeds\]'"):
-        queue("pen", "--num_seeds=2", table)
-    assert not (tmp_path / "table").exists()
+def test_missing_package_is_an_error_before_the_first_run(
+    run_sweep, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    workdir = f"--workdir={tmp_path / 'runs'}"
+    with pytest.raises(UserError, match=r"pip install 'dt_jax\[wandb\]'"):
+        run_sweep("pen", "--config.loggers=wandb", workdir)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ("hoper:medium", "no family 'hoper'; nearest: hopper"),
         ("hopper:medum", "^hopper:medum: .*unknown dataset 'medum'; nearest: medium"),
@@ -176,11 +165,11 @@ def test_a_missing_package_is_told_before_the_first_run(queue, tmp_path, monkeyp
         ("hopper --config.batch_size 3", "batch_size lacks its value"),
         ("hopper --num_seeds=0", "num_seeds=0: expected an integer from 1"),
         ("hopper --num_seed=3", "unrecognized arguments: --num_seed=3; see --help"),
-        ("hopper hopper:medium", "two runs would share the folder hopper-medium"),
+        ("hopper hopper:medium", "two runs have the same folder hopper-medium"),
         ("nowhere.py", "no config file 'nowhere.py'"),
         ("", "arguments are required: run"),
     ],
 )
-def test_a_mistake_is_told_before_the_first_run(queue, arguments, told):
-    with pytest.raises(UserError, match=told):
-        queue(*arguments.split())
+def test_user_error_is_reported_before_the_first_run(run_sweep, arguments, expected):
+    with pytest.raises(UserError, match=expected):
+        run_sweep(*arguments.split())

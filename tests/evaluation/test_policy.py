@@ -5,14 +5,13 @@ import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from small_agent import large_params, normalizer, small_agent
 
-from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.data.registry import lookup
-from dt_jax.datasets.demo import run_episodes
 from dt_jax.envs import episode_seeds, make
 from dt_jax.envs.spaces import action_units
 from dt_jax.evaluation.policy import Policy
-from dt_jax.networks.decision_transformer import DecisionTransformer
+from dt_jax.rollout.episodes import run_episodes
 
 SPEC = lookup("hopper-demo")
 S, A, LIMIT = SPEC.observation_size, SPEC.action_size, 6
@@ -20,23 +19,8 @@ S, A, LIMIT = SPEC.observation_size, SPEC.action_size, 6
 
 @pytest.fixture(scope="module")
 def policy():
-    model = DecisionTransformer(
-        action_size=A,
-        seq_len=3,
-        episode_len=LIMIT,
-        embedding_dim=8,
-        num_layers=1,
-        num_heads=1,
-        attention_dropout=0.1,
-        residual_dropout=0.1,
-        embedding_dropout=0.1,
-        max_action=1.0,
-    )
-    agent = DecisionTransformerAgent(
-        model, np.zeros(S, np.float32), np.ones(S, np.float32), 0.1
-    )
-    params = jax.jit(agent.init_params)(jax.random.key(0))
-    return Policy(agent, jax.tree.map(lambda p: 9 * p if p.ndim > 1 else p, params))
+    agent = small_agent(normalizer(S, A), seq_len=3, episode_len=LIMIT)
+    return Policy(agent, large_params(agent, factor=9))
 
 
 def observations(steps, n=2):
@@ -44,7 +28,7 @@ def observations(steps, n=2):
 
 
 def test_one_episode_acts_as_a_row_of_many(policy):
-    """Also given Python numbers and float64, as Gymnasium gives them."""
+    """Also for Python numbers and float64, which Gymnasium returns."""
     seen = observations(4)
     policy.reset([3.0, -1.0])
     many = [policy.act(o, None if t == 0 else [0.5, t]) for t, o in enumerate(seen)]
@@ -55,7 +39,7 @@ def test_one_episode_acts_as_a_row_of_many(policy):
         np.testing.assert_allclose(action, many[t][1], atol=1e-5)
 
 
-def test_done_begins_that_episode_anew(policy):
+def test_done_restarts_that_episode(policy):
     seen = observations(2 * LIMIT)
     policy.reset([3.0, -1.0])
     fresh = policy.act(seen[3])
@@ -67,7 +51,7 @@ def test_done_begins_that_episode_anew(policy):
     assert np.abs(after_end[1] - fresh[1]).max() > 1e-3
 
 
-def test_copies_share_the_program_and_no_episode(policy):
+def test_copies_share_the_program_but_no_episode(policy):
     seen = observations(LIMIT, n=1)[:, 0]
     policy.reset(3.0)
     alone = [policy.act(o, None if t == 0 else 0.5) for t, o in enumerate(seen)]
@@ -84,7 +68,7 @@ def test_copies_share_the_program_and_no_episode(policy):
     assert first._act._cache_size() == compiled
 
 
-def test_the_target_matters(policy):
+def test_actions_depend_on_the_target_return(policy):
     o = observations(1)[0]
     policy.reset([3.0, -40.0])
     actions = policy.act(o[[0, 0]])
@@ -92,17 +76,13 @@ def test_the_target_matters(policy):
 
 
 @pytest.mark.parametrize("way", [-100.0, 100.0])
-def test_a_saturated_action_is_in_the_space_of_the_environment(policy, way):
+def test_a_saturated_action_is_within_the_environments_bounds(policy, way):
     low = np.random.default_rng(0).uniform(-3, 1, 100).astype(np.float32)
     space = Box(low, low + np.linspace(0.1, 2, 100, dtype=np.float32))
     bounds = {"action_low": tuple(space.low), "action_high": tuple(space.high)}
     center, scale = action_units(replace(SPEC, **bounds), 100, 1.0)
-    agent = replace(
-        policy.agent,
-        model=policy.agent.model.clone(action_size=100),
-        action_center=center,
-        action_scale=scale,
-    )
+    units = normalizer(S, 100, action_center=center, action_scale=scale)
+    agent = small_agent(units, seq_len=3, episode_len=LIMIT)
     params = jax.jit(agent.init_params)(jax.random.key(0))
     params["action_head"]["bias"] += way
     saturated = Policy(agent, params)
@@ -132,7 +112,7 @@ def test_wrong_input_is_refused(policy, arguments, message):
         act(policy, *arguments)
 
 
-def test_wrong_order_is_refused(policy):
+def test_wrong_order_of_calls_is_refused(policy):
     params = jax.jit(policy.agent.init_params)(jax.random.key(0))
     with pytest.raises(ValueError, match="reset"):
         Policy(policy.agent, params).act(np.zeros((1, S)))
@@ -140,12 +120,12 @@ def test_wrong_order_is_refused(policy):
     policy.act(np.zeros((2, S)))
     with pytest.raises(ValueError, match="rewards"):
         policy.act(np.zeros((2, S)))
-    for wrong in ([], [[1.0]], np.nan):
+    for wrong in ([], [[1.0]], np.nan, None):
         with pytest.raises(ValueError, match="target_returns"):
             policy.reset(wrong)
 
 
-def test_an_episode_longer_than_in_training_is_refused(policy):
+def test_an_episode_longer_than_episode_len_is_refused(policy):
     policy.reset([1.0, 2.0])
     policy.act(np.zeros((2, S)))
     for _ in range(LIMIT - 1):
@@ -154,14 +134,9 @@ def test_an_episode_longer_than_in_training_is_refused(policy):
         policy.act(np.zeros((2, S)), np.zeros(2))
 
 
-def test_a_trained_policy_can_collect(policy):
-    """The collector's loop calls the same act as everybody."""
-    agent = policy.agent
-    longer = DecisionTransformerAgent(
-        agent.model.clone(episode_len=1000), agent.state_mean, agent.state_std, 0.1
-    )
-    params = jax.jit(longer.init_params)(jax.random.key(0))
-    collector = Policy(longer, params)
+def test_run_episodes_plays_a_trained_policy():
+    agent = small_agent(normalizer(S, A), seq_len=3, episode_len=1000)
+    collector = Policy(agent, jax.jit(agent.init_params)(jax.random.key(0)))
     collector.reset([100.0] * 3)
     episodes = run_episodes(make(SPEC, episode_seeds(0, 3)), collector)
     assert len(episodes) == 3

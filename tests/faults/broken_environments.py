@@ -1,17 +1,16 @@
-"""Environments as users write them, each with one thing wrong: "broken_environments:X".
+"""User environments with one fault each, by the name "broken_environments:X-v0".
 
-They are of hopper's sizes, so that its data fits them.
+They have hopper's sizes, so that its data can be used.
 """
 
 import gymnasium
 import numpy as np
 
-SIZES = {"observation": 11, "action": 3}
-WHEN = 7  # steps, after which those that break in the middle of an episode do
+FAULTY_STEP = 7  # after so many steps, faults in the middle of an episode occur
 
 
-class Sound(gymnasium.Env):
-    """Nothing is wrong with this one; episodes last for 20 steps."""
+class Working(gymnasium.Env):
+    """Without a fault; an episode has 20 steps."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
@@ -26,103 +25,103 @@ class Sound(gymnasium.Env):
         return np.zeros(11, np.float32), 1.0, False, False, {}
 
 
-class RaisesWhenBuilt(Sound):
+class RaisesInConstructor(Working):
     def __init__(self):
         raise RuntimeError("the licence\nhas expired")
 
 
-class LeavesWhenBuilt(Sound):
+class ExitsInConstructor(Working):
     def __init__(self):
         raise SystemExit(0)
 
 
-class RaisesAtReset(Sound):
+class RaisesAtReset(Working):
     def reset(self, *, seed=None, options=None):
         raise RuntimeError("the simulator\nis not running")
 
 
-class RaisesInTheMiddle(Sound):
+class RaisesInStep(Working):
     def step(self, action):
-        if self.time == WHEN:
+        if self.time == FAULTY_STEP:
             raise ZeroDivisionError("division by zero")
         return super().step(action)
 
 
-class LeavesInTheMiddle(Sound):
+class ExitsInStep(Working):
     def step(self, action):
-        if self.time == WHEN:
+        if self.time == FAULTY_STEP:
             raise SystemExit(0)
         return super().step(action)
 
 
-class ObservesNaN(Sound):
+class NanObservation(Working):
     def step(self, action):
         observation, *rest = super().step(action)
-        observation[4] = np.nan if self.time > WHEN else 0
+        observation[4] = np.nan if self.time > FAULTY_STEP else 0
         return observation, *rest
 
 
-class ObservesInfinityAtFirst(Sound):
+class InfiniteFirstObservation(Working):
     def reset(self, *, seed=None, options=None):
         observation, info = super().reset(seed=seed)
         return observation + np.inf, info
 
 
-class RewardsNaN(Sound):
+class NanReward(Working):
     def step(self, action):
         observation, reward, *rest = super().step(action)
-        return observation, np.nan if self.time > WHEN else reward, *rest
+        return observation, np.nan if self.time > FAULTY_STEP else reward, *rest
 
 
-class RewardsNothing(Sound):
+class NoneReward(Working):
     def step(self, action):
         observation, _, *rest = super().step(action)
         return observation, None, *rest
 
 
-class ObservesLess(Sound):
-    """One number, which NumPy would spread over all eleven."""
+class ShortObservation(Working):
+    """One number, which NumPy would broadcast to all eleven."""
 
     def step(self, action):
         _, *rest = super().step(action)
         return np.zeros(1, np.float32), *rest
 
 
-class StartsWithMore(Sound):
+class LongFirstObservation(Working):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return np.zeros((11, 1), np.float32), {}
 
 
-class ReturnsFour(Sound):
-    """As gym's did before version 0.26."""
+class FourValues(Working):
+    """The API of gym before 0.26."""
 
     def step(self, action):
         observation, reward, ended, _, info = super().step(action)
         return observation, reward, ended, info
 
 
-class ObservesImages(Sound):
+class ImageObservations(Working):
     observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
 
 
-class ChoosesOneOfFour(Sound):
+class DiscreteActions(Working):
     action_space = gymnasium.spaces.Discrete(4)
 
 
-class ActsWithoutBounds(Sound):
+class UnboundedActions(Working):
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
 
-class HasNoSpaces(gymnasium.Env):
+class NoSpaces(gymnasium.Env):
     pass
 
 
-class IsOfOtherSizes(Sound):
+class OtherSizes(Working):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 
 
-class FailsWhenClosed(Sound):
+class RaisesInClose(Working):
     def close(self):
         raise RuntimeError("closed already")
 

@@ -131,15 +131,18 @@ def test_a_config_file(refused, tmp_path, source, words):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("RaisesWhenBuilt", ["cannot be built: RuntimeError: the licence has expired"]),
-        ("LeavesWhenBuilt", ["cannot be built: SystemExit: 0", "name another"]),
-        ("FailsWhenClosed", ["cannot be built: RuntimeError: closed already"]),
-        ("HasNoSpaces", ["cannot be built: AttributeError", "observation_space"]),
-        ("ObservesImages", ["uint8, shape (8, 8, 3)", "only vectors can be used"]),
-        ("ChoosesOneOfFour", ["actions of the kind Discrete", "only vectors"]),
-        ("ActsWithoutBounds", ["between [-inf", "needs a finite"]),
-        ("IsOfOtherSizes", ["11 and actions of 3", "4 and 3", "give the env_name"]),
-        ("NotThere", ["'broken_environments:NotThere-v0'", "no environment"]),
+        (
+            "RaisesInConstructor",
+            ["cannot be built: RuntimeError: the licence has expired"],
+        ),
+        ("ExitsInConstructor", ["cannot be built: SystemExit: 0", "choose another"]),
+        ("RaisesInClose", ["cannot be built: RuntimeError: closed already"]),
+        ("NoSpaces", ["cannot be built: AttributeError", "observation_space"]),
+        ("ImageObservations", ["uint8, shape (8, 8, 3)", "only vectors are supported"]),
+        ("DiscreteActions", ["actions of the kind Discrete", "only vectors"]),
+        ("UnboundedActions", ["between [-inf", "needs a finite"]),
+        ("OtherSizes", ["11 and actions of 3", "4 and 3", "give the env_name"]),
+        ("Missing", ["'broken_environments:Missing-v0'", "neither a dataset"]),
     ],
 )
 def test_an_environment_that_cannot_be_used(
@@ -152,18 +155,24 @@ def test_an_environment_that_cannot_be_used(
     ("name", "words"),
     [
         ("RaisesAtReset", ["failed at a reset: RuntimeError: the simulator is not"]),
-        ("RaisesInTheMiddle", ["failed at step 8", "ZeroDivisionError: division by"]),
-        ("LeavesInTheMiddle", ["failed at step 8 of an episode: SystemExit: 0"]),
-        ("ObservesNaN", ["an observation with NaN", "episode 0 of 1, after 8 steps"]),
+        ("RaisesInStep", ["failed at step 8", "ZeroDivisionError: division by"]),
+        ("ExitsInStep", ["failed at step 8 of an episode: SystemExit: 0"]),
         (
-            "ObservesInfinityAtFirst",
+            "NanObservation",
+            ["an observation with NaN", "episode 0 of 1, after 8 steps"],
+        ),
+        (
+            "InfiniteFirstObservation",
             ["an observation with NaN or inf", "after 0 steps"],
         ),
-        ("RewardsNaN", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
-        ("RewardsNothing", ["a reward with NaN", "after 1 steps"]),
-        ("ObservesLess", ["observation of shape (1,)", "(11,)", "mend one"]),
-        ("StartsWithMore", ["observation of shape (11, 1)", "(11,)", "mend one"]),
-        ("ReturnsFour", ["failed at step 1", "expected 5, got 4"]),
+        ("NanReward", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
+        ("NoneReward", ["a reward with NaN", "after 1 steps"]),
+        ("ShortObservation", ["observation of shape (1,)", "(11,)", "fix the env"]),
+        (
+            "LongFirstObservation",
+            ["observation of shape (11, 1)", "(11,)", "fix the env"],
+        ),
+        ("FourValues", ["failed at step 1", "expected 5, got 4"]),
     ],
 )
 def test_an_environment_that_breaks_while_it_is_played(
@@ -172,7 +181,7 @@ def test_an_environment_that_breaks_while_it_is_played(
     """By then there is a run's folder: what is in it is whole, and trains on."""
     command = in_environment(tmp_path, hopper_file, name)
     line = refusal(*command, **OUR_FOLDER)
-    for word in (f"broken_environments:{name}-v0", "mend", *words):
+    for word in (f"broken_environments:{name}-v0", "fix", *words):
         assert word in line
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files <= {"config.json", "versions.json", "metrics.jsonl", "checkpoints"}
@@ -209,9 +218,12 @@ def in_environment(tmp_path, data, name):
         ([*COLLECT, "hopper-demo", "--steps=x"], ["--steps", "invalid int", "'x'"]),
         ([*COLLECT, "hopper-demo", "--steps=0"], ["steps is 0", "at least 4"]),
         ([*COLLECT, "hopper-demo", "--seed=-1"], ["seed is -1", "between 0"]),
-        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is a folder", "a file"]),
+        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is not a regular file"]),
         ([*REPLAY, "nowhere.hdf5"], ["no such file: nowhere.hdf5"]),
-        ([*REPLAY, "tests/conftest.py"], ["tests/conftest.py is no HDF5"]),
+        (
+            [*REPLAY, "tests/conftest.py"],
+            ["conftest.py: corrupt, or not an HDF5"],
+        ),
     ],
 )
 def test_the_other_programs(refused, tmp_path, command, words):

@@ -3,26 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-
-from dt_jax.networks.decision_transformer import DecisionTransformer
+from small_agent import small_network
 
 S, A, T, D = 3, 2, 5, 16
 
 
 def make_model(**changes):
-    sizes = {
-        "action_size": A,
-        "seq_len": T,
-        "episode_len": 30,
-        "embedding_dim": D,
-        "num_layers": 2,
-        "num_heads": 2,
-        "attention_dropout": 0.0,
-        "residual_dropout": 0.0,
-        "embedding_dropout": 0.0,
-        "max_action": 1.0,
-    }
-    return DecisionTransformer(**sizes | changes)
+    sizes = {"seq_len": T, "episode_len": 30, "embedding_dim": D, "num_layers": 2}
+    return small_network(**sizes | {"num_heads": 2} | changes)
 
 
 def make_inputs(batch=4, seed=0):
@@ -51,7 +39,7 @@ def apply(variables, inputs):
 
 @pytest.mark.parametrize("length", [1, 3])
 def test_right_padding_never_reaches_a_valid_output(variables, length):
-    """Hence no padding mask: what stands there may be anything."""
+    """Hence there is no padding mask: the padding may hold any values."""
     inputs, garbage = make_inputs(), make_inputs(seed=1)
     garbage["timesteps"] += 7
     padded = {
@@ -63,8 +51,8 @@ def test_right_padding_never_reaches_a_valid_output(variables, length):
     )
 
 
-def test_an_action_is_predicted_from_what_came_before_it(variables):
-    """Each input is changed at one timestep: outputs change from when it is read."""
+def test_an_action_depends_only_on_earlier_tokens(variables):
+    """One input is changed at one timestep: outputs change from then on."""
     inputs = make_inputs()
     reference = apply(variables, inputs)
     for name, first_reader in [("states", 2), ("returns_to_go", 2), ("actions", 3)]:
@@ -80,7 +68,7 @@ def test_outputs_stay_within_max_action(variables):
     assert 0.399 < np.abs(outputs).max() <= 0.4
 
 
-def test_initialisation_is_corls():
+def test_initialisation_equals_corls():
     model = make_model(embedding_dim=128, seq_len=20)
     flat = flatten_dict(init(model)["params"], sep="/")
     assert flat["timestep_emb/embedding"].shape == (30 + 20, 128)
@@ -98,7 +86,7 @@ def test_initialisation_is_corls():
 
 
 @pytest.mark.parametrize("which", ["attention", "residual", "embedding"])
-def test_each_dropout_acts_in_training_alone(variables, which):
+def test_each_dropout_acts_only_in_training(variables, which):
     model, inputs = make_model(**{f"{which}_dropout": 0.5}), make_inputs()
 
     @jax.jit

@@ -11,9 +11,8 @@ import pytest
 from helpers import assert_same_run, changed, restored, steps_of, untimed
 
 from dt_jax.agents.optim import make_schedule
-from dt_jax.data.registry import lookup
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import load_dataset
 from dt_jax.evaluation.policy import load_agent
 from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
@@ -143,7 +142,7 @@ def test_memory_mapped_data_gives_the_same_bits(
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
     config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
     train(config, tmp_path / "run")
-    assert "they stay on the disk" in capsys.readouterr().err
+    assert "memory-mapping them" in capsys.readouterr().err
     assert restored(tmp_path / "run", "params") == restored(finished, "params")
 
 
@@ -179,7 +178,7 @@ def test_a_metric_that_is_not_finite_stops_the_run(small_config, tmp_path, monke
 
     noted = np.load(tmp_path / "run" / "not_finite_5.npz")
     normalizer = load_agent(tmp_path / "run", "last").agent.normalizer
-    dataset = datasets.load(lookup(config.env_name), config.data_path)
+    dataset = load_dataset(config.data_path)
     sampler = Sampler(
         dataset.trajectories,
         normalizer,

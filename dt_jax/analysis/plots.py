@@ -1,0 +1,223 @@
+"""Plots of runs: learning curves, losses, and achieved against target returns."""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dt_jax.analysis.experiments import Experiment
+from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.runs.aggregate import Curve
+from dt_jax.runs.evaluations import Evaluation
+
+_BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
+_BAND_ALPHA = 0.2
+_HISTOGRAM_HEIGHT = 0.3  # of the highest bar, as a fraction of the plot
+_SIZE = 4.8, 4.0  # inches
+
+
+class Panel(NamedTuple):
+    """What to plot into a pair of axes.
+
+    Attributes:
+      kind: "curves", "returns" or "loss".
+      caption: for the reader.
+      draw: plots it.
+    """
+
+    kind: str
+    caption: str
+    draw: Callable[[Axes], None]
+
+
+class Plot(NamedTuple):
+    """A plot as an SVG file."""
+
+    file_name: str
+    caption: str
+    svg: bytes
+
+    @property
+    def data_url(self) -> str:
+        """The file as a URL, for a page without other files."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+
+def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
+    """Return the plots of an experiment.
+
+    Args:
+      experiment: the experiment.
+      number: makes file names unique within a report.
+    """
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", experiment.name).strip("-.")[:80]
+    note = ""
+    if (count := len(experiment.seeds)) > 1:
+        note = f": mean of {count} seeds ± one standard deviation"
+    return [
+        Plot(f"{number:02}-{slug}-{kind}.svg", f"{caption}{note}", _svg(draw))
+        for kind, caption, draw in panels(experiment)
+    ]
+
+
+def panels(experiment: Experiment) -> list[Panel]:
+    """Return the panels for which an experiment has data."""
+    found, evaluation = [], experiment.evaluation
+    if evaluation is not None:
+        quantity, unit = "return", "return"
+        if evaluation.normalized_scores is not None:
+            quantity, unit = "normalized_score", "normalised score"
+        targets = evaluation.target_returns.tolist()
+        curves = [(t, experiment.target_curve(t, quantity)) for t in targets]
+        if curves[0][1].steps.size:
+            caption = f"{unit.capitalize()} over the updates"
+            draw = partial(plot_targets, curves=curves, ylabel=unit)
+            found.append(Panel("curves", caption, draw))
+        if not np.isnan(targets).any():
+            caption = "Achieved against target return, with the returns of the data"
+            draw = partial(
+                plot_returns,
+                step=experiment.step,
+                evaluation=evaluation,
+                dataset=experiment.runs[0].dataset,
+            )
+            found.append(Panel("returns", caption, draw))
+    loss, held_out = experiment.curve("train_loss"), experiment.curve(HOLDOUT_METRIC)
+    if loss.steps.size or held_out.steps.size:
+        draw = partial(plot_loss, loss=loss, held_out=held_out)
+        found.append(Panel("loss", "Loss", draw))
+    return found
+
+
+def plot_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
+    """Plot the training loss and, if it was evaluated, the held-out error."""
+    if (loss.values > 0).all() and (held_out.values > 0).all():
+        axes.set_yscale("log")
+    if loss.steps.size:
+        marker = "o" if len(loss.steps) < 5 else None  # a single point has no line
+        _plot(axes, loss, _BLUE, "training loss", linewidth=1, marker=marker)
+    if held_out.steps.size:
+        _plot(axes, held_out, _ORANGE, "held-out action error", marker="o")
+        _legend_below(axes)
+    axes.set(xlabel="updates", ylabel="loss")
+    axes.locator_params("x", nbins=6)
+    axes.grid(alpha=0.3, which="both")
+
+
+def plot_targets(
+    axes: Axes, curves: Sequence[tuple[float, Curve]], ylabel: str
+) -> None:
+    """Plot the learning curves of target returns; NaN for an agent without them."""
+    colours = colormaps["viridis"](np.linspace(0.85, 0.15, len(curves)))
+    curves = sorted(curves, key=itemgetter(0))
+    for colour, (target, curve) in zip(colours, curves, strict=True):
+        label = "mean" if np.isnan(target) else f"target {target:g}"
+        _plot(axes, curve, colour, label, marker=".")
+    axes.set(xlabel="updates", ylabel=ylabel)
+    axes.locator_params("x", nbins=6)
+    axes.grid(alpha=0.3)
+    _legend_below(axes)
+
+
+def _plot(axes: Axes, curve: Curve, colour: Any, label: str, **style: Any) -> None:
+    """Plot the mean over seeds with a band of one standard deviation."""
+    mean, std = curve.values.mean(axis=0), curve.values.std(axis=0)
+    axes.plot(curve.steps, mean, color=colour, label=label, **style)
+    if len(curve.values) > 1:
+        low = mean - std
+        if axes.get_yscale() == "log":  # cannot show values below zero
+            low = np.maximum(low, curve.values.min(axis=0))
+        axes.fill_between(
+            curve.steps, low, mean + std, color=colour, alpha=_BAND_ALPHA, linewidth=0
+        )
+
+
+def plot_returns(
+    axes: Axes, step: int, evaluation: Evaluation, dataset: Mapping[str, Any]
+) -> None:
+    """Plot achieved against target returns, and the returns of the data.
+
+    Args:
+      axes: where to plot.
+      step: completed updates at the evaluation.
+      evaluation: of one seed or several.
+      dataset: the identity of the data; the histogram of its returns is optional.
+    """
+    order = np.argsort(evaluation.target_returns)
+    targets = evaluation.target_returns[order]
+    returns = np.moveaxis(evaluation.returns, -2, 0)[order]  # [K, E] or [K, S, E]
+    episodes = returns.reshape(len(targets), -1)
+    means = Curve(targets, np.atleast_2d(returns.mean(axis=-1).T))
+    axes.scatter(
+        np.repeat(targets, episodes.shape[1]),
+        episodes.ravel(),
+        s=18,
+        color=_BLUE,
+        alpha=np.clip(7 / episodes.shape[1], 0.05, 0.35),
+        linewidths=0,
+        rasterized=True,
+    )
+    axes.scatter([], [], color=_BLUE, alpha=0.35, label="episodes")
+    _plot(axes, means, _BLUE, "mean", marker="o")
+    achieved = means.values.mean(axis=0)
+    ends = [min(targets[0], achieved.min()), max(targets[-1], achieved.max())]
+    axes.plot(ends, ends, ":", color=_GREY, label="achieved = target")
+    axes.axhline(
+        dataset["return_mean"], color=_ORANGE, linestyle="--", label="data, mean"
+    )
+    axes.axhline(dataset["return_best"], color=_ORANGE, label="data, best")
+    if histogram := dataset.get("return_histogram"):
+        _plot_histogram(axes, histogram)
+    axes.set(
+        xlabel="target return",
+        ylabel="achieved return",
+        title=f"evaluation after {step:,} updates",
+    )
+    axes.grid(alpha=0.3)
+    _legend_below(axes)
+
+
+def _plot_histogram(axes: Axes, histogram: Mapping[str, Any]) -> None:
+    """Plot the data's returns along the targets, behind the other plots, unscaled."""
+    counts, edges = (np.asarray(histogram[key], float) for key in ("counts", "edges"))
+    left, right = axes.get_xlim()
+    behind = axes.twinx()
+    behind.stairs(counts, edges, fill=True, color=_ORANGE, alpha=0.25, linewidth=0)
+    behind.set(ylim=(0, max(1.0, counts.max()) / _HISTOGRAM_HEIGHT), yticks=[])
+    behind.set_zorder(axes.get_zorder() - 1)
+    axes.patch.set_visible(False)
+    axes.set_xlim(min(left, edges[0]), max(right, edges[-1]))
+    # An entry in the legend, which belongs to the axes in front.
+    axes.fill_between([], [], [], color=_ORANGE, alpha=0.25, label="data, returns")
+
+
+def _legend_below(axes: Axes) -> None:
+    """Put the legend below the plot, where a constrained layout makes room for it."""
+    axes.legend(
+        fontsize="small",
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        frameon=False,
+        columnspacing=1.2,
+        handlelength=1.5,
+    )
+
+
+def _svg(draw: Callable[[Axes], None]) -> bytes:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    draw(figure.subplots())
+    file = io.BytesIO()
+    # A fixed salt and no date: equal plots are equal files.
+    with matplotlib.rc_context({"svg.hashsalt": "dt_jax"}):
+        figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
+    return file.getvalue()

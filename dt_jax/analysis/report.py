@@ -1,0 +1,174 @@
+"""Report on runs: a self-contained HTML page, tables in Markdown, plots as SVG."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dt_jax.analysis.experiments import Experiment, read_experiments
+from dt_jax.analysis.plots import Plot, plot_experiment
+from dt_jax.analysis.published import sources
+from dt_jax.analysis.scores import Scores, compute_scores
+from dt_jax.analysis.tables import (
+    Table,
+    escape_markdown,
+    evaluation_table,
+    holdout_table,
+    interval_table,
+    score_table,
+    timing_table,
+)
+from dt_jax.utils.files import replacing, write_text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report; every part may be missing.
+
+    Attributes:
+      title: its heading.
+      text: a sentence below the heading.
+      plots: plots.
+      tables: tables.
+      notes: a list of terms, each with its explanation.
+    """
+
+    title: str
+    text: str = ""
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report; the first section has the scores beside CORL's."""
+
+    title: str
+    sections: Sequence[Section]
+
+
+def build_report(folders: Iterable[Path]) -> Report:
+    """Return the report on runs.
+
+    Args:
+      folders: the folders of the runs.
+
+    Raises:
+      UserError: no folder holds a run.
+    """
+    experiments = read_experiments(folders)
+    scores = [compute_scores(experiment) for experiment in experiments]
+    counts = [
+        _count(len(experiments), "experiment"),
+        _count(sum(len(each.runs) for each in experiments), "run"),
+        _count(sum(len(each.seeds) for each in experiments), "seed"),
+    ]
+    return Report(
+        f"Report on {counts[0]}: {counts[1]}, {counts[2]}",
+        [
+            Section(
+                "Normalised scores at the last evaluation",
+                tables=[score_table(scores)],
+                notes=_deviations(scores),
+            ),
+            Section(
+                "Confidence intervals, best scores and the paper's scores",
+                tables=[interval_table(scores)],
+                notes=_legend(),
+            ),
+            *(_section(each, i) for i, each in enumerate(experiments, 1)),
+            Section("Timing", tables=[timing_table(experiments)]),
+        ],
+    )
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _deviations(scores: Sequence[Scores]) -> list[tuple[str, str]]:
+    return [
+        (each.experiment.name, "; ".join(each.deviations))
+        for each in scores
+        if each.deviations
+    ]
+
+
+def _legend() -> list[tuple[str, str]]:
+    """Return the meaning of the columns of the first two tables."""
+    corl, paper = sources()
+    return [
+        (
+            "ours",
+            "mean normalised score over seeds at the last evaluation ± standard "
+            "deviation (divided by the number of seeds, as in CORL), at the target "
+            "return of the second table: CORL's largest, or else the experiment's.",
+        ),
+        ("CORL", f"{corl}. Data from other sources are named and not compared."),
+        ("diff.", "ours minus CORL."),
+        (
+            "within",
+            "whether the difference is at most CORL's standard deviation; only if all "
+            "settings are CORL's. The physics engine is another version of MuJoCo, and "
+            "each episode has its own seed. For two equal methods with four seeds "
+            "each, 31% of differences are larger.",
+        ),
+        (
+            "interval",
+            "several seeds: interquartile mean and its 95% bootstrap interval; one "
+            "seed: standard error over episodes.",
+        ),
+        (
+            "best",
+            "mean of the best evaluation of each seed. It is selected by the same "
+            "scores that it reports, so it is too high.",
+        ),
+        ("paper", f"{paper}."),
+    ]
+
+
+def _section(experiment: Experiment, number: int) -> Section:
+    seeds = ", ".join(map(str, experiment.seeds))
+    evaluation = experiment.evaluation
+    tables = [evaluation and evaluation_table(evaluation), holdout_table(experiment)]
+    return Section(
+        experiment.name,
+        f"{_count(len(experiment.seeds), 'seed')} ({seeds}), "
+        f"{experiment.step:,} of {experiment.config.update_steps:,} updates",
+        plots=plot_experiment(experiment, number),
+        tables=[table for table in tables if table],
+    )
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write index.html, report.md and the plots."""
+    for plot in (plot for section in report.sections for plot in section.plots):
+        with replacing(folder / plot.file_name) as temporary:
+            temporary.write_bytes(plot.svg)
+    write_text(folder / "report.md", to_markdown(report))
+    write_text(folder / "index.html", to_html(report))
+
+
+def to_markdown(report: Report) -> str:
+    """Return the tables and notes in Markdown."""
+    blocks = [f"# {report.title}"]
+    for section in report.sections:
+        blocks += [f"## {escape_markdown(section.title)}", section.text]
+        blocks += [table.markdown() for table in section.tables]
+        items = [map(escape_markdown, note) for note in section.notes]
+        blocks.append("\n".join(f"- **{term}**: {text}" for term, text in items))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def to_html(report: Report) -> str:
+    """Return the page, with the plots embedded."""
+    environment = Environment(
+        loader=PackageLoader("dt_jax.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(report=report)

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from dt_jax.analysis.plots import plot_loss, plot_returns, plot_targets
+from dt_jax.runs.aggregate import Curve
+from dt_jax.runs.evaluations import Evaluation
+
+DATASET = {"return_mean": 500.0, "return_best": 900.0}
+HISTOGRAM = {"edges": [100.0, 300.0, 500.0, 1000.0], "counts": [4, 0, 8]}
+EMPTY = Curve(np.zeros(0, int), np.zeros((1, 0)))
+
+
+@pytest.fixture
+def axes():
+    return Figure().subplots()
+
+
+def lines(axes):
+    """Return the points of each line by its label."""
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+
+
+def make_evaluation(seeds=2):
+    returns = np.arange(12.0).reshape(2, 2, 3)
+    returns = returns if seeds == 2 else returns[0]
+    return Evaluation(
+        target_returns=np.array([800.0, 200.0]),
+        seeds=np.arange(3),
+        returns=returns,
+        lengths=np.ones_like(returns),
+    )
+
+
+def test_line_is_the_mean_and_band_the_deviation_over_seeds(axes):
+    curve = Curve(np.array([0, 10]), np.array([[1.0, 3.0], [3.0, 9.0]]))
+    plot_targets(axes, [(3600.0, curve)], "score")
+    assert lines(axes) == {"target 3600": [[0, 2], [10, 6]]}
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices.tolist()
+    for corner in ([0, 1], [0, 3], [10, 3], [10, 9]):
+        assert corner in corners
+
+
+def test_single_seed_has_no_band(axes):
+    curve = Curve(np.array([0, 10]), np.array([[1.0, 3.0]]))
+    plot_loss(axes, curve, curve)
+    assert set(lines(axes)) == {"training loss", "held-out action error"}
+    assert not axes.collections
+
+
+def test_logarithmic_band_ends_at_the_lowest_value(axes):
+    values = np.array([[0.001, 0.1], [0.001, 0.1], [1.0, 0.1]])
+    plot_loss(axes, Curve(np.array([1, 2]), values), EMPTY)
+    (band,) = axes.collections
+    assert band.get_paths()[0].vertices[:, 1].min() == 0.001
+
+
+@pytest.mark.parametrize(("value", "scale"), [(0.5, "log"), (-0.5, "linear")])
+def test_loss_axis_is_logarithmic_for_positive_values(axes, value, scale):
+    plot_loss(axes, Curve(np.array([1]), np.array([[value]])), EMPTY)
+    assert axes.get_yscale() == scale
+
+
+def test_only_recorded_curves_are_plotted(axes):
+    curve = Curve(np.array([1]), np.array([[0.5]]))
+    plot_loss(axes, curve, EMPTY)
+    assert lines(axes) == {"training loss": [[1, 0.5]]}
+    other = Figure().subplots()
+    plot_loss(other, EMPTY, curve)
+    assert lines(other) == {"held-out action error": [[1, 0.5]]}
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_returns_are_plotted_over_sorted_targets(axes, seeds):
+    plot_returns(axes, 100, make_evaluation(seeds), DATASET)
+    means = [1.0, 4.0] if seeds == 1 else [4.0, 7.0]
+    assert lines(axes)["mean"] == [[200, means[1]], [800, means[0]]]
+    scattered = axes.collections[0].get_offsets().tolist()
+    returns = make_evaluation(seeds).returns.reshape(-1, 2, 3)
+    expected = [[t, r] for k, t in enumerate((800, 200)) for r in returns[:, k].ravel()]
+    assert sorted(scattered) == sorted(expected)
+    assert lines(axes)["data, best"][0][1] == 900
+    assert lines(axes)["data, mean"][0][1] == 500
+    assert len(axes.figure.axes) == 1  # no histogram
+
+
+def test_histogram_of_the_data_is_behind_the_returns(axes):
+    dataset = DATASET | {"return_histogram": HISTOGRAM}
+    plot_returns(axes, 100, make_evaluation(), dataset)
+    front, behind = axes.figure.axes
+    (bars,) = behind.patches
+    values, edges, _ = bars.get_data()
+    assert (values.tolist(), edges.tolist()) == ([4, 0, 8], HISTOGRAM["edges"])
+    assert behind.get_zorder() < front.get_zorder()
+    assert front.get_xlim() == behind.get_xlim()
+    assert front.get_xlim()[0] <= 100
+    assert front.get_xlim()[1] >= 1000
+    assert "data, returns" in front.get_legend_handles_labels()[1]

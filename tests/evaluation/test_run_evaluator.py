@@ -1,0 +1,90 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from small_agent import normalizer, small_agent
+
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.evaluation import run_evaluator
+from dt_jax.evaluation.run_evaluator import HoldoutError
+
+SEQ = 3
+
+
+@pytest.fixture
+def store():
+    random, lengths = np.random.default_rng(0), [5, 1, 7, 3]
+    rows = sum(lengths)
+    timeouts = np.zeros(rows, bool)
+    timeouts[np.cumsum(lengths) - 1] = True
+    raw = RawData(
+        observations=random.normal(3, 2, (rows, 4)).astype(np.float32),
+        actions=random.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        rewards=random.normal(size=rows).astype(np.float32),
+        terminals=np.zeros(rows, bool),
+        timeouts=timeouts,
+    )
+    return Trajectories.from_raw(raw, source="x")
+
+
+def units(store):
+    return normalizer(
+        4, 2, 0.001, state_mean=store.state_mean, state_std=store.state_std
+    )
+
+
+@pytest.fixture
+def agent(store):
+    return small_agent(units(store), seq_len=SEQ, episode_len=9)
+
+
+def sampler(store, batch_size):
+    return Sampler(
+        store,
+        units(store),
+        batch_size=batch_size,
+        context_len=SEQ,
+        seed=0,
+        fields=("states", "actions", "returns_to_go", "timesteps", "mask"),
+    )
+
+
+def test_holdout_error_equals_a_naive_loop(agent, store):
+    params = agent.init_params(jax.random.key(0))
+    apply = jax.jit(partial(agent.model.apply, deterministic=True))
+
+    def padded(rows):
+        short = SEQ - len(rows)
+        return np.pad(rows, [(0, short)] + [(0, 0)] * (rows.ndim - 1))[None]
+
+    errors = []
+    for start, length in zip(store.starts, store.lengths, strict=True):
+        for first in range(0, length, SEQ):
+            rows = slice(start + first, start + min(first + SEQ, length))
+            states = (store.observations[rows] - store.state_mean) / store.state_std
+            actions = store.actions[rows]
+            predicted = apply(
+                {"params": params},
+                padded(states),
+                padded(actions),
+                padded(store.returns_to_go[rows] * np.float32(0.001)),
+                np.arange(first, first + SEQ, dtype=np.int32)[None],
+            )
+            errors += list(np.square(predicted[0, : len(actions)] - actions))
+    assert len(errors) == store.num_transitions
+    for batch_size in (
+        4,
+        64,
+    ):  # several batches, or one
+        measured = HoldoutError(agent, sampler(store, batch_size))(params)
+        assert measured == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_of_many_windows_some_are_taken_at_equal_distances(agent, store, monkeypatch):
+    monkeypatch.setattr(run_evaluator, "_MAX_WINDOWS", 3)
+    windows = sampler(store, 4)
+    error = HoldoutError(agent, windows)
+    np.testing.assert_array_equal(error._starts, windows.tiling()[[0, 3, 6]])

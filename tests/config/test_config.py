@@ -219,9 +219,7 @@ def test_a_configuration_survives_json():
 
 def test_a_record_of_another_version_is_refused():
     values = default_config().to_dict()
-    with pytest.raises(
-        UserError, match="with unknown keys sequence: .*another version"
-    ):
+    with pytest.raises(UserError, match=r"with unknown keys sequence: .*another"):
         from_dict(values | {"sequence": 3})
     with pytest.raises(UserError, match="unknown agent 'gone'"):
         from_dict(values | {"agent": "gone"})

@@ -103,7 +103,9 @@ def config(small_config):
 def test_its_keys_replace_those_of_the_decision_transformer(config):
     assert config.decay == 0.5
     assert "embedding_dim" not in config
-    with pytest.raises(UserError, match="decay=1.5: expected a number from 0 to below"):
+    with pytest.raises(
+        UserError, match=r"decay=1.5: expected a number from 0 to below"
+    ):
         override(config, "decay", "1.5")
 
 
@@ -155,7 +157,7 @@ def test_a_run_of_an_unregistered_agent_is_refused_by_name(
     train(changed(config, eval_episodes=0, update_steps=1), tmp_path)
     monkeypatch.setattr(agents, "_REGISTERED", {})
     for use in (lambda: load_agent(tmp_path, "last"), lambda: train(config, tmp_path)):
-        with pytest.raises(UserError, match="unknown agent 'averaging'.*--agents="):
+        with pytest.raises(UserError, match=r"unknown agent 'averaging'.*--agents="):
             use()
 
 

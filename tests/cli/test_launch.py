@@ -169,7 +169,7 @@ def test_the_device_is_chosen_before_the_back_end_starts(tmp_path, hopper_file):
 def test_a_folder_that_may_not_be_written(tmp_path, hopper_file):
     (tmp_path / "file").write_text("in the way")
     line = refusal("launch.py", *arguments(tmp_path / "file" / "run", hopper_file))
-    assert f"{tmp_path / 'file'} is no folder" in line
+    assert f"{tmp_path / 'file'} is not a folder" in line
 
 
 def test_bad_data_is_told_with_its_file(tmp_path):

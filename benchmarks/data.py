@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import read_dataset
 from dt_jax.training.batches import (
     Batches,
     DeviceBatches,
@@ -157,7 +157,7 @@ def measure(path: str) -> dict[str, int]:
     config = workload.config(embedding_dim=16, num_layers=1)
     process = psutil.Process()
     taken = {}
-    trajectories = datasets.load(None, path).trajectories
+    trajectories = read_dataset(None, path).trajectories
     taken["loaded"] = process.memory_info().rss
     samplers = [workload.sampler_of(trajectories, config)]
     share = config.device_memory_share

@@ -32,13 +32,13 @@ import dapg
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.data.registry import DatasetSpec, lookup
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import EnvSpec, lookup, normalized_score
 from dt_jax.datasets.demo.ant_controller import AntController
 from dt_jax.datasets.demo.antmaze import ACTION_NOISE, Followers
+from dt_jax.datasets.demo.locomotion import LEVELS, LinearPolicy
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
 from dt_jax.envs import mazes
+from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze, center
 from dt_jax.envs.base import HostEnv, usable_cores
 from dt_jax.envs.maze2d import Maze2D
@@ -59,8 +59,6 @@ ENVIRONMENTS = {
     "antmaze-medium-play-v2": ("none", "none"),
     "antmaze-large-play-v2": ("none", "none"),
 }
-ADROIT = ("pen", "door", "hammer", "relocate")
-ON_MUJOCO = {"maze2d": Maze2D, "antmaze": AntMaze}
 HEADER = """\
 | environment | random policy | reference | D4RL's ref_min | controller or expert \
 | reference | steps/s | one thread | ratio |
@@ -101,25 +99,25 @@ def main() -> None:
             print(f"| {' | '.join(row(spec, args))} |", flush=True)
 
 
-def row(spec: DatasetSpec, args: Namespace) -> list[str]:
+def row(spec: EnvSpec, args: Namespace) -> list[str]:
     """Return the cells of one environment."""
     name, seeds = spec.family, envs.episode_seeds(0, args.episodes)
     env = envs.make(spec, seeds)
     by_chance = longer = play(env, random_policy(env))
     good, one_thread, ratio = "needs --dapg", "", ""
-    if args.dapg or spec.family not in ADROIT:
+    if args.dapg or not isinstance(env, AdroitEnv):
         played = play(env, good_policy(spec, env, args))
         longer = max(by_chance, played, key=lambda one: one.lengths.sum())
         good = cell(played.returns)
-        if spec.family in ADROIT:
+        if isinstance(env, AdroitEnv):
             good += f", score {cell(normalized_score(spec, played.returns))}"
-        if spec.family == "antmaze" and played.returns.any():
+        if isinstance(env, AntMaze) and played.returns.any():
             took = played.lengths[played.returns > 0]
             good += f", {took.min()} to {took.max()} steps"
-    if spec.family in ON_MUJOCO:
+    if spec.maze:
         name += f"-{spec.maze}"
         limit = spec.max_episode_steps
-        alone = ON_MUJOCO[spec.family](spec.maze, seeds, limit, num_threads=1)
+        alone = type(env)(spec.maze, seeds, limit, num_threads=1)
         slower = play(alone, random_policy(alone))
         one_thread = f"{slower.speed:,.0f}"
         ratio = f"{by_chance.speed / slower.speed:.2f}"
@@ -151,28 +149,26 @@ def random_policy(env: HostEnv) -> Act:
     return lambda _: rng.uniform(-1, 1, (env.num_envs, env.action_size))
 
 
-def good_policy(spec: DatasetSpec, env: Any, args: Namespace) -> Act:
+def good_policy(spec: EnvSpec, env: Any, args: Namespace) -> Act:
     """Return the controller or expert for the episodes that `env` resets to."""
     rng, starts = np.random.default_rng(2), env.host_reset()
-    if spec.family in ADROIT:
+    if isinstance(env, AdroitEnv):
         expert = dapg.load(args.dapg / f"dapg_{spec.family}.npz")
         if args.noise_free:
             expert["log_std"] = np.full_like(expert["log_std"], -np.inf)
         return lambda observations: dapg.act(expert, observations, rng)
-    if spec.family == "maze2d":
+    if isinstance(env, Maze2D):
         maze = mazes.maze2d(spec.maze)
         controller = WaypointController(maze, env.num_envs, rng)
         for i, start in enumerate(starts):
             controller.send(i, start[:2], maze.goal)
         return controller.act
-    if spec.family == "antmaze":
+    if isinstance(env, AntMaze):
         return ant_controller(spec, env.goals, rng)
     return LinearPolicy(spec.family, LEVELS - 1, 0.0, rng).act
 
 
-def ant_controller(
-    spec: DatasetSpec, goals: np.ndarray, rng: np.random.Generator
-) -> Act:
+def ant_controller(spec: EnvSpec, goals: np.ndarray, rng: np.random.Generator) -> Act:
     """Return a policy that walks along the cells of a maze to `goals` [N, 2]."""
     maze = mazes.antmaze(spec.maze)
     between = [center(maze, cell) for cell in maze.path(maze.start, maze.goal)[1:-1]]

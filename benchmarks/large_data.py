@@ -41,7 +41,7 @@ from rich.table import Table
 from dt_jax.data.cache import cache_folder, sha256_of
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import load, read_dataset
 from dt_jax.training.batches import prefetch
 from dt_jax.types import Batch
 
@@ -128,13 +128,13 @@ def measure(path: Path, store: str, seconds: float, fits: bool) -> tuple:
         hashing[0] = time.perf_counter() - start
         return sha256
 
-    datasets.sha256_of = timed_sha256
+    load.sha256_of = timed_sha256
     forget(path)
     before = resident()
     with most_resident() as while_loading:
         start = time.perf_counter()
         limit = 0 if store == "mapped" else 1e9
-        data = datasets.load(None, str(path), memory_limit_gb=limit).trajectories
+        data = read_dataset(None, str(path), memory_limit_gb=limit).trajectories
         loaded = time.perf_counter() - start
     with most_resident() as while_drawing:
         rates = list(draw(data, path, store, seconds, fits))

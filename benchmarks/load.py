@@ -62,11 +62,11 @@ def write(path: Path, dtype: type, episode: int, options: dict) -> None:
 
 def measure(path: Path) -> None:
     """Load `path` and print seconds, bytes of the arrays, and peak bytes."""
-    from dt_jax.datasets import load as datasets
+    from dt_jax.datasets import read_dataset
 
     before = resident("VmRSS")
     start = time.perf_counter()
-    store = datasets.load(None, str(path)).trajectories
+    store = read_dataset(None, str(path)).trajectories
     seconds = time.perf_counter() - start
     peak = resident("VmHWM") - before
     arrays = sum(a.nbytes for a in vars(store).values() if isinstance(a, np.ndarray))

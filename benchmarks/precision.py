@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import read_dataset
 from dt_jax.training.batches import DeviceBatches
 from dt_jax.training.multi_step import MultiStep, step_chunks
 
@@ -55,7 +55,7 @@ def train(path: Path, updates: int, batch_size: int, dtype: str) -> float:
         update_steps=updates,
         warmup_steps=updates // 10,
     )
-    trajectories = datasets.load(None, str(path)).trajectories
+    trajectories = read_dataset(None, str(path)).trajectories
     sizes = trajectories.observations.shape[1], trajectories.actions.shape[1]
     sampler = Sampler(
         trajectories,

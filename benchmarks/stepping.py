@@ -7,7 +7,7 @@ Prints control steps per second on one thread and on all cores, and their ratio.
 mj_step starts the constraint solver from the previous solution; our rollout starts it
 cold at each control step, so that a step depends only on its state. The two methods
 therefore do not do exactly the same work. The model and the substeps are private to
-`Bodies`; they are read here so that both methods step the same bodies.
+`MujocoBatch`; they are read here so that both methods step the same bodies.
 """
 
 import time
@@ -23,7 +23,7 @@ from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
 from dt_jax.envs.base import usable_cores
 from dt_jax.envs.maze2d import points
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_batch import MujocoBatch
 
 BODIES = 200
 SECONDS = 3.0  # per measurement
@@ -50,12 +50,12 @@ def main() -> None:
     print(f"control steps per second of {BODIES} bodies under random actions")
 
 
-def rollout(bodies: Bodies, threads: int) -> Step:
+def rollout(bodies: MujocoBatch, threads: int) -> Step:
     """Return the method of dt_jax: mujoco.rollout, with one MjData per thread."""
     return bodies.step
 
 
-def mj_step(bodies: Bodies, threads: int) -> Step:
+def mj_step(bodies: MujocoBatch, threads: int) -> Step:
     """Return a method in which each thread calls mj_step for a part of N MjData."""
     model, substeps = bodies._model, bodies._substeps
     datas = [mujoco.MjData(model) for _ in bodies.qpos]
@@ -74,7 +74,9 @@ def mj_step(bodies: Bodies, threads: int) -> Step:
     return step
 
 
-def speed(bodies: Bodies, way: Callable[[Bodies, int], Step], threads: int) -> float:
+def speed(
+    bodies: MujocoBatch, way: Callable[[MujocoBatch, int], Step], threads: int
+) -> float:
     """Return control steps per second."""
     rng, step = np.random.default_rng(0), way(bodies, threads)
     size = len(bodies.qpos), bodies._model.nu

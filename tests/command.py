@@ -1,4 +1,4 @@
-"""The programs as a user starts them, each in a process of its own."""
+"""Commands as a user starts them, each in its own process."""
 
 import os
 import re
@@ -12,7 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def start(*command, **environment):
-    """Start python with `command`, on the CPU; more variables as keywords."""
+    """Start python with `command` in the checkout, on the CPU.
+
+    Args:
+      *command: the arguments.
+      **environment: further environment variables.
+    """
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
@@ -24,14 +29,14 @@ def start(*command, **environment):
 
 
 def run(*command, **environment):
-    """Return its exit status, stdout and stderr."""
+    """Run a command, see `start`; return its exit status, stdout and stderr."""
     process = start(*command, **environment)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
 def refusal(*command, **environment):
-    """Run a command that must fail by its user's mistake; return its one line."""
+    """Run a command that must fail by the user's mistake; return its one line."""
     status, _, err = run(*command, **environment)
     assert status == 2, err
     (line,) = err.splitlines()
@@ -39,11 +44,11 @@ def refusal(*command, **environment):
 
 
 def wait_until_it_listens(process):
-    """Wait for the handler of SIGUSR1: before, Python has hardly started."""
-    listens = 1 << (signal.SIGUSR1 - 1)
+    """Wait until a process handles SIGUSR1; before, Python is still starting."""
+    handled = 1 << (signal.SIGUSR1 - 1)
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         (caught,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", status)
-        if int(caught, 16) & listens:
+        if int(caught, 16) & handled:
             return
         time.sleep(0.01)

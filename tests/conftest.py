@@ -1,4 +1,4 @@
-"""JAX's strict modes, and a small run that several tests share."""
+"""JAX's settings for tests, and fixtures that several folders share."""
 
 import os
 
@@ -9,61 +9,62 @@ import pytest
 
 from dt_jax.config import default_config
 from dt_jax.data.registry import lookup
+from dt_jax.data.schema import RawData
 
-# For the tests of several devices; all others use the first alone.
+# For the tests of several devices; all others use only the first.
 jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(autouse=True)
 def _strict_jax():
-    """Refuse silent promotion of dtypes and ranks in everything under test."""
+    """Make JAX refuse implicit promotion of dtypes and ranks."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 
-def _optimise(yes):
-    """Have XLA optimise or not, here and in the programs that tests start.
+# Tests of exact numbers: they need the program as users run it.
+_OPTIMISED = ("test_corl_parity", "test_multi_step", "test_batches")
 
-    To compile takes longer than it saves in a test of seconds. The arithmetic is the
-    same but for its last bits.
+
+def _set_optimisations(enabled):
+    """Enable or disable most XLA optimisations, also in processes that tests start.
+
+    Without them, only the last bits of results differ, and compilation is faster by
+    more than the few updates of a test become slower.
     """
-    jax.config.update("jax_disable_most_optimizations", not yes)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not yes))
+    jax.config.update("jax_disable_most_optimizations", not enabled)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not enabled))
 
 
 def pytest_configure(config):
-    """Set what holds for all tests."""
-    _optimise("not slow" not in config.option.markexpr)  # the others, as users run it
+    """Disable optimisations in the fast tests; slow ones run as users do."""
+    _set_optimisations("not slow" not in config.option.markexpr)
 
 
 @pytest.fixture(autouse=True)
-def _optimise_what_is_about_last_bits(request):
-    """Have the program as users run it where another would be no proof."""
-    if request.module.__name__ not in (
-        "test_corl_parity",
-        "test_dispatch",
-        "test_feed",
-    ):
+def _optimise(request):
+    """Enable optimisations in the modules that need them."""
+    if request.module.__name__ not in _OPTIMISED:
         yield
         return
-    before = jax.config.read("jax_disable_most_optimizations")
-    _optimise(True)
+    disabled = jax.config.read("jax_disable_most_optimizations")
+    _set_optimisations(True)
     yield
-    _optimise(not before)
+    _set_optimisations(not disabled)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_each_program_once(tmp_path_factory):
-    """Share what is compiled between tests: most of their time would go there."""
+def _share_compilation_cache(tmp_path_factory):
+    """Compile each program once for all tests: compilation takes most of their time."""
     folder = str(tmp_path_factory.mktemp("xla"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for the programs they start
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for the processes they start
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")
 def hopper_file(tmp_path_factory):
-    """Six short random episodes of hopper's sizes, and an unfinished one."""
+    """Return a file with six random trajectories of hopper's sizes, and a tail."""
     spec, rng = lookup("hopper-demo"), np.random.default_rng(0)
     lengths = (30, 1, 25, 40, 12, 33, 5)
     rows = sum(lengths)
@@ -83,7 +84,7 @@ def hopper_file(tmp_path_factory):
 
 @pytest.fixture
 def small_config(hopper_file):
-    """A run of 8 updates with two evaluations, which takes seconds."""
+    """Return the configuration of a run of 8 updates with three evaluations."""
     config = default_config(
         env_name="hopper-demo",
         data_path=str(hopper_file),
@@ -102,3 +103,43 @@ def small_config(hopper_file):
         num_workers=1,
     )
     return config.lock()
+
+
+@pytest.fixture
+def lengths():
+    """Trajectory lengths with one step first, in the middle, adjacent and last."""
+    return [1, 7, 3, 1, 1, 40, 12, 1]
+
+
+@pytest.fixture
+def raw(lengths):
+    """A dataset with every kind of trajectory end and an unfinished trajectory."""
+    rng = np.random.default_rng(0)
+    rows = sum(lengths) + 5
+    last = np.cumsum(lengths) - 1
+    terminals, timeouts = np.zeros((2, rows), bool)
+    terminals[last[::2]] = True
+    timeouts[last[1::2]] = True
+    timeouts[last[[2, 4]]] = True  # these rows have both flags
+    return RawData(
+        observations=rng.normal(3, 2, (rows, 4)).astype(np.float32),
+        actions=rng.uniform(-1, 1, (rows, 2)).astype(np.float32),
+        rewards=rng.normal(size=rows).astype(np.float32),
+        terminals=terminals,
+        timeouts=timeouts,
+    )
+
+
+@pytest.fixture
+def write_hdf5(tmp_path):
+    """Return a function that writes a dataset with changed arrays; None omits one."""
+
+    def write(raw, name="data.hdf5", **changes):
+        path = tmp_path / name
+        with h5py.File(path, "w") as file:
+            for key, array in (raw._asdict() | changes).items():
+                if array is not None:
+                    file[key] = array
+        return path
+
+    return write

@@ -1,4 +1,4 @@
-"""What hypothesis tries on the readers: any dataset, and any damage to its file."""
+"""Hypothesis strategies for the readers: random datasets and corrupt files."""
 
 import random
 import resource
@@ -14,13 +14,13 @@ from dt_jax.data.d4rl import read_d4rl
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.utils.errors import UserError
 
-MOST_SECONDS = 60
-MOST_MEMORY = 1 << 28  # bytes more, for files of a few kB
+MAX_SECONDS = 60
+MAX_MEMORY = 1 << 28  # additional bytes, for files of a few kB
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
 def of(examples):
-    """Return settings under which the same examples are tried each time."""
+    """Return settings with the same examples in each run."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -32,7 +32,7 @@ def of(examples):
 
 @st.composite
 def datasets(draw):
-    """Return arrays of one to eight episodes, and perhaps an unfinished one."""
+    """Return the arrays of one to eight episodes, sometimes with an unfinished one."""
     lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=8))
     rows = sum(lengths) + draw(st.integers(0, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -70,7 +70,7 @@ def to_npz(path, arrays, write=np.savez):
         write(file, **arrays)
 
 
-# What of these has no checksum may become other numbers.
+# Corruption may change numbers that no checksum covers.
 HDF5 = {
     "contiguous.hdf5": to_hdf5,
     "gzip.hdf5": lambda *to: to_hdf5(*to, compression="gzip"),
@@ -83,11 +83,11 @@ NPZ = {
     ),
 }
 FORMATS = HDF5 | NPZ
-limits = st.sampled_from([None, 0])  # in memory, and mapped or unpacked
+limits = st.sampled_from([None, 0])  # in memory, and memory-mapped or unpacked
 
 
 def check_round_trip(folder, arrays, kind, limit):
-    """What is written comes out, cut into trajectories as a loop would."""
+    """Reading returns what was written, split into trajectories like by a loop."""
     path = folder / kind
     FORMATS[kind](path, arrays)
     raw = read_d4rl(path, memory_limit_gb=limit)
@@ -108,9 +108,9 @@ def check_round_trip(folder, arrays, kind, limit):
 
 @st.composite
 def damages(draw):
-    """Return what cuts a file, or changes some of its bytes.
+    """Return a function that truncates content or changes some of its bytes.
 
-    Where is drawn by a generator of its own: hypothesis would prefer round numbers.
+    Positions come from a separate generator: hypothesis would prefer round numbers.
     """
     kind = draw(st.sampled_from(["change", "cut", "erase", "insert", "copy"]))
     count = draw(st.integers(1, 40))
@@ -136,16 +136,16 @@ def damages(draw):
 
 
 def check_damage(folder, arrays, kind, limit, damage):
-    """Damage is told in a line, or does no harm; without checksums it may pass."""
+    """Corruption is reported or harmless; without checksums it may be undetected."""
     path = folder / kind
     FORMATS[kind](path, arrays)
     path.write_bytes(damage(path.read_bytes()))
-    check_told_or_sound(path, arrays, limit, may_differ=kind in HDF5)
+    check_reported_or_valid(path, arrays, limit, may_differ=kind in HDF5)
 
 
 @st.composite
 def changes(draw):
-    """Return what changes an array into something else, or drops or renames it."""
+    """Return a function that changes, removes or renames an array of a dataset."""
     key = draw(st.sampled_from(KEYS))
     change = draw(
         st.sampled_from(
@@ -179,25 +179,25 @@ def changes(draw):
 
 
 def check_change(folder, arrays, kind, limit, change):
-    """Arrays of another kind are told in a line, or are what they were."""
+    """Changed arrays are reported or harmless."""
     path = folder / kind
     FORMATS[kind](path, change(arrays))
-    check_told_or_sound(path, arrays, limit, may_differ=True)
+    check_reported_or_valid(path, arrays, limit, may_differ=True)
 
 
-def check_told_or_sound(path, arrays, limit, may_differ):
-    """A reader raises a UserError or returns arrays that can be trained on."""
+def check_reported_or_valid(path, arrays, limit, may_differ):
+    """Check that reading raises a UserError or returns arrays to train on."""
     with _in_time_and_memory():
         try:
             raw = read_d4rl(path, memory_limit_gb=limit)
             store = Trajectories.from_raw(raw, source=str(path))
         except UserError as error:
-            told = str(error)
+            message = str(error)
         else:
-            told = None
-    if told is not None:
-        assert "\n" not in told
-        assert str(path) in told
+            message = None
+    if message is not None:
+        assert "\n" not in message
+        assert str(path) in message
         return
     assert may_differ or same(raw, arrays)
     assert len({len(array) for array in raw}) == 1
@@ -216,21 +216,21 @@ def same(raw, arrays):
         )
 
 
-class _LateError(BaseException):
-    """No Exception, for readers turn any of these into a line."""
+class _TimeoutError(BaseException):
+    """Not an Exception: readers convert those to UserErrors."""
 
 
 @contextmanager
 def _in_time_and_memory():
     def late(*_):
-        raise _LateError(f"not done in {MOST_SECONDS} s")
+        raise _TimeoutError(f"not done in {MAX_SECONDS} s")
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(MOST_SECONDS)
+    signal.alarm(MAX_SECONDS)
     try:
         yield
     finally:
         signal.alarm(0)
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert 1024 * taken < MOST_MEMORY
+    assert 1024 * taken < MAX_MEMORY

@@ -1,4 +1,4 @@
-"""Datasets that Minari's own DataCollector records in real environments."""
+"""Datasets recorded with Minari's DataCollector in real environments."""
 
 import warnings
 
@@ -11,7 +11,7 @@ gymnasium.register_envs(gymnasium_robotics)
 
 
 def smooth(space, rng):
-    """Yield actions at random, each near the one before it, as a hand would move."""
+    """Yield random actions, each close to the previous one."""
     if not isinstance(space, gymnasium.spaces.Box):
         yield from iter(space.sample, None)
     action = np.zeros(space.shape)
@@ -21,14 +21,14 @@ def smooth(space, rng):
 
 
 def record(env, dataset_id, steps, *, collector=None, **metadata):
-    """Record an episode for each number in `steps`, cut there if it still runs.
+    """Record an episode for each number in `steps`, its maximum length.
 
-    `collector` has more arguments for Minari's. Returns a list of observations
-    [T + 1, ...] and one of rewards [T] for each episode, as the environment gave them.
+    `collector` holds arguments of Minari's collector. Returns a list of observations
+    [T + 1, ...] and one of rewards [T] for each episode.
     """
     seen = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about versions, and metadata that is missing
+        warnings.simplefilter("ignore")  # about versions and missing metadata
         env = gymnasium.make(env) if isinstance(env, str) else env
         recorded = minari.DataCollector(env, **(collector or {}))
         for seed, length in enumerate(steps):
@@ -44,5 +44,5 @@ def record(env, dataset_id, steps, *, collector=None, **metadata):
             seen.append((observations, rewards))
         recorded.create_dataset(dataset_id, **metadata)
         env.close()
-        recorded._tmp_dir.cleanup()  # the collector's close() leaves it to warn later
+        recorded._tmp_dir.cleanup()  # the collector's close() does not
     return seen

@@ -1,28 +1,26 @@
-"""A web server on this machine, with the troubles that one wants."""
+"""A local web server with configurable failures."""
 
-import re
+import gc
 import socket
-import sys
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-_TICK = 0.01  # seconds between the pieces of a body that is sent slowly
+_TICK = 0.01  # seconds between the pieces of a slow response
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a file as RFC 9110 says, or what the next one of `troubles` makes of it.
+    """Serves the same file under every path.
 
     Attributes:
-      content: the file, the same under every path.
-      version: the headers that tell which version of the file it is.
-      troubles: functions of the handler that answer the next GETs.
-      usual: one that answers the others.
-      head: one that answers all HEADs.
-      asked: the headers of each GET so far.
-      release: ends all stalls.
-      tls: what answers to TLS; without it, whoever tries that is hung up on.
+      content: the file.
+      failures: functions of the handler that answer the next requests instead.
+      usual: the function that answers all other requests.
+      requests: the paths requested so far.
+      release: ends all stalled responses.
+      url: of the file.
     """
 
     daemon_threads = True
@@ -30,88 +28,80 @@ class Server(ThreadingHTTPServer):
     def __init__(self, content):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = content
-        self.version = {"ETag": '"1"'}
-        self.troubles = []
+        self.failures = []
         self.usual = serve
-        self.head = send_head
-        self.asked = []
+        self.requests = []
         self.release = threading.Event()
-        self.tls = None
-        self.url = f"http://127.0.0.1:{self.server_port}/data.hdf5"
-
-    def get_request(self):
-        connection, address = super().get_request()
-        if connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake
-            if self.tls is None:
-                connection.close()
-                raise ConnectionError
-            connection = self.tls.wrap_socket(connection, server_side=True)
-        return connection, address
+        self.url = f"http://127.0.0.1:{self.server_port}/folder/data.hdf5"
 
     def handle_error(self, request, client_address):
-        """Say nothing of a client that has gone."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+        """Ignore clients that disconnect."""
 
 
 @contextmanager
 def serving(content):
-    """Yield a server at work."""
+    """Yield a running server."""
     with Server(content) as server:
-        # shutdown() waits as long as the server polls.
+        # shutdown() takes one polling interval.
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.release.set()
         server.shutdown()
         thread.join()
+    with warnings.catch_warnings():
+        # pooch does not close the connection of a failed response.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.server.head(self)
-
     def do_GET(self):
-        self.server.asked.append(self.headers)
-        troubles = self.server.troubles
-        (troubles.pop(0) if troubles else self.server.usual)(self)
+        self.server.requests.append(self.path)
+        failures = self.server.failures
+        (failures.pop(0) if failures else self.server.usual)(self)
 
     def log_message(self, *_):
         pass
 
 
-def send_head(handler):
-    handler.send_response(200)
-    handler.end_headers()
-
-
 def serve(handler, stop=None, stall=False, seconds=0):
-    """Answer as one should, but for sending the bytes up to `stop` alone.
+    """Send the file, or only its bytes up to `stop`.
 
-    That takes so many seconds, and more where the line is to stall.
+    Sending takes `seconds`. A stalled response then waits for `release`.
     """
     server = handler.server
-    asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
-    same = handler.headers["If-Range"] in server.version.values()
-    start = int(asked[1]) if asked and same else 0
-    send(handler, start, 206 if start else 200, stop=stop, seconds=seconds)
-    if stall:
-        server.release.wait(5)
-
-
-def send(handler, start, status, stop=None, changed=(), seconds=0):
-    server, size = handler.server, len(handler.server.content)
-    headers = {"Content-Length": size - start, **server.version}
-    if status == 206:
-        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-    handler.send_response(status)
-    for key, value in (headers | dict(changed)).items():
-        handler.send_header(key, str(value))
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(server.content)))
     handler.end_headers()
-    body = server.content[start:stop]
+    body = server.content[:stop]
     piece = -(-len(body) // int(seconds / _TICK + 1)) or 1
     for i in range(0, len(body), piece):
         handler.wfile.write(body[i : i + piece])
         handler.wfile.flush()
         if seconds:
             time.sleep(_TICK)
+    if stall:
+        server.release.wait(5)
+
+
+def status(code):
+    """Return a function that answers with an HTTP status."""
+    return lambda handler: handler.send_error(code)
+
+
+def redirect(location):
+    """Return a function that answers with a redirection."""
+
+    def answer(handler):
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.end_headers()
+
+    return answer
+
+
+def closed_port():
+    """Return a local port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return closed.getsockname()[1]

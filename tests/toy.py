@@ -13,7 +13,7 @@ _START_NOISE = 0.1
 
 
 class LinearState(NamedTuple):
-    """Where N episodes of the linear environment stand."""
+    """The state of N episodes of the linear environment."""
 
     observations: Array  # [N, S]
     time: Array  # [] int32, steps taken
@@ -22,16 +22,15 @@ class LinearState(NamedTuple):
 class LinearEnv:
     """N copies of s ← M s + B a with reward w·s after the step.
 
-    The arrays keep their dtype: float64 where JAX runs with x64, else float32.
+    The arrays keep their dtype: float64 if JAX has x64 enabled, else float32.
 
     Args:
       m: M [S, S].
       b: B [S, A].
       w: w [S].
       s0: the start [S].
-      horizons: how many steps each of the N episodes lasts.
-      seeds: N seeds, each moving its episode's start by its own noise; without them
-        all start at s0.
+      horizons: the lengths of the N episodes.
+      seeds: N seeds of a noise that is added to each start; by default none.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class LinearEnv:
             start += (_START_NOISE * noise).astype(s0.dtype)
 
     def reset(self) -> tuple[LinearState, jax.Array]:
-        """Start all episodes; returns the state and the first observations [N, S]."""
+        """Start all episodes; return the state and the first observations [N, S]."""
         observations = jnp.asarray(self._starts)
         return LinearState(observations, jnp.zeros((), jnp.int32)), observations
 
@@ -66,4 +65,4 @@ class LinearEnv:
         return state, Step(observations, observations @ w, done)
 
     def check(self) -> None:
-        """Nothing can go wrong outside the compiled program."""
+        """Do nothing: there are no errors outside the compiled program."""

@@ -8,26 +8,26 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax.cli.common import CommandParser
-from dt_jax.datasets.demo.demo import collect_demo
-from dt_jax.datasets.demo.episodes import Episode
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.rollout.episodes import Episode
 from dt_jax.utils.files import user_path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Collect as the command line says and print what came of it."""
+    """Collect the dataset on the command line and print its statistics."""
     parser = CommandParser(
         prog="python -m dt_jax collect",
-        description="Collect a demo dataset in D4RL's HDF5 schema: for halfcheetah, "
-        "hopper and walker2d by linear policies at four levels of quality, in equal "
-        "shares of steps; for maze2d and antmaze by a controller that follows "
-        "shortest ways, as D4RL did.",
+        description="Collect a demo dataset in D4RL's HDF5 schema. halfcheetah, hopper "
+        "and walker2d: linear policies of four skill levels with equal shares of the "
+        "steps. maze2d and antmaze: a controller that follows shortest paths, as in "
+        "D4RL.",
         epilog="example: python -m dt_jax collect hopper-demo --steps=100000 "
         "--out=hopper.hdf5",
     )
     parser.add_argument(
         "env_name", help="hopper-demo, maze2d-umaze-demo, antmaze-medium-play-demo, ..."
     )
-    parser.add_argument("--steps", type=int, help="transitions, at least")
+    parser.add_argument("--steps", type=int, help="minimum number of transitions")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
     args = parser.parse_args(arguments)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _table(levels: list[list[Episode]]) -> Table:
-    """Lay out how well and how long each level's episodes went."""
+    """Return a table of each skill level's returns and lengths."""
     table = Table(
         "level", "episodes", "return (mean ± std)", "any reward", "length (mean)"
     )

@@ -1,7 +1,5 @@
-"""Datasets here: python -m dt_jax data list | info | download | verify | clear."""
+"""Dataset management: python -m dt_jax data list | info | download | verify | clear."""
 
-import shutil
-import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -9,22 +7,21 @@ from pathlib import Path
 
 from dt_jax.cli.common import CommandParser
 from dt_jax.data import minari
-from dt_jax.data.cache import cache_folder, is_recorded, kept_with
+from dt_jax.data.cache import cache_folder, cached_files, has_record
 from dt_jax.data.d4rl import read_env_name, unpacked_folder
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec, all_specs, lookup
-from dt_jax.datasets import load as datasets
-from dt_jax.datasets.describe import aligned, describe, lengths_line
-from dt_jax.utils.backend import compilation_cache_folder as compiled_folder
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, all_specs, lookup
+from dt_jax.datasets import Dataset, cached_path, describe_dataset, read_dataset
+from dt_jax.datasets.describe import align_columns, lengths_summary
+from dt_jax.utils.backend import compilation_cache_folder
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import user_path
 
 _SUFFIXES = (".hdf5", ".h5", ".npz")
-_D4RL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
-_COLLECTED = "(collected here)"  # in the place of a url
+_D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do what the command line says."""
+    """Run the subcommand on the command line."""
     args = _parser().parse_args(arguments)
     args.command(args)
 
@@ -32,145 +29,115 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m dt_jax data",
-        description="What datasets there are, what is in them, and how to get them.",
+        description="List, describe, download, verify and delete datasets.",
         epilog="example: python -m dt_jax data list hopper",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
-        name: str, command: Callable[[Namespace], None], does: str, example: str
+        name: str, command: Callable[[Namespace], None], summary: str, example: str
     ) -> CommandParser:
         added = commands.add_parser(
             name,
-            help=does,
-            description=f"{does.capitalize()}.",
+            help=summary,
+            description=f"{summary.capitalize()}.",
             epilog=f"example: python -m dt_jax data {name} {example}",
         )
         added.set_defaults(command=command)
         return added
 
-    listing = add("list", _list, "name the datasets and where they come from", "hopper")
-    listing.add_argument(
-        "pattern",
-        nargs="?",
-        default="",
-        help="a part of the name; * and ? stand for any",
+    hopper = "hopper-medium-v2"
+    example = f"my_hopper.hdf5 --env_name={hopper}"
+    command = add("list", _list, "list the datasets and where they come from", "hopper")
+    command.add_argument(
+        "pattern", nargs="?", default="", help="part of the name, with * and ?"
     )
-    info = add(
-        "info",
-        _info,
-        "describe what is in a dataset",
-        "my_hopper.hdf5 --env_name=hopper-medium-v2",
-    )
+    info = add("info", _info, "describe a dataset", example)
     info.add_argument(
         "--env_name",
-        help="whose scores and bounds of actions; our demo files say it themselves",
+        help="environment for scores and action bounds; demo files contain it",
     )
-    fetch = add(
-        "download",
-        _download,
-        "download or collect a dataset, unless it is there",
-        "hopper-medium-v2",
+    summary = "download or collect a dataset that is not in the cache"
+    command = add("download", _download, summary, hopper)
+    command.add_argument("name", help="a name from list, or minari:ID")
+    summary = "read a dataset and compare it with its recorded SHA-256"
+    verify = add("verify", _verify, summary, hopper)
+    command = add("clear", _clear, "delete datasets from the cache folder", hopper)
+    command.add_argument(
+        "patterns", nargs="*", metavar="NAME", help="a name from list, with * and ?"
     )
-    fetch.add_argument("name", help="one that list names, or minari:ID")
-    verify = add(
-        "verify",
-        _verify,
-        "read all of a dataset and compare it with its recorded sha256",
-        "hopper-medium-v2",
-    )
-    clear = add(
-        "clear", _clear, "delete datasets from the cache folder", "hopper-medium-v2"
-    )
-    clear.add_argument(
-        "patterns",
-        nargs="*",
-        metavar="NAME",
-        help="of datasets that list names; * and ? stand for any",
-    )
-    clear.add_argument(
+    command.add_argument(
         "--all",
         action="store_true",
-        help="all of them, what was unpacked to be mapped, and compiled programs",
+        help="all datasets, unpacked arrays and compiled programs",
     )
-    _add_reading(info)
-    _add_reading(verify)
+    for reader in (info, verify):
+        reader.add_argument(
+            "dataset", metavar="NAME_OR_FILE", help="a name from list, or any file"
+        )
+        reader.add_argument(
+            "--episode_len",
+            type=_steps,
+            help="maximum length of an episode, for a file without episode ends",
+        )
+        reader.add_argument(
+            "--split",
+            choices=["corl", "timeouts"],
+            default="corl",
+            help="where trajectories end: corl (the default) at terminals and "
+            "timeouts, timeouts only at timeouts",
+        )
     return parser
 
 
-def _add_reading(parser: CommandParser) -> None:
-    parser.add_argument(
-        "dataset", metavar="NAME_OR_FILE", help="in the cache folder, or any file"
-    )
-    parser.add_argument(
-        "--episode_len",
-        type=_steps,
-        help="where episodes are cut off, in a file that does not say",
-    )
-    parser.add_argument(
-        "--split",
-        choices=["corl", "timeouts"],
-        default="corl",
-        help="where trajectories end: corl (the default) at terminals and timeouts, "
-        "timeouts at these alone",
-    )
-
-
 def _steps(text: str) -> int:
-    """Read "1000", "1_000" or "1e3", as launch.py does."""
+    """Parse "1000", "1_000" or "1e3", like launch.py."""
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if number.is_integer() and 1 <= number <= NO_LIMIT:
         return int(number)
-    raise ArgumentTypeError(f"expected an integer from 1 to {NO_LIMIT}, not {text!r}")
+    raise ArgumentTypeError(f"expected an integer from 1 to {NO_LIMIT}, got {text!r}")
 
 
 def _list(args: Namespace) -> None:
     """Print a row for each dataset."""
-    pattern = f"*{args.pattern.lower()}*"
-    names = [name for name in all_specs() if fnmatch(name, pattern)]
+    names = [n for n in all_specs() if fnmatch(n, f"*{args.pattern.lower()}*")]
     if not names:
         raise _unknown(args.pattern)
-    # On a terminal half a url is better than a wrapped line; elsewhere all is whole.
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: it is closed
-    width = shutil.get_terminal_size().columns if on_terminal else None
     rows = [("name", "family", "cached", "size", "url")]
     for name in sorted(names):
         spec = all_specs()[name]
-        path = datasets.cached_path(spec)
+        path = cached_path(spec)
         cached = ("yes", _megabytes(path)) if path.exists() else ("-", "-")
-        url = (spec.url or _COLLECTED).removeprefix(_D4RL if width else "")
+        url = spec.url.removeprefix(_D4RL_URL) if spec.url else "(collected locally)"
         rows.append((name, spec.family, *cached, url))
-    for line in aligned(rows, "<<<><").splitlines():
-        print(f"{line[: width - 1]}…" if width and len(line) > width else line)
+    print(align_columns(rows, "<<<><"))
+    print(f"URLs are relative to {_D4RL_URL}")
     print(f"cache folder: {cache_folder()}")
-    for what, folder in _by_products().items():
+    for label, folder in _derived_folders().items():
         if files := _files(folder):
-            print(f"{what}: {_megabytes(*files)} in {folder}")
-    if width:
-        print(f"urls begin with {_D4RL}; | cat shows all of them")
+            print(f"{label}: {_megabytes(*files)} in {folder}")
 
 
 def _info(args: Namespace) -> None:
-    """Print all there is to say about a dataset."""
+    """Print a summary of a dataset."""
     spec, path = _find(args.dataset)
     data_path = None if spec else str(path)
     if args.env_name is not None:
         if path is None:
-            raise UserError(f"{args.dataset} has its own environment, no --env_name")
+            raise UserError(
+                f"{args.dataset} has its own environment: remove --env_name"
+            )
         data_path, spec = str(path), _environment(args.env_name)
     elif path is not None and spec is None:
         spec = all_specs().get(read_env_name(path) or "")
-    dataset = datasets.load(
-        spec, data_path, split=args.split, episode_len=args.episode_len
-    )
-    print(describe(dataset, spec))
+    print(describe_dataset(_load(spec, data_path, args), spec))
 
 
 def _download(args: Namespace) -> None:
-    """Have a dataset in the cache folder, or in Minari's, and say where."""
+    """Download or collect a dataset, check it and print its path."""
     if args.name.startswith(minari.PREFIX):
         folder = Path(minari.open_dataset(args.name).storage.data_path)
         print(f"{folder}, {_megabytes(*folder.iterdir())}")
@@ -178,105 +145,99 @@ def _download(args: Namespace) -> None:
     if args.name not in all_specs():
         raise _unknown(args.name)
     spec = lookup(args.name)
-    path = datasets.cached_path(spec)
-    was_there = path.exists()
+    path = cached_path(spec)
+    existed = path.exists()
     try:
-        sha256 = datasets.load(spec, None).sha256
+        sha256 = read_dataset(spec, None).sha256
     except UserError as error:
-        if was_there:
-            raise _damaged(spec, path, error) from None
-        raise
-    print(f"{path}{' was there already' if was_there else ''}")
+        if not existed:
+            raise
+        record = f" and {path.name}.sha256" if has_record(path) else ""
+        raise UserError(
+            f"{error}. To download it again, delete {path}{record} and run python -m "
+            f"dt_jax data download {spec.name}"
+        ) from error
+    print(f"{path}{' already exists' if existed else ''}")
     print(f"{_megabytes(path)}, sha256 {sha256}")
 
 
-def _damaged(spec: DatasetSpec, path: Path, error: UserError) -> UserError:
-    """Return the one line about a file that has to make room for a new one."""
-    record = f" and {path.name}.sha256" if is_recorded(path) else ""
-    return UserError(
-        f"{error}. To get it again, delete {path}{record} and run python -m "
-        f"dt_jax.data download {spec.name}"
-    )
-
-
 def _verify(args: Namespace) -> None:
-    """Read a dataset as training does, and compare it with its recorded sha256."""
+    """Read a dataset like training does, and compare it with its recorded SHA-256."""
     spec, path = _find(args.dataset)
-    data_path = None if spec else str(path)
-    dataset = datasets.load(
-        spec, data_path, split=args.split, episode_len=args.episode_len
-    )
-    print(f"ok: {lengths_line(dataset.trajectories)}, every number finite")
-    if path is not None and is_recorded(path):
+    dataset = _load(spec, None if spec else str(path), args)
+    print(f"ok: {lengths_summary(dataset.trajectories)}, all numbers finite")
+    if path is not None and has_record(path):
         print(f"ok: sha256 {dataset.sha256}, as recorded")
     else:
-        print(f"no sha256 was recorded; it is {dataset.sha256}")
+        print(f"no recorded sha256; it is {dataset.sha256}")
 
 
 def _clear(args: Namespace) -> None:
-    """Delete what is cached of the datasets that are named, or of everything."""
+    """Delete the cached files of datasets, or everything."""
     if args.all == bool(args.patterns):
-        raise UserError("name the datasets to delete, or give --all; see --help")
-    cleared = []
+        raise UserError("give names of datasets to delete, or --all; see --help")
+    files = []
     for pattern in ["*"] if args.all else args.patterns:
-        specs = [s for name, s in all_specs().items() if fnmatch(name, pattern)]
-        if not specs:
+        names = [name for name in all_specs() if fnmatch(name, pattern)]
+        if not names:
             raise _unknown(pattern)
-        paths = map(datasets.cached_path, specs)
-        cleared += [file for path in paths for file in kept_with(path)]
+        files += [f for n in names for f in cached_files(cached_path(lookup(n)))]
     if args.all:
-        cleared += [
-            file for folder in _by_products().values() for file in _files(folder)
-        ]
-    cleared = list(dict.fromkeys(cleared))
-    size = _megabytes(*cleared)
-    for file in cleared:
+        files += [f for folder in _derived_folders().values() for f in _files(folder)]
+    files = list(dict.fromkeys(files))
+    size = _megabytes(*files)
+    for file in files:
         file.unlink(missing_ok=True)
-    print(f"{size} deleted, in {len(cleared)} files")
+    print(f"deleted {size} in {len(files)} files")
 
 
-def _by_products() -> dict[str, Path]:
-    """Return the folders of what is made from datasets and programs."""
-    return {"unpacked": unpacked_folder(), "compiled programs": compiled_folder()}
+def _load(spec: EnvSpec | None, data_path: str | None, args: Namespace) -> Dataset:
+    return read_dataset(spec, data_path, split=args.split, episode_len=args.episode_len)
+
+
+def _derived_folders() -> dict[str, Path]:
+    """Return the folders of what is derived from datasets and programs."""
+    return {
+        "unpacked": unpacked_folder(),
+        "compiled programs": compilation_cache_folder(),
+    }
 
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _find(name: str) -> tuple[DatasetSpec | None, Path | None]:
-    """Return the dataset of that name, if it is one, and its file, if it is one."""
+def _find(name: str) -> tuple[EnvSpec | None, Path | None]:
+    """Return the dataset of that name, if there is one, and its file, if it has one."""
     if name.startswith(minari.PREFIX):
         return _environment(name), None
     path = user_path(name)
     if name not in all_specs() or path.is_file():
         if path.exists() or path.suffix in _SUFFIXES:
-            return None, path  # whoever reads it says if it is of no use
+            return None, path  # reading it reports if it is unusable
         raise _unknown(name, "file or dataset")
     spec = lookup(name)
-    if not datasets.cached_path(spec).exists():
+    if not cached_path(spec).exists():
         raise UserError(
-            f"{name} is not in {cache_folder()}; get it by "
+            f"{name} is not in {cache_folder()}; download it with "
             f"python -m dt_jax data download {name}"
         )
-    return spec, datasets.cached_path(spec)
+    return spec, cached_path(spec)
 
 
 def _unknown(name: str, kind: str = "dataset") -> UserError:
-    """Return the one line about what is no dataset's name."""
     if name.lower().startswith("minari"):
-        hint = "Minari's are written minari:ID; minari list local shows what is there"
+        hint = "Minari's are written minari:ID; minari list local shows local ones"
     else:
         hint = did_you_mean(Path(name).stem, all_specs())
-        hint += "; python -m dt_jax data list names all of them"
+        hint += "; python -m dt_jax data list shows all of them"
     return UserError(f"there is no {kind} {name!r}; {hint}")
 
 
-def _environment(env_name: str) -> DatasetSpec:
-    """Return what scores and bounds `env_name` has."""
+def _environment(env_name: str) -> EnvSpec:
     if env_name in all_specs():
         return lookup(env_name)
-    # Only here: the engines take a second or two to import.
+    # Imported here because the engines take a second or two to import.
     from dt_jax import envs
 
     return envs.lookup(env_name)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from dt_jax.config.keys import keys_of, sections_of
 from dt_jax.config.load import (
     CONFIGS,
+    check_agent,
     override,
     read_config_file,
     short_path,
@@ -96,11 +97,8 @@ def parse(arguments: Sequence[str]) -> Request:
         print(help_text(config, values.config), end="")
         sys.exit(0)
     for key, text in _parse_keys(rest, config.agent).items():
-        if key == "agent" and text != config.agent:
-            raise UserError(
-                f"--config.agent={text}: {values.config} configures the agent "
-                f"{config.agent}; choose a config file of {text}"
-            )
+        if key == "agent":
+            check_agent(config, text, values.config, "--config.agent")
         override(config, key, text)
     validate(config)
     return Request(

@@ -6,8 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec
-from dt_jax.data.statistics import column_statistics
+from dt_jax.data.arrays import column_statistics
+from dt_jax.data.registry import NO_LIMIT, EnvSpec
 from dt_jax.data.trajectories import Trajectories
 
 _HOLDOUT_FRACTION = 0.1
@@ -16,7 +16,7 @@ _MIN_RETURN = 1e-30  # smaller ones are zero in float32 once they are squared
 Choices = dict[str, tuple[Any, str]]  # key -> value, and the reason
 
 
-def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
+def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     """Return what the data suggests for keys, with the reasons.
 
     Args:
@@ -54,7 +54,7 @@ def from_data(trajectories: Trajectories, spec: DatasetSpec | None) -> Choices:
 
 
 def fill_in(
-    config: ConfigDict, trajectories: Trajectories, spec: DatasetSpec | None
+    config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> tuple[ConfigDict, list[str]]:
     """Return the configuration with every None that the data decides filled in.
 

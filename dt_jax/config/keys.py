@@ -72,6 +72,7 @@ _RUN = (
         "The run's folder is <checkpoints_path>/<name>; None: runs/<name>. --workdir "
         "takes precedence.",
         resumable=True,
+        corl=True,
     ),
 )
 
@@ -305,6 +306,7 @@ _DEVICES = (
         one_of("auto", "cpu", "gpu", "cuda", "tpu"),
         '"auto": the best that JAX finds.',
         resumable=True,
+        corl=True,
     ),
 )
 

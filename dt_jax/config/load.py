@@ -41,11 +41,7 @@ def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
     keys = keys_of(agent)
     config = ConfigDict({name: key.default for name, key in keys.items()})
     config.agent = agent
-    for name, value in changes.items():
-        if name not in keys:
-            raise UserError(f"unknown key {name!r}; {did_you_mean(name, keys)}")
-        with config.ignore_type():
-            config[name] = value
+    _set_keys(config, changes)
     if "name" not in changes and changes.get("env_name"):
         # The name is a folder's; that of a Minari dataset has slashes.
         config.name = re.sub(r"[:/]", "-", f"{agent}-{config.env_name}")
@@ -65,21 +61,37 @@ def load_config(reference: str, **overrides: Any) -> ConfigDict:
     Args:
       reference: "file.py" or "file.py:dataset". "configs/hopper.py" is the package's
         own where there is no such file in the working directory.
-      **overrides: values of keys.
+      **overrides: values of keys other than `agent`.
 
     Raises:
       UserError: there is no such file, and the message names the nearest; it defines no
         configuration; or a value is not what its key expects.
     """
     config = read_config_file(reference).unlock()
-    keys = keys_of(config.agent)
-    for name, value in overrides.items():
-        if name not in keys:
-            raise UserError(f"unknown key {name!r}; {did_you_mean(name, keys)}")
-        with config.ignore_type():
-            config[name] = value
+    check_agent(config, overrides.get("agent", config.agent), reference)
+    _set_keys(config, overrides)
     validate(config)
     return config.lock()
+
+
+def check_agent(
+    config: ConfigDict, agent: str, reference: str, flag: str = "agent"
+) -> None:
+    """Raise a UserError unless `agent` is the one that a config file configures."""
+    if agent != config.agent:
+        raise UserError(
+            f"{flag}={agent}: {reference} configures the agent {config.agent}; choose "
+            f"a config file of {agent}"
+        )
+
+
+def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Set keys to Python values, not validated; lists become tuples."""
+    for name, value in values.items():
+        if name not in config:
+            raise UserError(f"unknown key {name!r}; {did_you_mean(name, config)}")
+        with config.ignore_type():
+            config[name] = tuple(value) if isinstance(value, list) else value
 
 
 def read_config_file(reference: str) -> ConfigDict:

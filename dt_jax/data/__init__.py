@@ -1,1 +1,1 @@
-"""Datasets as NumPy arrays: files, trajectories and the batches drawn from them."""
+"""Datasets as NumPy arrays: file readers, trajectories and batch sampling."""

@@ -1,8 +1,9 @@
-"""The folder where datasets are kept, and the records that they are as they came."""
+"""The dataset cache folder: location, locks and SHA-256 records."""
 
+import errno
 import hashlib
 import os
-import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,70 +17,78 @@ from dt_jax.utils.files import remove_leftovers, user_path, write_text
 
 
 def cache_folder() -> Path:
-    """Return where datasets are kept: DT_JAX_DATA, or else the user's cache folder."""
+    """Return the cache folder: DT_JAX_DATA, or the user's default cache folder."""
     if folder := os.environ.get("DT_JAX_DATA"):
         return user_path(folder).absolute()
     return Path(platformdirs.user_cache_dir("dt_jax"))
 
 
 @contextmanager
-def writing_to_cache(size: float) -> Iterator[Path]:
-    """Yield the cache folder, to write `size` bytes in it.
+def cache_space(size: float) -> Iterator[Path]:
+    """Yield the cache folder, which has `size` bytes free at the start.
 
     Raises:
-      UserError: it can't be written to, or is full.
+      UserError: the folder cannot be written to, or the disk is full; also for an
+        OSError inside the context.
     """
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise OSError(errno.ENOSPC, f"only {free / 1e9:.3g} GB are free")
         yield folder
     except OSError as error:
         raise UserError(
-            f"{folder}: {error.strerror}; {size / 1e9:.3g} GB are to be kept there: "
-            "make room, or name another folder by DT_JAX_DATA"
-        ) from None
+            f"{folder}: {error.strerror or error}; {size / 1e9:.3g} GB are needed "
+            "there: free some space, or set DT_JAX_DATA to another folder"
+        ) from error
 
 
 @contextmanager
-def alone_with(path: Path, doing: str) -> Iterator[None]:
-    """Keep other processes from a file of the cache; the second says so, and waits.
+def cache_lock(path: Path, action: str) -> Iterator[None]:
+    """Hold the lock of a cached file; a second process reports that it waits.
 
-    The lock ends with the process, however that ends. What a killed one has left of
-    temporary files is removed.
+    The lock ends with the process, even if it is killed. Temporary files of killed
+    processes are removed.
 
     Args:
-      path: the file; its folder is made.
-      doing: what the line says of the process that was first, such as "collecting".
+      path: the file; its folder is created.
+      action: what the holder does, for the waiting process's message: "downloading".
 
     Raises:
-      UserError: the folder can't be written to.
+      UserError: the folder cannot be written to.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process is {doing} {path}; waiting for it", file=sys.stderr)
+        print(f"another process is {action} {path}; waiting for it", file=sys.stderr)
         held = lock.acquire()
     except OSError as error:
         raise UserError(
-            f"{path.parent}: {error.strerror}; name another folder by DT_JAX_DATA"
-        ) from None
+            f"{path.parent}: {error.strerror}; set DT_JAX_DATA to another folder"
+        ) from error
     with held:
         remove_leftovers(path)
-        remove_leftovers(_record(path))
+        remove_leftovers(_record_of(path))
         try:
             yield
         finally:
-            # While it is held: who waits notices that this file is no longer the lock.
+            # While it is held: a waiting process notices that the lock file is gone.
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def kept_with(path: Path) -> list[Path]:
-    """Return what there is of a file of the cache: itself, its record, a part of it."""
-    part = path.with_name(f".{path.name}.part")
-    every = path, _record(path), part, part.with_name(f"{part.name}.json")
-    return [file for file in every if file.exists()]
+def download_folder(path: Path) -> Path:
+    """Return the hidden folder into which `path` is downloaded."""
+    return path.with_name(f".{path.name}.download")
+
+
+def cached_files(path: Path) -> list[Path]:
+    """Return the files of a cached dataset: itself, its record, partial downloads."""
+    files = path, _record_of(path), *download_folder(path).glob("*")
+    return [file for file in files if file.exists()]
 
 
 def sha256_of(path: Path) -> str:
@@ -89,55 +98,43 @@ def sha256_of(path: Path) -> str:
 
 
 def record_sha256(path: Path, sha256: str) -> None:
-    """Write `<name>.sha256` beside `path`, which `sha256sum --check` can read."""
-    write_text(_record(path), f"{sha256}  {path.name}\n")
+    """Write `<name>.sha256` beside `path`, in the format of `sha256sum --check`."""
+    write_text(_record_of(path), f"{sha256}  {path.name}\n")
 
 
-def is_recorded(path: Path) -> bool:
-    """Tell whether a SHA-256 lies beside `path`."""
-    return _record(path).exists()
+def has_record(path: Path) -> bool:
+    """Return whether there is a SHA-256 record beside `path`."""
+    return _record_of(path).exists()
 
 
-def is_as_recorded(path: Path) -> bool:
-    """Tell whether `path` is there, with its own SHA-256 beside it."""
-    try:
-        return is_recorded(path) and _recorded(path) == sha256_of(path)
-    except FileNotFoundError:
-        return False
+def matches_record(path: Path) -> bool:
+    """Return whether `path` exists and matches the SHA-256 record beside it."""
+    has_both = path.exists() and has_record(path)
+    return has_both and _read_record(path) == sha256_of(path)
 
 
 def verify_sha256(path: Path, sha256: str) -> None:
-    """Hold a file against the record beside it; one without a record may be anything.
+    """Compare a file's SHA-256 with its record; without a record any file passes.
 
     Args:
       path: the file.
-      sha256: its SHA-256 as it is now, in hexadecimal.
+      sha256: its present SHA-256, in hexadecimal.
 
     Raises:
-      UserError: the record tells another SHA-256, or is damaged.
+      UserError: the record contains something else.
     """
-    if not is_recorded(path):
-        return
-    record, recorded = _record(path), _recorded(path)
-    if recorded is None:
+    if has_record(path) and _read_record(path) != sha256:
+        record = _record_of(path).name
         raise UserError(
-            f"{record} is damaged: it should be one line as sha256sum writes it; "
-            f"delete it, and {path.name} too if that may be damaged as well"
-        )
-    if recorded != sha256:
-        raise UserError(
-            f"{path} is not the file that was downloaded: its SHA-256 is {sha256}, not "
-            f"{recorded}; delete it, and it is downloaded anew, or delete "
-            f"{record.name} if you put another there"
+            f"{path} is not the file that was downloaded: its SHA-256 is {sha256}, "
+            f"{record} contains {_read_record(path)!r}; delete both to download it "
+            f"again, or only {record} if you replaced the file on purpose"
         )
 
 
-def _recorded(path: Path) -> str | None:
-    """Return the SHA-256 that is recorded; None if the record is damaged."""
-    text = _record(path).read_text(errors="replace")
-    found = re.match(r"[0-9a-f]{64}\b", text)
-    return found[0] if found else None
+def _read_record(path: Path) -> str:
+    return _record_of(path).read_text(errors="replace").partition(" ")[0]
 
 
-def _record(path: Path) -> Path:
+def _record_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")

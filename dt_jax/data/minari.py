@@ -1,4 +1,4 @@
-"""Minari's datasets, which lie in its own folder as episodes."""
+"""Minari's datasets: episodes in Minari's own folder."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 
-from dt_jax.data.aligned import aligned_empty
-from dt_jax.data.entry_points import check_environments
-from dt_jax.data.hdf5 import check_stored
-from dt_jax.data.limits import MOST_DEFLATED, check_memory
-from dt_jax.data.schema import RawData, check_finite
+from dt_jax.data.arrays import aligned_empty, check_finite
+from dt_jax.data.hdf5 import check_self_contained
+from dt_jax.data.schema import NUMBERS, RawData
 from dt_jax.utils.errors import UserError
 
-PREFIX = "minari:"  # an env_name that begins so goes on with a dataset's id
+PREFIX = "minari:"  # an env_name of a Minari dataset: this, and the dataset's id
+_KNOWN_PACKAGES = "gymnasium", "gymnasium_robotics"
 
 
 class Episode(NamedTuple):
@@ -34,41 +34,93 @@ class Episode(NamedTuple):
 
 
 def open_dataset(env_name: str) -> Any:
-    """Return the `minari.MinariDataset` of an `env_name`; a missing one is downloaded.
+    """Open a dataset as a `minari.MinariDataset`; download it if it is missing.
 
-    Its attribute `env_name` is ours: a folder that was copied or renamed still has its
-    first id in its metadata, and errors must not lead the user there.
+    The attribute `env_name` is added for error messages: a folder that was copied or
+    renamed still has its first id in its metadata.
 
     Args:
       env_name: "minari:" and the dataset's id, "minari:D4RL/pen/human-v2".
 
     Raises:
-      UserError: Minari is not installed, there is no such dataset and none can be
-        fetched, or it can't be read.
+      UserError: Minari is not installed, or the dataset does not exist, cannot be
+        downloaded or cannot be read.
     """
-    minari = _minari()
-    _check_id(env_name)
+    if find_spec("minari") is None:
+        raise UserError(f"{PREFIX}... needs Minari: pip install 'dt_jax[minari]'")
+    minari = import_module("minari")
+    path = Path(env_name.removeprefix(PREFIX))
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"{env_name}: a dataset id must not begin with / or contain ..; it is "
+            f"relative to {_folder('')}"
+        )
     if not (_folder(env_name) / "data").exists():
         _download(minari, env_name)
-    with _damage_told(env_name):
-        _check_metadata(env_name)
+    with _corrupt_dataset_errors(env_name):
+        metadata = json.loads((_folder(env_name) / "data/metadata.json").read_text())
+        if metadata["total_episodes"] < 1 or metadata["total_steps"] < 1:
+            raise UserError(f"{env_name} contains no steps; use another dataset")
+        if not {"observation_space", "action_space"} <= metadata.keys():
+            check_environments(env_name, metadata)  # Minari builds one to get them
         dataset = minari.load_dataset(env_name.removeprefix(PREFIX))
     dataset.env_name = env_name
     return dataset
+
+
+def check_environments(env_name: str, metadata: dict[str, Any]) -> None:
+    """Refuse environments and wrappers of unknown packages: building one runs its code.
+
+    Known are environment classes of Gymnasium and Gymnasium-Robotics, and what the user
+    has registered or imported. No other package is imported.
+
+    Args:
+      env_name: the dataset, for the error message.
+      metadata: the dataset's.
+
+    Raises:
+      UserError: the dataset names something else.
+    """
+    for key in ("env_spec", "eval_env_spec"):
+        spec = json.loads(metadata.get(key) or "{}")
+        for part in (spec, *(spec.get("additional_wrappers") or ())):
+            if "entry_point" in part and not _is_known(str(part["entry_point"])):
+                raise UserError(
+                    f"{env_name}: the environment or wrapper {part['entry_point']} is "
+                    "unknown and is not called; if you trust it, import its package in "
+                    "your config file, else remove env_spec and eval_env_spec from its "
+                    "metadata.json"
+                )
+
+
+def _is_known(entry_point: str) -> bool:
+    from gymnasium import Env, registry
+
+    if any(entry_point == spec.entry_point for spec in registry.values()):
+        return True
+    module, _, name = entry_point.partition(":")
+    try:
+        if module.partition(".")[0] in _KNOWN_PACKAGES:
+            import_module(module)
+    except ImportError:
+        return True  # building the environment reports the missing package
+    found = getattr(sys.modules.get(module), name, None)
+    return isinstance(found, type) and issubclass(found, Env)
 
 
 def episodes(dataset: Any) -> Iterator[Episode]:
     """Yield the episodes of a dataset that `open_dataset` returned.
 
     Raises:
-      UserError: one can't be read, or is not of T actions and T + 1 observations of the
-        dataset's spaces.
+      UserError: an episode cannot be read, or does not consist of T actions and T + 1
+        observations that match the dataset's spaces.
     """
     name = dataset.env_name
-    with _damage_told(name):
-        file = _folder(name) / "data/main_data.hdf5"
-        if file.exists():  # else it is of Arrow's
-            check_stored(file)
+    with _corrupt_dataset_errors(name):
+        path = _folder(name) / "data/main_data.hdf5"
+        if path.exists():  # otherwise the dataset is in Arrow files
+            with h5py.File(path, "r") as file:
+                check_self_contained(file, name)
         for found in dataset.iterate_episodes():
             episode = Episode(
                 found.observations,
@@ -85,38 +137,42 @@ def read(
     dataset: Any,
     convert: Callable[[Episode], tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> RawData:
-    """Read all episodes; `timeouts` marks the last row of each, terminated or not.
+    """Read all episodes; `timeouts` is set in the last row of each, terminated or not.
 
     Args:
-      dataset: what `open_dataset` returned.
+      dataset: the result of `open_dataset`.
       convert: an episode -> observations [T + 1, S], actions [T, A] and rewards [T].
 
     Raises:
-      UserError: an episode can't be read, or a number is NaN or infinite.
+      UserError: an episode cannot be read, or a number is NaN or infinite.
     """
-    name = dataset.env_name
-    raw, start, total = None, 0, dataset.total_steps
+    name, total = dataset.env_name, dataset.total_steps
+    raw, end = None, 0
     for episode in episodes(dataset):
         observations, actions, rewards = convert(episode)
         if raw is None:
-            sizes = observations.shape[1], actions.shape[1]
-            check_memory(4 * total * sum(sizes), name)
-            raw = _empty(total, *sizes)
-        end = start + len(rewards)
+            raw = RawData(
+                observations=aligned_empty((total, observations.shape[1]), np.float32),
+                actions=aligned_empty((total, actions.shape[1]), np.float32),
+                rewards=aligned_empty(total, np.float32),
+                terminals=np.zeros(total, bool),
+                timeouts=np.zeros(total, bool),
+            )
+        start, end = end, end + len(rewards)
         if end > total:
             break
-        with np.errstate(over="ignore"):  # found when the numbers are checked
+        with np.errstate(over="ignore"):  # check_finite finds overflows
             raw.observations[start:end] = observations[:-1]
             raw.actions[start:end] = actions
             raw.rewards[start:end] = rewards
         raw.terminals[start:end] = episode.terminations
         raw.timeouts[end - 1] = True
-        start = end
-    if raw is None:
-        raise UserError(f"{name} holds no step")
-    if end != total:
-        raise UserError(f"{name} should have {total} steps and has other; get it again")
-    for key in ("observations", "actions", "rewards"):  # as they were converted
+    if raw is None or end != total:
+        raise UserError(
+            f"{name} announces {total} steps, but has {'more' if end > total else end};"
+            " download it again"
+        )
+    for key in NUMBERS:
         check_finite(getattr(raw, key), f"{name}: {key}")
     return raw
 
@@ -132,134 +188,81 @@ def sha256(raw: RawData) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide warnings: what a dataset was recorded with can't be changed any more."""
+    """Hide warnings about how a dataset was recorded, which the user cannot change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _minari() -> Any:
-    if find_spec("minari") is None:
-        raise UserError(f"{PREFIX}... needs Minari: pip install 'dt_jax[minari]'")
-    return import_module("minari")
-
-
 def _folder(env_name: str) -> Path:
-    """Return where Minari has a dataset, or would have it."""
+    """Return the folder of a dataset, which may not exist."""
     root = import_module("minari.storage.datasets_root_dir")
     return root.get_dataset_path(env_name.removeprefix(PREFIX))
 
 
-def _check_id(env_name: str) -> None:
-    """Refuse a path that leads out of Minari's folder."""
-    path = Path(env_name.removeprefix(PREFIX))
-    if path.is_absolute() or ".." in path.parts:
-        raise UserError(
-            f"{env_name}: a dataset's id begins with no / and has no .. in it; it is "
-            f"looked for in {_folder('')}"
-        )
-
-
 def _download(minari: Any, env_name: str) -> None:
-    """Fetch a dataset by Minari's own means into Minari's own folder."""
+    """Download a dataset with Minari into Minari's folder."""
     dataset_id = env_name.removeprefix(PREFIX)
     try:
         with quiet(), redirect_stdout(sys.stderr):
             minari.download_dataset(dataset_id)
-    except Exception as error:  # of the network, of packages that it needs, ...
-        remedy = (
-            "pip install 'dt_jax[minari]'"
-            if isinstance(error, ImportError)
-            else f"where there is network, run minari download {dataset_id}, and copy "
-            "the folder to there"
-        )
-        near = _nearest(dataset_id)
+    except Exception as error:  # network, missing packages, ...
+        remedy = f"run minari download {dataset_id} on a machine with network access "
+        remedy += "and copy the folder"
+        if isinstance(error, ImportError):
+            remedy = "pip install 'dt_jax[minari]'"
+        # By folders: Minari's list lacks datasets that were copied or renamed.
+        root = _folder("")
+        folders = [path.parents[1] for path in root.rglob("data/metadata.json")]
+        ids = {(known := str(f.relative_to(root))).lower(): known for f in folders}
+        near = [ids[name] for name in get_close_matches(dataset_id.lower(), ids)]
         raise UserError(
-            f"{env_name} is not at {_folder(env_name)} and could not be downloaded "
+            f"{env_name} is not in {_folder(env_name)} and could not be downloaded "
             f"({_reason(error)}); {remedy}"
-            + (f"; nearest of those that are there: {', '.join(near)}" if near else "")
-        ) from None
-
-
-def _nearest(dataset_id: str) -> list[str]:
-    """Return local ids like this one, whatever their capitals.
-
-    By their folders: Minari's list leaves out those that were copied or renamed.
-    """
-    root = _folder("")
-    found = [path.parents[1] for path in root.rglob("data/metadata.json")]
-    ids = {(known := str(path.relative_to(root))).lower(): known for path in found}
-    return [ids[near] for near in get_close_matches(dataset_id.lower(), ids)]
-
-
-def _check_metadata(env_name: str) -> None:
-    """Refuse what Minari would believe, such as more steps than there are bytes for."""
-    folder = _folder(env_name) / "data"
-    metadata = json.loads((folder / "metadata.json").read_text())
-    size = sum(file.stat().st_size for file in folder.rglob("*"))
-    for key, most in ("total_episodes", size), ("total_steps", MOST_DEFLATED * size):
-        if not isinstance(count := metadata[key], int) or not 0 <= count <= most:
-            raise ValueError(f"{key} is {count!r}, in {size:,} bytes")
-        if not count:
-            raise UserError(f"{env_name} holds no step: get another")
-    for key in ("env_spec", "eval_env_spec"):
-        spec = json.loads(metadata.get(key) or "{}")
-        if not isinstance(spec.get("kwargs", {}), dict):
-            raise ValueError(f"{key} has kwargs that are none")
-    if not {"observation_space", "action_space"} <= metadata.keys():
-        check_environments(env_name, metadata)  # Minari makes one, to look at it
+            + (f"; nearest local datasets: {', '.join(near)}" if near else "")
+        ) from error
 
 
 def _check_episode(episode: Episode, dataset: Any, name: str) -> None:
-    """Refuse arrays that differ in length, or are not what the spaces promise."""
-    seen, space = episode.observations, dataset.observation_space
-    if not isinstance(seen, dict):
-        seen, space = {"observations": seen}, {"observations": space}
+    """Refuse arrays that differ in length or do not match the dataset's spaces."""
+    observed, space = episode.observations, dataset.observation_space
+    if not isinstance(observed, dict):
+        observed, space = {"observations": observed}, {"observations": space}
     steps = len(episode.rewards)
     others = len(episode.actions), len(episode.terminations)
-    for key, array in seen.items():
+    for key, array in observed.items():
         if len(array) != steps + 1 or others != (steps, steps):
             raise UserError(
                 f"{name} has {steps} rewards, {others[0]} actions, {others[1]} "
-                f"terminations and {len(array)} {key}; as many of all are needed, and "
-                "one observation more"
+                f"terminations and {len(array)} {key}; expected equal numbers, and one "
+                "observation more"
             )
-    parts = [(key, seen[key], space[key].shape) for key in space]
-    parts.append(("actions", episode.actions, dataset.action_space.shape))
-    parts.append(("rewards", episode.rewards, ()))
-    for key, array, shape in parts:
+    arrays = [(key, observed[key], space[key].shape) for key in space]
+    arrays.append(("actions", episode.actions, dataset.action_space.shape))
+    arrays.append(("rewards", episode.rewards, ()))
+    for key, array, shape in arrays:
         if array.shape[1:] != shape or array.dtype.kind not in "biuf":
             raise UserError(
-                f"{name} has {key} of {array.dtype}, shape {array.shape[1:]} a step; "
-                f"numbers of shape {shape} are needed, as metadata.json says"
+                f"{name} has {key} of dtype {array.dtype} and shape {array.shape[1:]} "
+                f"per step; metadata.json announces numbers of shape {shape}"
             )
         check_finite(array, f"{name}: {key}")
 
 
-def _empty(steps: int, observation_size: int, action_size: int) -> RawData:
-    return RawData(
-        observations=aligned_empty((steps, observation_size), np.float32),
-        actions=aligned_empty((steps, action_size), np.float32),
-        rewards=aligned_empty(steps, np.float32),
-        terminals=np.zeros(steps, bool),
-        timeouts=np.zeros(steps, bool),
-    )
-
-
 @contextmanager
-def _damage_told(env_name: str) -> Iterator[None]:
-    """Turn what Minari and h5py raise for damaged files, so anything, into one line."""
+def _corrupt_dataset_errors(env_name: str) -> Iterator[None]:
+    """Convert what Minari and h5py raise for corrupt files into a UserError."""
     try:
         yield
     except UserError:
         raise
-    except ImportError as error:  # of what reads the kind of file that it is
-        raise UserError(f"{env_name} can't be read: {_reason(error)}") from None
+    except ImportError as error:  # a package for this kind of file is missing
+        raise UserError(f"{env_name} cannot be read: {_reason(error)}") from error
     except Exception as error:
         raise UserError(
-            f"{env_name} can't be read; get it again into {_folder(env_name)} "
-            f"({_reason(error)})"
-        ) from None
+            f"{env_name} cannot be read ({_reason(error)}); download it again into "
+            f"{_folder(env_name)}"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

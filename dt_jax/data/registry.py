@@ -1,15 +1,33 @@
-"""What every named dataset stands for: D4RL's and our demo ones."""
+"""The named datasets, D4RL's and the demo datasets, their environments and scores."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
+
+from dt_jax.types import Array
 from dt_jax.utils.errors import UserError, did_you_mean
 
 NO_LIMIT = 2**31 - 1  # steps; JAX and EnvPool count in int32
 
-# Each is collected on first use, in the environment of a D4RL dataset.
+# D4RL's families: the engine, and the engine's name of the environment. The mazes have
+# none here: it is the part of the dataset's name after the family.
+_ENGINES = {
+    "halfcheetah": ("locomotion", "HalfCheetah-v4"),
+    "hopper": ("locomotion", "Hopper-v4"),
+    "walker2d": ("locomotion", "Walker2d-v4"),
+    "pen": ("adroit", "pen"),
+    "door": ("adroit", "door"),
+    "hammer": ("adroit", "hammer"),
+    "relocate": ("adroit", "relocate"),
+    "maze2d": ("maze2d", None),
+    "antmaze": ("antmaze", None),
+}
+
+# Demo datasets are collected locally on first use, in a D4RL dataset's environment.
 _DEMOS = {
     "halfcheetah-demo": "halfcheetah-medium-v2",
     "hopper-demo": "hopper-medium-v2",
@@ -27,27 +45,29 @@ _DEMOS = {
 
 
 @dataclass(frozen=True)
-class DatasetSpec:
-    """A dataset and the environment it is scored in, or any other environment.
+class EnvSpec:
+    """An environment, and the dataset recorded in it if `name` names one.
 
     Attributes:
-      name: the `env_name`, "hopper-medium-v2", "hopper-demo" or "Pendulum-v1".
-      family: the environment, "hopper"; of one that is not D4RL's, its engine.
-      url: where D4RL's file lies; None where there is none to download.
-      max_episode_steps: the time limit, in environment steps.
+      name: the `env_name`: "hopper-medium-v2", "hopper-demo" or "Pendulum-v1".
+      family: D4RL's family, "hopper"; outside D4RL the same as `env_id`.
+      engine: what simulates it, a key of `dt_jax.envs.ENGINES`.
+      env_id: the engine's name of it: "Hopper-v4", "pen", "umaze" or "Pendulum-v1".
+      url: the address of D4RL's file; None if there is nothing to download.
+      max_episode_steps: the time limit in environment steps.
       observation_size: S.
       action_size: A.
-      ref_min: the return that scores 0, in D4RL a random policy's; None where
-        nobody has named one.
-      ref_max: the return that scores 100, in D4RL an expert's; or None.
-      action_low: the smallest action, [A] or one number for all.
-      action_high: the largest.
-      maze: which maze an antmaze or maze2d has, "umaze", "medium" or "large"; nothing
-        elsewhere.
+      ref_min: the return with score 0, in D4RL a random policy's; None if unknown.
+      ref_max: the return with score 100, in D4RL an expert's; None if unknown.
+      action_low: the lower bound of actions, [A] or one number for all.
+      action_high: the upper bound.
+      maze: D4RL's maze, "umaze", "medium" or "large"; empty in other environments.
     """
 
     name: str
     family: str
+    engine: str
+    env_id: str
     url: str | None
     max_episode_steps: int
     observation_size: int
@@ -60,44 +80,42 @@ class DatasetSpec:
 
     @property
     def is_demo(self) -> bool:
-        """Whether we collect this dataset ourselves; its scores are not D4RL's."""
+        """Whether the dataset is collected locally; its scores are not D4RL's."""
         return self.name.endswith("-demo")
 
     @property
     def environment(self) -> str:
-        """What it is scored in: "hopper", "antmaze-umaze"."""
+        """The environment without the dataset: "hopper" or "antmaze-umaze"."""
         return f"{self.family}-{self.maze}" if self.maze else self.family
 
     @property
     def label(self) -> str:
-        """The name for tables; it says where a Minari dataset is scored elsewhere."""
-        elsewhere = self.family == "minari"
-        return f"{self.name} (not D4RL-comparable)" if elsewhere else self.name
+        """The name for tables; marks a Minari dataset whose scores are not D4RL's."""
+        comparable = self.engine != "minari"
+        return self.name if comparable else f"{self.name} (not D4RL-comparable)"
 
 
 @cache
-def all_specs() -> dict[str, DatasetSpec]:
-    """Return every known dataset by its name."""
+def all_specs() -> dict[str, EnvSpec]:
+    """Return the environment of every named dataset, by the dataset's name."""
     rows = json.loads((files("dt_jax.data") / "d4rl.json").read_text())
-    specs = {
-        name: DatasetSpec(name=name, maze=_maze(name), **row)
-        for name, row in rows.items()
-    }
-    for name, scored_as in _DEMOS.items():
-        specs[name] = replace(specs[scored_as], name=name, url=None)
+    specs = {name: _d4rl_spec(name, row) for name, row in rows.items()}
+    for name, d4rl_name in _DEMOS.items():
+        specs[name] = replace(specs[d4rl_name], name=name, url=None)
     return specs
 
 
-def _maze(name: str) -> str:
-    family, maze, *_ = name.split("-")
-    return maze if family in ("antmaze", "maze2d") else ""
+def _d4rl_spec(name: str, row: dict) -> EnvSpec:
+    engine, env_id = _ENGINES[row["family"]]
+    maze = "" if env_id else name.split("-")[1]
+    return EnvSpec(name=name, engine=engine, env_id=env_id or maze, maze=maze, **row)
 
 
-def lookup(env_name: str) -> DatasetSpec:
-    """Return the dataset called `env_name`.
+def lookup(env_name: str) -> EnvSpec:
+    """Return the environment of the dataset `env_name`.
 
     Raises:
-      UserError: there is none of that name; the line names the nearest ones.
+      UserError: the dataset is unknown; the message lists the nearest names.
     """
     try:
         return all_specs()[env_name]
@@ -106,9 +124,30 @@ def lookup(env_name: str) -> DatasetSpec:
         raise UserError(f"unknown env_name {env_name!r}; {hint}") from None
 
 
-def demo_like(spec: DatasetSpec) -> DatasetSpec | None:
-    """Return the demo dataset that can stand for `spec` where its file is missing."""
+def demo_for(spec: EnvSpec) -> EnvSpec | None:
+    """Return the demo dataset to use if the file of `spec` is missing, if any."""
     specs = all_specs()
-    demos = {scored_as: specs[demo] for demo, scored_as in _DEMOS.items()}
-    same_body = (demo for demo in demos.values() if demo.family == spec.family)
-    return demos.get(spec.name) or next(same_body, None)
+    demos = {d4rl_name: specs[demo] for demo, d4rl_name in _DEMOS.items()}
+    same_family = (demo for demo in demos.values() if demo.family == spec.family)
+    return demos.get(spec.name) or next(same_family, None)
+
+
+def normalized_score(
+    spec: EnvSpec, returns: float | Sequence[float] | Array
+) -> np.ndarray | None:
+    """Return D4RL's normalised scores, 100 (R - ref_min) / (ref_max - ref_min).
+
+    A score of 0 is D4RL's random policy, 100 its expert: section 5.2 of Fu et al.,
+    D4RL, https://arxiv.org/abs/2004.07219, with the constants of d4rl/infos.py.
+
+    Args:
+      spec: the environment with its reference returns.
+      returns: R, of any shape, in the environment's units.
+
+    Returns:
+      The scores in the shape of `returns`; None if `spec` has no reference returns.
+    """
+    if spec.ref_min is None or spec.ref_max is None:
+        return None
+    returns = np.asarray(returns, np.float64)
+    return 100 * (returns - spec.ref_min) / (spec.ref_max - spec.ref_min)

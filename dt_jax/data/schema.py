@@ -1,6 +1,5 @@
-"""D4RL's schema: flat arrays, one row a transition, in whatever file they lie."""
+"""D4RL's schema: flat arrays with one row per transition, in any file format."""
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,17 +9,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dt_jax.data.aligned import aligned_empty
+from dt_jax.data.arrays import check_finite
 from dt_jax.utils.errors import UserError
-
-BLOCK_ROWS = 4096  # enough for speed, and next to nothing in memory
-_BLOCK_BYTES = 1 << 26  # fewer rows, where they are this wide
 
 
 class RawData(NamedTuple):
-    """The transitions of a dataset in the order in which they were recorded.
+    """The transitions of a dataset in recording order.
 
-    Mapped data (see `dt_jax.data.d4rl`) keeps the numbers' width in the file.
+    Memory-mapped data (see `dt_jax.data.d4rl`) keeps the file's number width.
     """
 
     observations: np.ndarray  # [M, S] float32
@@ -30,103 +26,91 @@ class RawData(NamedTuple):
     timeouts: np.ndarray  # [M] bool: the recording ended here
 
 
+NUMBERS = ("observations", "actions", "rewards")
+_MATRICES = ("observations", "actions")
+
+
 class Column(Protocol):
-    """An array in a file, of which nothing is read before it is asked for."""
+    """One array of an open file; its numbers are read on request."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As in the file."""
+        """The shape in the file."""
 
     @property
     def dtype(self) -> np.dtype:
-        """As in the file."""
+        """The dtype in the file."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file stores as many numbers as the shape announces."""
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield all rows in order, so many at a time as suits the file."""
+        """Yield all rows in order, in blocks that fit in memory."""
 
-    def check_whole(self, gaps: bool) -> None:
-        """Raise a UserError unless the file holds what it announces.
-
-        Args:
-          gaps: rows may have been left out, where the format knows such; they are 0.
-        """
-
-    def mapped(self) -> np.ndarray | None:
-        """Return the file's own bytes as an array, where they are one."""
-
-
-NUMBERS = ("observations", "actions", "rewards")
-FLAGS = ("terminals", "timeouts")
-STATES = ("infos/qpos", "infos/qvel")
-_MATRICES = ("observations", "actions", *STATES)  # others have one number a row
-
-
-def check(
-    columns: Mapping[str, Column], keys: tuple[str, ...], path: Path, what: str
-) -> None:
-    """Raise a UserError unless `keys` are there, of numbers and of one length."""
-    if missing := [key for key in keys if key not in columns]:
-        there = ", ".join(sorted(columns)[:10]) or "nothing"
-        raise UserError(
-            f"{path} lacks {', '.join(missing)}; {what} needs {', '.join(keys)}, and "
-            f"it has {there}"
-        )
-    for key in keys:
-        if (dtype := columns[key].dtype).kind not in "biuf":
-            raise UserError(f"{path}: {key} holds {dtype}, numbers are needed")
-        _check_shape(key, columns[key].shape, path)
-    lengths = {key: columns[key].shape[0] for key in keys}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} {length}" for key, length in lengths.items())
-        raise UserError(f"{path}: the arrays differ in length: {told}")
-    for key in keys:
-        columns[key].check_whole(gaps=key in FLAGS)  # 0 where nothing ended
-
-
-def _check_shape(key: str, shape: tuple[int, ...], path: Path) -> None:
-    rank = 2 if key in _MATRICES else 1
-    # Like d4rl's get_dataset, take a single column [M, 1] for [M].
-    column = rank == 1 and len(shape) == 2 and shape[1] == 1
-    if len(shape) != rank and not column:
-        needed = "[steps, size]" if rank == 2 else "[steps]"
-        raise UserError(f"{path}: {key} has shape {shape}; {needed} is needed")
-    if 0 in shape:
-        raise UserError(f"{path}: {key} is empty, its shape is {shape}")
-
-
-def rows_at_once(column: Column) -> int:
-    """Return how many rows a block is to have."""
-    row_bytes = math.prod(column.shape[1:]) * column.dtype.itemsize
-    return max(1, min(BLOCK_ROWS, _BLOCK_BYTES // row_bytes))
+    def memmap(self) -> np.memmap | None:
+        """Map the array; None where it is not one uncompressed piece of the file."""
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
-    """Turn what a library raises over a damaged file into the one line about it.
+def corrupt_file_errors(path: Path) -> Iterator[None]:
+    """Convert what a library raises for a corrupt file into a UserError.
 
-    That may be anything: each damaged byte is taken for something else.
+    A corrupt byte can lead to any exception.
     """
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{path} is no HDF5 or .npz file, or is damaged; get it again, or write it "
-            f"as one of these ({why})"
-        ) from None
+            f"{path}: corrupt, or not an HDF5 or .npz file; download it again or "
+            f"convert it ({reason})"
+        ) from error
 
 
-def read(column: Column, dtype: type[np.floating]) -> np.ndarray:
-    """Convert while reading: a wider file never stands whole in memory."""
-    array = aligned_empty(column.shape, dtype)
-    start = 0
-    for block in column.blocks():
-        with np.errstate(over="ignore"):  # found when the numbers are checked
-            array[start : start + len(block)] = block
-        start += len(block)
-    return array
+def check_columns(columns: Mapping[str, Column], path: Path) -> None:
+    """Check that the required arrays exist, are numeric and have one length.
+
+    Args:
+      columns: the file's arrays by name.
+      path: the file, for error messages.
+
+    Raises:
+      UserError: an array is missing, incomplete, empty, or has a wrong type or shape.
+    """
+    required = [*NUMBERS, "terminals"]
+    if missing := [key for key in required if key not in columns]:
+        found = ", ".join(sorted(columns)[:10]) or "no arrays"
+        raise UserError(
+            f"{path}: {', '.join(missing)} missing; a dataset needs "
+            f"{', '.join(required)}, the file contains {found}"
+        )
+    if "timeouts" in columns:
+        required.append("timeouts")
+    for key in required:
+        shape, dtype = columns[key].shape, columns[key].dtype
+        if dtype.kind not in "biuf":
+            raise UserError(f"{path}: {key} has dtype {dtype}, expected numbers")
+        rank = 2 if key in _MATRICES else 1
+        # d4rl's get_dataset also accepts [M, 1] for [M].
+        if len(shape) != rank and not (rank == 1 and shape[1:] == (1,)):
+            expected = "[steps, size]" if rank == 2 else "[steps]"
+            raise UserError(f"{path}: {key} has shape {shape}, expected {expected}")
+        if min(shape) <= 0:
+            raise UserError(f"{path}: {key} is empty, its shape is {shape}")
+    lengths = {key: columns[key].shape[0] for key in required}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise UserError(f"{path}: the arrays differ in length: {listed}")
+    # Unwritten flags are fine: HDF5 reads them as 0, and nothing ended there.
+    for key in NUMBERS:
+        if not columns[key].is_complete:
+            raise UserError(
+                f"{path}: {key} announces shape {columns[key].shape}, but fewer or "
+                "more numbers are stored; download the file again, or finish recording"
+            )
 
 
 def read_timeouts(
@@ -135,42 +119,41 @@ def read_timeouts(
     path: Path,
     episode_len: int | None,
 ) -> np.ndarray:
-    """Return where recording ended, [M] bool, as the file says in one of three ways.
+    """Return where recording ended, [M] bool.
 
     Args:
-      columns: of the file. `timeouts` wins; else `episode_ends` [K] is, for each
-        episode, the row after its last.
+      columns: the file's arrays. `timeouts` takes precedence; otherwise `episode_ends`
+        [K] holds, for each episode, the row after its last.
       terminals: [M] bool.
-      path: the file, for error lines.
-      episode_len: without either, no episode is longer than this.
+      path: the file, for error messages.
+      episode_len: with neither array, the maximum length of an episode.
 
     Raises:
-      UserError: none of the three is there, or `episode_ends` are no such rows.
+      UserError: none of the three is given, or `episode_ends` is invalid.
     """
     if "timeouts" in columns:
         return read_flags(columns["timeouts"], f"{path}: timeouts")
     rows = len(terminals)
+    timeouts = np.zeros(rows, bool)
     if "episode_ends" in columns:
-        ends = _read_ends(columns["episode_ends"], rows, path)
-        timeouts = np.zeros(rows, bool)
-        timeouts[ends - 1] = True
+        timeouts[_read_ends(columns["episode_ends"], rows, path) - 1] = True
         return timeouts
     if episode_len is None:
         raise UserError(
-            f"{path} lacks timeouts and episode_ends: add one of them, or give "
-            "episode_len, after how many steps an episode is cut off"
+            f"{path}: timeouts and episode_ends missing; add one of them, or set "
+            "episode_len to the number of steps after which episodes are cut off"
         )
     if episode_len > rows and not terminals.any():
         raise UserError(
-            f"{path} lacks timeouts and episode_ends, and episode_len={episode_len} is "
-            f"more than its {rows} rows: add one of them, or give the right length"
+            f"{path}: timeouts and episode_ends missing, and "
+            f"episode_len={episode_len} exceeds the {rows} rows; add one of the "
+            "arrays, or correct episode_len"
         )
     warnings.warn(
-        f"{path} lacks timeouts and episode_ends: every episode is taken to end after "
-        f"{episode_len} steps (episode_len), if no terminal comes before",
+        f"{path}: timeouts and episode_ends missing; episodes are assumed to end after "
+        f"{episode_len} steps (episode_len) or at a terminal",
         stacklevel=1,
     )
-    timeouts = np.zeros(rows, bool)
     ends = np.flatnonzero(terminals) + 1
     for start, end in pairwise(np.concatenate([[0], ends, [rows]])):
         timeouts[start + episode_len - 1 : end : episode_len] = True
@@ -180,47 +163,27 @@ def read_timeouts(
 def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
     ends = np.zeros(0, np.int64)
     if column.dtype.kind in "iu" and len(column.shape) == 1 and column.shape[0] <= rows:
-        column.check_whole(gaps=False)
-        ends = np.concatenate([ends, *column.blocks()])
+        ends = np.concatenate([ends, *column.blocks()]).astype(np.int64)
     if not len(ends) or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
         raise UserError(
-            f"{path}: episode_ends must be growing integers from 1 to {rows}, the row "
-            "after each episode's last"
+            f"{path}: episode_ends must be increasing integers from 1 to {rows}, the "
+            "row after each episode's last"
         )
-    return ends.astype(np.int64)
+    return ends
 
 
 def read_flags(column: Column, name: str) -> np.ndarray:
-    """Return [M] bool, from bools or from 0 and 1.
+    """Read bools, or the numbers 0 and 1, as [M] bool.
 
     Raises:
-      UserError: other numbers are among them.
+      UserError: the column contains other numbers.
     """
     flags = []
     for block in column.blocks():
         check_finite(block, name)
         if not np.isin(block, (0, 1)).all():
             raise UserError(
-                f"{name} has {block.min():g} to {block.max():g}, not 0 or 1"
+                f"{name} contains {block.min():g} to {block.max():g}, expected 0 or 1"
             )
         flags.append(block.reshape(-1) != 0)
     return np.concatenate(flags)
-
-
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raise a UserError that names the first row that is not finite as float32."""
-    for start in range(0, len(array), BLOCK_ROWS):
-        block = array[start : start + BLOCK_ROWS]
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(block.astype(np.float32, copy=False))
-        if not finite.all():
-            row = start + np.argwhere(~finite)[0, 0]
-            raise UserError(
-                f"{name} is NaN, infinite or too large for float32, first in row {row}"
-            )
-
-
-def size_in_memory(columns: Mapping[str, Column]) -> int:
-    """Return the bytes that the transitions take as float32, returns included."""
-    numbers = sum(math.prod(columns[key].shape) for key in NUMBERS)
-    return 4 * (numbers + columns["rewards"].shape[0])

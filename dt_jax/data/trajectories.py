@@ -1,7 +1,7 @@
-"""The read-only store of trajectories that everything else draws from.
+"""The read-only store of trajectories that samplers and statistics read from.
 
-It holds what CORL's load_d4rl_trajectories makes of a file, as flat arrays: trajectory
-k is the rows starts[k] : starts[k] + lengths[k].
+It holds the result of CORL's load_d4rl_trajectories as flat arrays: trajectory k is the
+rows starts[k] : starts[k] + lengths[k].
 """
 
 import tempfile
@@ -10,36 +10,34 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dt_jax.data.aligned import aligned_empty
-from dt_jax.data.cache import writing_to_cache
-from dt_jax.data.limits import check_room
+from dt_jax.data.arrays import aligned_empty, column_statistics
+from dt_jax.data.cache import cache_space
 from dt_jax.data.schema import RawData
-from dt_jax.data.statistics import column_statistics
 from dt_jax.utils.errors import UserError
 
-_ROWS_AT_ONCE = 1 << 20  # of which returns-to-go are computed together
+_BLOCK_ROWS = 1 << 20  # whose returns-to-go are computed together
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """K complete trajectories of M transitions together; no array can be written to.
+    """K complete trajectories with M transitions in total; all arrays are read-only.
 
-    Of a part (see `hold_out`), the flat arrays are those of the whole.
+    A subset (see `hold_out`) shares the flat arrays of the whole dataset.
 
     Attributes:
-      observations: [rows, S] float32, as recorded; any width where they are mapped.
-      actions: [rows, A], the same.
-      rewards: [rows], the same.
-      returns_to_go: [rows] float32, the sum of rewards from here to the trajectory's
-        end.
+      observations: [rows, S] float32, as recorded; any number width if memory-mapped.
+      actions: [rows, A], likewise.
+      rewards: [rows], likewise.
+      returns_to_go: [rows] float32, the sum of rewards until the trajectory's end.
       starts: [K] int64, the first row of each trajectory.
       lengths: [K] int64, in transitions.
-      terminated: [K] bool, whether each ended by a terminal, not only a time limit.
+      terminated: [K] bool, True where the trajectory ended by a terminal, False where
+        only by a time limit or the end of recording.
       state_mean: [S] float32, over all rows of the file.
       state_std: [S] float32, over all rows of the file, plus 1e-6.
-      dropped_tail: rows after the last trajectory's end; they count in the mean and
-        the standard deviation alone, as in CORL.
-      source: the file, as error lines name it.
+      dropped_tail: number of rows after the last trajectory's end; as in CORL, they
+        only count in the mean and the standard deviation.
+      source: the file, for error messages.
     """
 
     observations: np.ndarray
@@ -58,17 +56,17 @@ class Trajectories:
     def from_raw(
         cls, raw: RawData, *, source: str, split: str = "corl"
     ) -> "Trajectories":
-        """Cut `raw` into trajectories; the flat arrays are views of it, not copies.
+        """Split `raw` into trajectories; the flat arrays are views, not copies.
 
         Args:
           raw: the rows of a file.
-          source: its name.
+          source: the file's name.
           split: "corl" ends a trajectory at each row with `terminals` or `timeouts`
-            set, "timeouts" at each row with `timeouts` alone, for data that goes on
-            past the goal.
+            set, "timeouts" only at rows with `timeouts` set, for data in which episodes
+            continue after the goal.
 
         Raises:
-          UserError: not one trajectory is complete, or returns are too large.
+          UserError: there is no complete trajectory, or a return exceeds float32.
         """
         flags = raw.timeouts if split == "timeouts" else raw.terminals | raw.timeouts
         ends = np.flatnonzero(flags) + 1
@@ -83,11 +81,11 @@ class Trajectories:
         kept = ends[-1]
         # Sums are float64, unlike CORL's, which lose digits over a million rows.
         states = column_statistics(raw.observations)
-        returns_to_go = _all_returns_to_go(raw.rewards, ends, lengths)
+        returns_to_go = _returns_to_go(raw.rewards, ends, lengths)
         if not np.isfinite(returns_to_go[starts]).all():
             raise UserError(
-                f"{source}: the rewards of a trajectory add up to more than float32 "
-                "holds; scale them down in the file"
+                f"{source}: the return of a trajectory exceeds float32; scale the "
+                "rewards down in the file"
             )
         return cls(
             observations=_read_only(raw.observations[:kept]),
@@ -104,36 +102,36 @@ class Trajectories:
         )
 
     def hold_out(self, fraction: float) -> tuple["Trajectories", "Trajectories"]:
-        """Return those to train on and those held out, at least one of each.
+        """Return the trajectories to train on and the held-out ones, each not empty.
 
-        Which are held out depends on K and `fraction` alone, so that runs with other
-        seeds are measured on the same.
+        The choice depends only on K and `fraction`, so that runs with different seeds
+        are evaluated on the same trajectories.
 
         Args:
-          fraction: of the K trajectories, above 0 and below 1.
+          fraction: share of the K trajectories to hold out, above 0 and below 1.
 
         Raises:
-          UserError: there is but one trajectory.
+          UserError: there is only one trajectory.
         """
         k = self.num_trajectories
         if k == 1:
             raise UserError(
-                f"{self.source}: with one trajectory none can be held out; use "
+                f"{self.source}: the only trajectory cannot be held out; set "
                 "holdout_fraction=0"
             )
         count = min(max(1, round(fraction * k)), k - 1)
         held_out = np.zeros(k, bool)
         held_out[np.random.default_rng(0).permutation(k)[:count]] = True
 
-        def part(chosen: np.ndarray) -> Trajectories:
+        def subset(mask: np.ndarray) -> Trajectories:
             return replace(
                 self,
-                starts=_read_only(self.starts[chosen]),
-                lengths=_read_only(self.lengths[chosen]),
-                terminated=_read_only(self.terminated[chosen]),
+                starts=_read_only(self.starts[mask]),
+                lengths=_read_only(self.lengths[mask]),
+                terminated=_read_only(self.terminated[mask]),
             )
 
-        return part(~held_out), part(held_out)
+        return subset(~held_out), subset(held_out)
 
     @property
     def num_transitions(self) -> int:
@@ -151,19 +149,19 @@ class Trajectories:
         return self.returns_to_go[self.starts]
 
     def check_sizes(self, observation_size: int, action_size: int) -> None:
-        """Raise a UserError unless S and A are the environment's."""
+        """Raise a UserError unless S and A match the environment's."""
         sizes = self.observations.shape[1], self.actions.shape[1]
         if sizes != (observation_size, action_size):
             raise UserError(
-                f"{self.source}: observations of {sizes[0]} and actions of {sizes[1]} "
-                f"numbers don't fit the environment's {observation_size} and "
-                f"{action_size}; give the env_name that the data was recorded in"
+                f"{self.source}: observation size {sizes[0]} and action size "
+                f"{sizes[1]} do not match the environment's {observation_size} and "
+                f"{action_size}; set env_name to the environment of the recording"
             )
 
     def check_lengths(self, episode_len: int) -> None:
         """Raise a UserError if a trajectory has more than episode_len + 1 steps.
 
-        The timestep embedding ends there. One more than the limit is allowed because
+        The timestep embedding ends there. One step above the limit is allowed because
         D4RL's own antmaze files have it.
         """
         longest = int(self.lengths.argmax())
@@ -171,75 +169,72 @@ class Trajectories:
         if length > limit:
             raise UserError(
                 f"{self.source}: trajectory {longest} has {length} steps, more than "
-                f"episode_len + 1 = {limit}; give episode_len={length}"
+                f"episode_len + 1 = {limit}; set episode_len={length}"
             )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    """Return a view that can't be written to, and leave the caller's array alone."""
+    """Return a read-only view; the caller's array stays writeable."""
     view = array.view()
     view.setflags(write=False)
     return view
 
 
-def _all_returns_to_go(
+def _returns_to_go(
     rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """Return returns-to-go of all rows, on the disk if that is where the rewards are.
+    """Return the returns-to-go of all rows, memory-mapped if the rewards are.
 
     Args:
-      rewards: [rows], those after the last end are left out.
+      rewards: [rows]; rows after the last end are ignored.
       ends: [K] the row after each trajectory's last.
       lengths: [K].
     """
 
-    def parts() -> Iterator[np.ndarray]:
+    def blocks() -> Iterator[np.ndarray]:
         k = 0
         while k < len(ends):
             start = ends[k] - lengths[k]
             # As many trajectories as fit, at least one.
-            last = max(k + 1, np.searchsorted(ends, start + _ROWS_AT_ONCE, "right"))
-            part = np.array(rewards[start : ends[last - 1]], np.float32)
-            yield _returns_to_go(part, ends[k:last] - start, lengths[k:last])
+            last = max(k + 1, np.searchsorted(ends, start + _BLOCK_ROWS, "right"))
+            block = np.array(rewards[start : ends[last - 1]], np.float32)
+            _accumulate(block, ends[k:last] - start, lengths[k:last])
+            yield block
             k = last
 
     if isinstance(rewards, np.memmap):
-        # Nameless, so gone when the process is; written, so that a full disk is told.
+        # An unnamed file, deleted with the process. It is written rather than mapped
+        # for writing, so that a full disk is an error and not a bus error.
         with (
-            writing_to_cache(4 * ends[-1]) as folder,
+            cache_space(4 * ends[-1]) as folder,
             tempfile.TemporaryFile(dir=folder) as file,
         ):
-            check_room(folder, 4 * ends[-1])
-            for part in parts():
-                file.write(part.data)
+            for block in blocks():
+                file.write(block.data)
             file.flush()
             return np.memmap(file, np.float32, "r")
-    returns = aligned_empty(ends[-1], np.float32)
-    start = 0
-    for part in parts():
-        returns[start : start + len(part)] = part
-        start += len(part)
+    returns, start = aligned_empty(ends[-1], np.float32), 0
+    for block in blocks():
+        returns[start : start + len(block)] = block
+        start += len(block)
     return returns
 
 
-def _returns_to_go(
-    rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray
-) -> np.ndarray:
-    """Return what CORL's discounted_cumsum gives for gamma 1, to the last bit.
+def _accumulate(rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> None:
+    """Turn rewards into returns-to-go, bit for bit CORL's discounted_cumsum, gamma 1.
 
-    CORL adds in float32 from a trajectory's end to its start. So does this, for all
-    trajectories at once: longest first, those with a row at the current distance from
-    their end are always the first few.
+    CORL adds in float32 from a trajectory's end to its start. This does the same for
+    all trajectories at once: sorted by decreasing length, the ones that have a row at
+    the current distance from their end always come first.
 
     Args:
-      rewards: [rows] float32; they become the returns.
+      rewards: [rows] float32, changed in place.
       ends: [K] the row after each trajectory's last.
       lengths: [K].
     """
     last_rows = ends[np.argsort(-lengths)] - 1
     longer_than = len(lengths) - np.cumsum(np.bincount(lengths))  # [max length + 1]
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at by from_raw
+    with np.errstate(over="ignore", invalid="ignore"):  # checked by from_raw
         for distance in range(1, len(longer_than) - 1):
             rows = last_rows[: longer_than[distance]] - distance
             rewards[rows] += rewards[rows + 1]
-    return rewards

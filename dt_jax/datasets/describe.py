@@ -1,6 +1,6 @@
-"""What there is to say about a dataset before anything is trained on it, in text.
+"""Text summary of a dataset.
 
-Arrays are read in blocks of rows: they may be mapped files, larger than memory.
+Arrays are read in blocks of rows: they may be memory-mapped and larger than memory.
 """
 
 import textwrap
@@ -11,31 +11,30 @@ from typing import NamedTuple
 import numpy as np
 
 from dt_jax.config.from_data import describe_choices, from_data
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.data.scores import normalized_score
-from dt_jax.data.statistics import Columns, blocks, column_statistics
+from dt_jax.data.arrays import ColumnStatistics, column_statistics, float64_blocks
+from dt_jax.data.registry import EnvSpec, normalized_score
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.load import Dataset
 
 _QUARTILES = 0, 0.25, 0.5, 0.75, 1
-_LABEL = 14  # characters
-_MOST_ROWS = 50  # of a table with a row for each observed number
+_LABEL_WIDTH = 14
+_MAX_ROWS = 50  # of the table with one row per observation dimension
 
-# How far beyond a bound is rounding, as a share of the range: numbers near 1 that were
-# once kept as float16 are off by up to half of this, and no network trained on them
-# would notice.
+# Excess over a bound, as a share of the range, that counts as rounding: numbers near 1
+# that were once stored as float16 are off by up to half of this, which does not matter
+# to a network trained on them.
 _ROUNDING = 1e-3
 
 Bound = float | Sequence[float] | np.ndarray
 
 
 class OutOfRange(NamedTuple):
-    """The actions that no network within the bounds can give.
+    """Actions outside the bounds, which no network within the bounds can predict.
 
     Attributes:
-      rows: how many have a number outside its bounds.
-      value: the number farthest outside; 0 if there is none.
-      excess: how far that is.
+      rows: number of actions with a component outside its bounds.
+      value: the component farthest outside; 0 if there is none.
+      excess: by how much.
     """
 
     rows: int
@@ -44,10 +43,10 @@ class OutOfRange(NamedTuple):
 
 
 def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
-    """Count the actions [M, A] outside their bounds, [A] or one number for all."""
+    """Count the actions [M, A] outside their bounds, each [A] or a scalar."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     rows, value, farthest = 0, 0.0, 0.0
-    for block in blocks(actions):
+    for block in float64_blocks(actions):
         excess = np.maximum(low - block, block - high)
         excess[excess <= _ROUNDING * (high - low)] = 0
         rows += int(excess.any(1).sum())
@@ -57,30 +56,35 @@ def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
     return OutOfRange(rows, value, farthest)
 
 
-def out_of_range_line(
-    trajectories: Trajectories, spec: DatasetSpec | None, max_action: float
+def action_range_warning(
+    trajectories: Trajectories, spec: EnvSpec | None, max_action: float
 ) -> str | None:
-    """Return the warning about actions outside their bounds, if there are any.
+    """Return a warning about actions outside their bounds, or None.
 
     Args:
       trajectories: the data.
-      spec: the environment, whose bounds count.
-      max_action: in the place of bounds, where `spec` is None.
+      spec: the environment, whose bounds apply.
+      max_action: the bound if `spec` is None.
     """
     bounds = (spec.action_low, spec.action_high) if spec else (-max_action, max_action)
     rows, value, excess = out_of_range(trajectories.actions, *bounds)
     if not rows:
         return None
-    cure = "check the units of actions" if spec else f"give {_covering(value)}"
+    remedy = "check the units of actions"
+    if spec is None:
+        # The smallest two-digit bound that covers `value`. Rounded to six digits first,
+        # because 1.1 in float32 is slightly more than 1.1.
+        up = Context(prec=2, rounding=ROUND_CEILING)
+        remedy = f"set max_action={float(up.create_decimal(f'{abs(value):.6g}')):g}"
     return (
-        f"{rows:,} of {len(trajectories.actions):,} actions lie outside "
-        f"{_range(*bounds)}, the farthest by {_number(excess)}: the network can't "
-        f"give them; {cure}, or clip them"
+        f"{rows:,} of {len(trajectories.actions):,} actions are outside "
+        f"{_bounds(*bounds)}, by up to {_number(excess)}, and the network cannot "
+        f"predict them; {remedy}, or clip the actions"
     )
 
 
-def lengths_line(trajectories: Trajectories) -> str:
-    """Return how much there is and in pieces of what length, in one line."""
+def lengths_summary(trajectories: Trajectories) -> str:
+    """Return the number of transitions and the lengths of trajectories in one line."""
     lengths = trajectories.lengths
     text = f"{trajectories.num_transitions:,} transitions in "
     if len(lengths) == 1:
@@ -95,27 +99,25 @@ def lengths_line(trajectories: Trajectories) -> str:
     return f"{text})"
 
 
-def describe(dataset: Dataset, spec: DatasetSpec | None) -> str:
-    """Return lines of at most 80 characters about the data, and about its use.
+def describe_dataset(dataset: Dataset, spec: EnvSpec | None) -> str:
+    """Return a summary of the data in lines of at most 80 characters.
 
     Args:
-      dataset: what a file was read into.
-      spec: the environment that it is scored in; its sizes are the data's. With None
-        there are no scores, and actions are held against -1 and 1.
+      dataset: the data.
+      spec: the environment for scores and action bounds; with None there are no scores,
+        and the bounds are -1 and 1.
     """
     observed = column_statistics(dataset.trajectories.observations)
-    wide = len(observed.mean) > _MOST_ROWS
-    return "\n\n".join(
-        [
-            _facts(dataset, spec, observed),
-            _spread(dataset.trajectories, spec),
-            _summarised(observed) if wide else _each(observed),
-        ]
-    )
+    sections = [
+        _facts(dataset, spec, observed),
+        _distributions(dataset.trajectories, spec),
+        _observations(observed),
+    ]
+    return "\n\n".join(sections)
 
 
-def aligned(rows: Sequence[Sequence[str]], align: str) -> str:
-    """Return rows of cells as lines of columns; `align` has "<" or ">" for each."""
+def align_columns(rows: Sequence[Sequence[str]], align: str) -> str:
+    """Format rows of cells as aligned columns; `align` has "<" or ">" for each."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     line = "  ".join(
         f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=True)
@@ -123,34 +125,42 @@ def aligned(rows: Sequence[Sequence[str]], align: str) -> str:
     return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
-def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str:
-    """Lay out what is one number or a few."""
+def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -> str:
+    """Return labelled facts, one per paragraph."""
     trajectories = dataset.trajectories
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
     one_step = int(np.count_nonzero(trajectories.lengths == 1))
-    suggested = describe_choices(from_data(trajectories, spec))
     rewarded = int(np.count_nonzero(trajectories.rewards))
+    scale = ""
+    if spec is not None and spec.ref_min is not None and spec.ref_max is not None:
+        scale = f"a return of {_number(spec.ref_min)} scores 0, "
+        scale += f"{_number(spec.ref_max)} scores 100"
+    low, high = (spec.action_low, spec.action_high) if spec else (-1.0, 1.0)
+    outside = out_of_range(trajectories.actions, low, high)
+    farthest = f", up to {_number(outside.value)}" if outside.rows else ""
+    constant = _index_ranges(np.flatnonzero(observed.constant)) or "none"
+    suggested = describe_choices(from_data(trajectories, spec))
     facts = [
         ("source", dataset.source),
         ("sha256", dataset.sha256),
-        ("environment", spec.label if spec else "not known; --env_name names it"),
-        ("", _scale(spec)),
+        ("environment", spec.label if spec else "unknown; set it with --env_name"),
+        ("", scale),
         ("transitions", f"{rows:,}"),
         ("trajectories", f"{count:,}; of one step: {_share(one_step, count)}"),
         ("dropped tail", _count(trajectories.dropped_tail, "row")),
-        ("rewards", f"{_share(rewarded, rows)} other than zero"),
-        ("actions", _span(column_statistics(trajectories.actions))),
-        ("", _outside(trajectories, spec)),
-        ("observations", _span(observed)),
-        ("", f"constant: {_runs(np.flatnonzero(observed.constant)) or 'none'}"),
+        ("rewards", f"{_share(rewarded, rows)} nonzero"),
+        ("actions", _value_range(column_statistics(trajectories.actions))),
+        ("", f"{_share(outside.rows, rows)} outside {_bounds(low, high)}{farthest}"),
+        ("observations", _value_range(observed)),
+        ("", f"constant: {constant}"),
         *[("suggested" if i == 0 else "", line) for i, line in enumerate(suggested)],
     ]
     return "\n".join(
         textwrap.fill(
             text,
             width=80,
-            initial_indent=f"{label:{_LABEL}}",
-            subsequent_indent=" " * _LABEL,
+            initial_indent=f"{label:{_LABEL_WIDTH}}",
+            subsequent_indent=" " * _LABEL_WIDTH,
             break_long_words=False,  # a path
             break_on_hyphens=False,
         )
@@ -159,23 +169,8 @@ def _facts(dataset: Dataset, spec: DatasetSpec | None, observed: Columns) -> str
     )
 
 
-def _scale(spec: DatasetSpec | None) -> str:
-    if spec is None or spec.ref_min is None or spec.ref_max is None:
-        return ""
-    zero, hundred = _number(spec.ref_min), _number(spec.ref_max)
-    return f"a return of {zero} scores 0, {hundred} scores 100"
-
-
-def _outside(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
-    low, high = (spec.action_low, spec.action_high) if spec else (-1.0, 1.0)
-    outside = out_of_range(trajectories.actions, low, high)
-    text = f"{_share(outside.rows, len(trajectories.actions))} outside"
-    text = f"{text} {_range(low, high)}"
-    return f"{text}, as far as {_number(outside.value)}" if outside.rows else text
-
-
-def _spread(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
-    """Lay out how lengths, returns and rewards are distributed."""
+def _distributions(trajectories: Trajectories, spec: EnvSpec | None) -> str:
+    """Return a table of the distributions of lengths, returns, scores and rewards."""
     returns = trajectories.episode_returns.astype(np.float64)
     groups = [
         ("length", trajectories.lengths, _number),
@@ -183,75 +178,60 @@ def _spread(trajectories: Trajectories, spec: DatasetSpec | None) -> str:
     ]
     if spec is not None and (scores := normalized_score(spec, returns)) is not None:
         groups.append(("normalised", scores, "{:z.1f}".format))
-    rows: list[tuple[str, ...]] = [
-        ("", "min", "25%", "median", "75%", "max", "mean", "std")
-    ]
+    rows = [["", "min", "25%", "median", "75%", "max", "mean", "std"]]
     for name, values, text in groups:
         numbers = [*np.quantile(values, _QUARTILES), values.mean(), values.std()]
-        rows.append((name, *map(text, numbers)))
-    # Of as many rewards as a mapped file has, quartiles would take a sort.
-    low, high, mean, std = (
-        _number(column[0])
-        for column in column_statistics(trajectories.rewards[:, np.newaxis])
-    )
-    rows.append(("reward", low, "", "", "", high, mean, std))
-    return aligned(rows, "<>>>>>>>")
+        rows.append([name, *map(text, numbers)])
+    # Quartiles of the rewards would need a sort of all rows of a memory-mapped file.
+    rewards = column_statistics(trajectories.rewards[:, np.newaxis])
+    low, high, mean, std = (_number(values[0]) for values in rewards)
+    rows.append(["reward", low, "", "", "", high, mean, std])
+    return align_columns(rows, "<>>>>>>>")
 
 
-def _each(observed: Columns) -> str:
-    """Lay out a row for each observed number."""
-    rows: list[tuple[str, ...]] = [("observation", "min", "max", "mean", "std")]
-    for number, values in enumerate(zip(*observed, strict=True)):
-        rows.append((str(number), *map(_number, values)))
-    return aligned(rows, ">>>>>")
+def _observations(observed: ColumnStatistics) -> str:
+    """Return a table of each observation dimension, or a summary of many."""
+    if len(observed.mean) <= _MAX_ROWS:
+        rows = [["observation", "min", "max", "mean", "std"]]
+        for i, values in enumerate(zip(*observed, strict=True)):
+            rows.append([str(i), *map(_number, values)])
+        return align_columns(rows, ">>>>>")
+    rows = [["observations", "least", "median", "largest"]]
+    for name, column in zip(observed._fields, observed, strict=True):
+        rows.append([name, *map(_number, np.quantile(column, (0, 0.5, 1)))])
+    return align_columns(rows, "<>>>")
 
 
-def _summarised(observed: Columns) -> str:
-    """Lay out what the statistics of many observed numbers lie between."""
-    rows: list[tuple[str, ...]] = [("observations", "least", "median", "largest")]
-    for name, values in zip(observed._fields, observed, strict=True):
-        rows.append((name, *map(_number, np.quantile(values, (0, 0.5, 1)))))
-    return aligned(rows, "<>>>")
+def _value_range(columns: ColumnStatistics) -> str:
+    low, high = _number(columns.min.min()), _number(columns.max.max())
+    return f"{_count(len(columns.mean), 'number')} from {low} to {high}"
 
 
-def _span(columns: Columns) -> str:
-    low, high = columns.min.min(), columns.max.max()
-    size = len(columns.mean)
-    return f"{_count(size, 'number')} from {_number(low)} to {_number(high)}"
-
-
-def _range(low: Bound, high: Bound) -> str:
-    """Name bounds: "the bounds -1 to 1", or if they differ, what they lie between."""
+def _bounds(low: Bound, high: Bound) -> str:
+    """Format bounds: "the bounds -1 to 1", or their extremes if they differ."""
     if np.ptp(low) == np.ptp(high) == 0:
         return f"the bounds {np.ravel(low)[0]:g} to {np.ravel(high)[0]:g}"
     return f"their bounds between {np.min(low):g} and {np.max(high):g}"
 
 
-def _runs(numbers: np.ndarray) -> str:
-    """Name whole numbers in ascending order: "3, 7-12"."""
-    breaks = np.flatnonzero(np.diff(numbers) > 1) + 1
+def _index_ranges(indices: np.ndarray) -> str:
+    """Format increasing integers: "3, 7-12"."""
+    breaks = np.flatnonzero(np.diff(indices) > 1) + 1
     return ", ".join(
         f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}"
-        for run in np.split(numbers, breaks)
+        for run in np.split(indices, breaks)
         if len(run)
     )
 
 
 def _number(value: float) -> str:
-    """Write a number in about 8 characters at most, as plainly as it can be read."""
+    """Format a number in about 8 characters at most."""
     size = abs(value)
     if size >= 1e6 or 0 < size < 5e-4:
         return f"{value:.1e}"
     if size >= 1e4 or value == int(value):
         return f"{value:z,.0f}"
     return f"{value:.3f}" if size < 100 else f"{value:,.1f}"
-
-
-def _covering(action: float) -> str:
-    """Write the least max_action of two digits that is not below `action`."""
-    # Six digits first: 1.1 in float32 is a little more than 1.1.
-    up = Context(prec=2, rounding=ROUND_CEILING).create_decimal(f"{abs(action):.6g}")
-    return f"max_action={float(up):g}"
 
 
 def _count(number: int, noun: str) -> str:

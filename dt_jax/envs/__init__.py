@@ -1,4 +1,4 @@
-"""Environments behind one batched protocol, by name, and their seeds."""
+"""Environments by name, behind one batched interface, and the seeds of episodes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,11 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.data.minari import PREFIX as MINARI
-from dt_jax.data.registry import DatasetSpec, all_specs
+from dt_jax.data.registry import EnvSpec, all_specs
 from dt_jax.envs import envpool_env, gym_env, gymnasium_env, minari_env
 from dt_jax.envs.adroit import AdroitEnv
 from dt_jax.envs.antmaze import AntMaze
-from dt_jax.envs.base import BatchedEnv, HostEnv
+from dt_jax.envs.base import BatchedEnv, EnvGroup, HostEnv
 from dt_jax.envs.envpool_env import EnvPoolEnv
 from dt_jax.envs.gym_env import GymEnv
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
@@ -20,14 +20,12 @@ from dt_jax.envs.maze2d import Maze2D
 from dt_jax.envs.minari_env import MinariEnv
 from dt_jax.utils.errors import UserError
 
-_LOCOMOTION = {
-    "halfcheetah": "HalfCheetah-v4",
-    "hopper": "Hopper-v4",
-    "walker2d": "Walker2d-v4",
-}
-_ADROIT = ("pen", "door", "hammer", "relocate")
-# Of environments that are not D4RL's, the family is the engine.
-_ENGINES = {
+# The class behind `EnvSpec.engine`, called with (env_id, seeds, max_episode_steps).
+ENGINES: dict[str, type[EnvPoolEnv | GymnasiumEnv | Maze2D | AntMaze]] = {
+    "locomotion": EnvPoolEnv,
+    "adroit": AdroitEnv,
+    "maze2d": Maze2D,
+    "antmaze": AntMaze,
     "envpool": EnvPoolEnv,
     "gymnasium": GymnasiumEnv,
     "gym": GymEnv,
@@ -39,24 +37,24 @@ def lookup(
     env_name: str,
     backend: str = "auto",
     reference_scores: tuple[float, float] | None = None,
-) -> DatasetSpec:
-    """Return the dataset and the environment that `env_name` stands for.
+) -> EnvSpec:
+    """Return the environment that `env_name` names.
 
     Args:
-      env_name: a dataset of D4RL's or a demo one; "minari:" and the id of a dataset of
-        Minari's; else an environment of EnvPool's or Gymnasium's, which is built once
-        to learn its sizes and bounds.
-      backend: "gym" asks the user's own gym alone; not for a dataset of Minari's.
-      reference_scores: ref_min and ref_max, where they are to be others.
+      env_name: a D4RL or demo dataset; "minari:" and the id of a Minari dataset; else
+        an EnvPool or Gymnasium environment, which is built once to read its spaces.
+      backend: "gym" looks in the installed `gym` only; ignored for Minari datasets.
+      reference_scores: ref_min and ref_max, if they replace the environment's own.
 
     Raises:
-      UserError: there is no such dataset or environment, or it can't be used.
+      UserError: the name is unknown, or the environment cannot be used.
     """
     if env_name.startswith(MINARI):
         spec = minari_env.describe(env_name)
     elif env_name.lower().startswith(MINARI):
-        hint = f"Minari's begin with {MINARI!r}"
-        raise UserError(f"unknown env_name {env_name!r}; {hint}")
+        raise UserError(
+            f"unknown env_name {env_name!r}; Minari datasets begin with {MINARI!r}"
+        )
     elif backend == "gym":
         spec = gym_env.describe(env_name)
     elif env_name in all_specs():
@@ -71,47 +69,29 @@ def lookup(
     return replace(spec, ref_min=ref_min, ref_max=ref_max)
 
 
-def of_config(config: ConfigDict) -> DatasetSpec | None:
-    """Return the dataset and the environment that a run's `env_name` stands for."""
+def spec_from_config(config: ConfigDict) -> EnvSpec | None:
+    """Return the environment that a run's `env_name` names; None without one."""
     if config.env_name is None:
         return None
     return lookup(config.env_name, config.env_backend, config.reference_scores)
 
 
-def make(spec: DatasetSpec, seeds: Sequence[int]) -> HostEnv:
-    """Build the environment that `spec` is scored in, one episode for each seed."""
-    limit = spec.max_episode_steps
-    if spec.family in _ENGINES:
-        return _ENGINES[spec.family](spec.name, seeds, limit)
-    if spec.family == "antmaze":
-        return AntMaze(spec.maze, seeds, limit)
-    if spec.family == "maze2d":
-        return Maze2D(spec.maze, seeds, limit)
-    if spec.family in _ADROIT:
-        return AdroitEnv(spec.family, seeds, limit)
-    return EnvPoolEnv(_LOCOMOTION[spec.family], seeds, limit)
-
-
-def may_run_side_by_side(spec: DatasetSpec) -> bool:
-    """Tell whether two threads may each step some of the environments of `spec`.
-
-    Not those of packages that nobody here has written: they might share something, a
-    random generator say, and then no evaluation would be like the one before.
-    """
-    return _ENGINES.get(spec.family, EnvPoolEnv) is EnvPoolEnv
+def make(spec: EnvSpec, seeds: Sequence[int]) -> HostEnv:
+    """Build the environment `spec` with one episode per seed."""
+    return ENGINES[spec.engine](spec.env_id, seeds, spec.max_episode_steps)
 
 
 def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
     """Return distinct int32 seeds; that of episode i does not depend on `episodes`.
 
     Args:
-      seed: not negative; more numbers after it tell streams of one seed apart, as
-        long as the last is not 0, for (7, 0) is the same as 7.
-      episodes: how many seeds.
+      seed: not negative. Further numbers select independent streams of one seed; the
+        last must not be 0, because (7, 0) is the same as 7.
+      episodes: the number of seeds.
     """
     sequence = np.random.SeedSequence(seed)
     draws = episodes
-    while True:  # a word of generate_state does not depend on how many are asked for
+    while True:  # word i of generate_state does not depend on the number of words
         words = sequence.generate_state(draws) >> 1
         distinct = list(dict.fromkeys(words.tolist()))
         if len(distinct) >= episodes:
@@ -120,10 +100,12 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
 
 
 __all__ = [
+    "ENGINES",
     "BatchedEnv",
+    "EnvGroup",
+    "HostEnv",
     "episode_seeds",
     "lookup",
     "make",
-    "may_run_side_by_side",
-    "of_config",
+    "spec_from_config",
 ]

@@ -1,13 +1,12 @@
-"""The Adroit hand on EnvPool, corrected to D4RL's rewards and ends.
+"""The Adroit hand on EnvPool, corrected to D4RL's rewards and terminations.
 
-Bodies, observations, resets and the scaling of actions are the same in both; two things
-differ:
+Bodies, observations, resets and action scaling are the same in both. Two things differ:
 
-- Door, hammer and relocate are rewarded with -0.1 |palm - object| in D4RL. Releases of
-  the code that EnvPool follows have +0.1 there. The sign is probed, not taken from a
+- Door, hammer and relocate have the reward term -0.1 |palm - object| in D4RL. Releases
+  of the code that EnvPool follows have +0.1. The sign is probed, not inferred from a
   version number.
-- D4RL ends pen's episode when the pen drops. EnvPool rewards that step with D4RL's -5
-  but goes on.
+- D4RL ends an episode of pen when the pen drops. EnvPool gives D4RL's reward of -5 for
+  that step but continues the episode.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +19,11 @@ import numpy as np
 from dt_jax.envs.envpool_env import EnvPoolEnv
 from dt_jax.utils.errors import UserError
 
-WEIGHT = 0.1  # of the palm's distance in D4RL's reward
+PALM_WEIGHT = 0.1  # of the palm's distance in D4RL's reward
 _PEN_HEIGHT, _DROPPED = 26, 0.075  # index into the observation; metres
 
-# Palm minus object [N, 3] from the observations [N, S] that the step returned.
-_REACHES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+# Palm minus object [N, 3] from observations [N, S], for tasks with that reward term.
+PALM_TO_OBJECT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "door": lambda o: o[:, 35:38],  # to the handle
     "hammer": lambda o: o[:, 33:36] - o[:, 36:39],
     "relocate": lambda o: o[:, 30:33],  # to the ball
@@ -32,16 +31,16 @@ _REACHES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class AdroitEnv(EnvPoolEnv):
-    """N copies of one task of the Adroit hand, as D4RL scores them.
+    """N copies of one task of the Adroit hand, with D4RL's rewards.
 
     Args:
       task: "pen", "door", "hammer" or "relocate".
-      seeds: one int32 for each episode.
+      seeds: one int32 per episode.
       max_episode_steps: the time limit; D4RL's is 100 for pen, 200 for the others.
-      num_threads: of EnvPool; the usable cores where not given.
+      num_threads: of EnvPool; by default the usable cores.
 
     Raises:
-      UserError: how EnvPool's reward relates to D4RL's cannot be told.
+      UserError: EnvPool's reward is not one that can be converted to D4RL's.
     """
 
     def __init__(
@@ -51,40 +50,41 @@ class AdroitEnv(EnvPoolEnv):
         max_episode_steps: int,
         num_threads: int | None = None,
     ):
-        super().__init__(_env_id(task), seeds, max_episode_steps, num_threads)
+        super().__init__(envpool_id(task), seeds, max_episode_steps, num_threads)
         self._task = task
-        self._excess = _excess() if task in _REACHES else 0.0
+        self._excess = _excess() if task in PALM_TO_OBJECT else 0.0
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
         observations, rewards, ended = super()._advance(actions)
-        if self._task == "pen":
-            ended = ended | (observations[:, _PEN_HEIGHT] < _DROPPED)
-        else:
+        if self._task in PALM_TO_OBJECT:
             rewards = rewards - self._excess * palm_distance(self._task, observations)
+        else:
+            ended = ended | (observations[:, _PEN_HEIGHT] < _DROPPED)
         return observations, rewards, ended
 
 
-def _env_id(task: str) -> str:
+def envpool_id(task: str) -> str:
+    """Return EnvPool's name of a task."""
     return f"AdroitHand{task.capitalize()}-v1"
 
 
 def palm_distance(task: str, observations: np.ndarray) -> np.ndarray:
-    """Return |palm - object| [N] in metres, from what a step returned [N, S].
+    """Return |palm - object| [N] in metres.
 
     Args:
       task: "door", "hammer" or "relocate".
-      observations: [N, S].
+      observations: [N, S], as a step returned them.
     """
-    return np.linalg.norm(_REACHES[task](observations), axis=-1)
+    return np.linalg.norm(PALM_TO_OBJECT[task](observations), axis=-1)
 
 
 @cache
 def _excess() -> float:
-    """Return how much of the palm's distance EnvPool rewards in excess of D4RL.
+    """Return EnvPool's weight of the palm's distance minus D4RL's.
 
-    Until the ball is lifted, relocate's reward is nothing but that distance.
+    Relocate's reward is only that distance until the ball is lifted.
     """
-    pool = envpool.make_gymnasium(_env_id("relocate"), num_envs=1, seed=0)
+    pool = envpool.make_gymnasium(envpool_id("relocate"), num_envs=1, seed=0)
     pool.reset()
     observations, rewards, *_ = pool.step(np.zeros((1, *pool.action_space.shape)))
     pool.close()
@@ -92,12 +92,12 @@ def _excess() -> float:
 
 
 def _excess_of(reward: float, distance: float) -> float:
-    """Return the excess that relocate's `reward` at a palm's `distance` shows."""
-    for weight in (WEIGHT, -WEIGHT):
+    """Return the excess weight given relocate's `reward` at a palm's `distance`."""
+    for weight in (PALM_WEIGHT, -PALM_WEIGHT):
         if np.isclose(reward, weight * distance, rtol=1e-3, atol=0):
-            return weight + WEIGHT
+            return weight + PALM_WEIGHT
     raise UserError(
-        f"envpool {version('envpool')} rewards Adroit's relocate with {reward:.4f} at "
-        f"{distance:.4f} m, and it is not known how that relates to D4RL's reward; "
-        "install envpool 1.2.5"
+        f"envpool {version('envpool')}: expected a reward of ±{PALM_WEIGHT} x distance "
+        f"in Adroit's relocate, got {reward:.4f} at {distance:.4f} m; install envpool "
+        "1.2.5"
     )

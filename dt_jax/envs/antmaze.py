@@ -1,8 +1,8 @@
 """D4RL's antmaze on plain MuJoCo: an ant walks to the goal of a maze.
 
 The physics are those of d4rl/locomotion/ant.py and maze_env.py. Gymnasium-Robotics'
-AntMaze has the same maps and other physics: five times the torque, half the control
-period, another frame, radius and reset.
+AntMaze has the same maps but different physics: five times the torque, half the control
+period, and another frame, goal radius and reset.
 """
 
 from collections.abc import Sequence
@@ -13,43 +13,43 @@ import numpy as np
 from dt_jax.envs import mazes
 from dt_jax.envs.base import HostEnv
 from dt_jax.envs.mazes import Cell, Maze
-from dt_jax.envs.mujoco_bodies import Bodies, gymnasium_xml
+from dt_jax.envs.mujoco_batch import MujocoBatch, gymnasium_xml
 
 CELL = 4.0  # metres
 _SUBSTEPS = 5  # of 0.02 s: a control period of 0.1 s
 _TORQUE = 30.0  # newton metres at an action of 1
-GOAL_MEAN = 0.75  # metres, the mean of what draw_goal adds to x and y
+GOAL_MEAN = 0.75  # metres, the mean offset of draw_goal in x and y
 _GOAL_RADIUS = 0.5  # metres
 
 
-def ants(maze: Maze, num: int, num_threads: int | None = None) -> Bodies:
-    """Return N ants in one maze, each alone in it; their controls are actions [N, 8].
+def ants(maze: Maze, num: int, num_threads: int | None = None) -> MujocoBatch:
+    """Return N ants, each in its own copy of a maze; controls are actions [N, 8].
 
     Observations are [N, 29]: x, y and z (metres), the torso's quaternion, 8 joint
-    angles (radians), and the velocities of all that. x grows with the maze's columns
-    and y with its rows, from the centre of the start cell. Actions go to the joints
-    hip 4, ankle 4, hip 1, ankle 1, hip 2, ankle 2, hip 3, ankle 3.
+    angles (radians), and their velocities. x grows with the maze's columns and y with
+    its rows, from the centre of the start cell. Actions drive the joints hip 4,
+    ankle 4, hip 1, ankle 1, hip 2, ankle 2, hip 3, ankle 3.
     """
-    return Bodies(model_spec(maze).compile(), num, _SUBSTEPS, num_threads)
+    return MujocoBatch(model_spec(maze).compile(), num, _SUBSTEPS, num_threads)
 
 
-def place(bodies: Bodies, i: int, rng: np.random.Generator, at: np.ndarray) -> None:
-    """Put ant i down as D4RL's reset does, at the point `at` [2] give or take 0.1."""
-    bodies.qpos[i] = bodies.rest + rng.uniform(-0.1, 0.1, len(bodies.rest))
-    bodies.qpos[i, :2] += at
-    bodies.qpos[i, 3:7] /= np.linalg.norm(bodies.qpos[i, 3:7])
-    bodies.qvel[i] = 0.1 * rng.standard_normal(len(bodies.qvel[i]))
+def place(batch: MujocoBatch, i: int, rng: np.random.Generator, at: np.ndarray) -> None:
+    """Reset ant i as D4RL does, within 0.1 of the point `at` [2] in x and y."""
+    batch.qpos[i] = batch.rest + rng.uniform(-0.1, 0.1, len(batch.rest))
+    batch.qpos[i, :2] += at
+    batch.qpos[i, 3:7] /= np.linalg.norm(batch.qpos[i, 3:7])
+    batch.qvel[i] = 0.1 * rng.standard_normal(len(batch.qvel[i]))
 
 
 def center(maze: Maze, cell: Cell) -> np.ndarray:
-    """Return x and y of a cell's centre, [2] in metres; the start's is the origin."""
+    """Return x and y [2] of a cell's centre in metres, 0 at the start cell."""
     assert maze.start is not None
     row, column = cell
     return CELL * np.array([column - maze.start[1], row - maze.start[0]], float)
 
 
 def draw_goal(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:
-    """Return a goal in a cell as D4RL draws it, towards larger x and y, [2]."""
+    """Return a random goal [2] in a cell, as D4RL draws it: towards larger x and y."""
     return center(maze, cell) + rng.uniform(0, 1, 2) + rng.uniform(0, 0.5, 2)
 
 
@@ -59,16 +59,19 @@ def at_goal(positions: np.ndarray, goals: np.ndarray) -> np.ndarray:
 
 
 class AntMaze(HostEnv):
-    """N episodes of D4RL's evaluation: reward 1 and the end at the goal, else 0.
+    """N episodes of D4RL's evaluation: reward 1 at the goal, which ends it, else 0.
 
-    The goal is drawn anew for each episode and is not in the observation. A fall ends
-    nothing.
+    Each episode has its own random goal, which is not in the observation. A fall does
+    not end the episode.
 
     Args:
-      name: "umaze", "medium" or "large"; D4RL's play and diverse are evaluated alike.
-      seeds: one for each episode.
+      name: "umaze", "medium" or "large"; D4RL evaluates play and diverse alike.
+      seeds: one per episode.
       max_episode_steps: D4RL's limit, 700 in umaze and 1000 in the others.
-      num_threads: the usable cores where not given.
+      num_threads: by default the usable cores.
+
+    Attributes:
+      goals: [N, 2] in metres, set by a reset.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class AntMaze(HostEnv):
         num_threads: int | None = None,
     ):
         self._maze = mazes.antmaze(name)
-        self._bodies = ants(self._maze, len(seeds), num_threads)
+        self._ants = ants(self._maze, len(seeds), num_threads)
         self._seeds = list(seeds)
         self.goals = np.zeros((len(seeds), 2))
         super().__init__(f"antmaze-{name}", (len(seeds), 29, 8), max_episode_steps)
@@ -87,14 +90,14 @@ class AntMaze(HostEnv):
     def _start(self) -> np.ndarray:
         for i, seed in enumerate(self._seeds):
             rng = np.random.default_rng(seed)
-            place(self._bodies, i, rng, np.zeros(2))
+            place(self._ants, i, rng, np.zeros(2))
             self.goals[i] = draw_goal(self._maze, self._maze.goal, rng)
-        return self._bodies.observations
+        return self._ants.observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        self._bodies.step(actions, self._running)
-        arrived = at_goal(self._bodies.qpos[:, :2], self.goals)
-        return self._bodies.observations, arrived, arrived
+        self._ants.step(actions, self._running)
+        reached = at_goal(self._ants.qpos[:, :2], self.goals)
+        return self._ants.observations, reached, reached
 
 
 def model_spec(maze: Maze) -> mujoco.MjSpec:
@@ -103,7 +106,7 @@ def model_spec(maze: Maze) -> mujoco.MjSpec:
         spec = mujoco.MjSpec.from_file(str(path))
     spec.option.timestep = 0.02
     for actuator in spec.actuators:
-        # D4RL has controls to ±30 at a gear of 1. This way actions are the controls.
+        # D4RL has controls up to ±30 at a gear of 1; here controls are the actions.
         actuator.gear[0] = _TORQUE
     half, height = CELL / 2, CELL / 4
     for cell in maze.walls:
@@ -115,7 +118,7 @@ def model_spec(maze: Maze) -> mujoco.MjSpec:
         geom.solimp[:3] = 0.8, 0.8, 0.01
         geom.solref[:] = 0.02, 1
         if geom.parent == spec.worldbody:  # the floor and the walls
-            # The ant's geoms have D4RL's 0.01. Of the margins of two geoms, MuJoCo took
-            # the larger in D4RL's day, and takes the sum since version 4.
+            # The ant's geoms have D4RL's 0.01. MuJoCo combines the margins of two geoms
+            # by their maximum up to version 3, which D4RL used, and by their sum since.
             geom.margin = 0
     return spec

@@ -1,24 +1,27 @@
-"""The one protocol of every environment: N episodes in step, arrays in and out."""
+"""The interface of every environment: N episodes stepped together as arrays."""
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from jax.experimental import io_callback
 
-from dt_jax.envs.spaces import MEND, playing
 from dt_jax.types import Array, Step
 from dt_jax.utils.errors import UserError
 
 EnvState = Any  # a pytree; () where the state lives outside JAX
 
+_REMEDY = "fix the environment, or set eval_episodes=0"
+
 
 class BatchedEnv(Protocol):
     """N environments, each with its own seed, stepped together.
 
-    An environment whose episode has ended may go on or start anew: whoever steps it
-    ignores what comes after the first `done`.
+    What an environment returns after the first `done` of an episode is undefined: the
+    caller ignores it.
     """
 
     num_envs: int
@@ -26,36 +29,41 @@ class BatchedEnv(Protocol):
     action_size: int
 
     def reset(self) -> tuple[EnvState, Array]:
-        """Start all episodes from their seeds; the same ones at every call.
+        """Start all episodes from their seeds; every call starts the same episodes.
 
         Returns:
           The state and the first observations [N, S].
         """
 
     def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
-        """Advance each episode by one action [N, A]; may be traced by JAX."""
+        """Advance each episode by one action [N, A]; can be traced by JAX."""
 
     def check(self) -> None:
-        """Raise what went wrong in a compiled program, once its results are there."""
+        """Raise the first error of a compiled program; call it after the program."""
 
 
 class HostEnv(ABC):
-    """An engine outside JAX behind the protocol, stepped by an ordered callback.
+    """An engine outside JAX, stepped by an ordered callback.
 
-    io_callback can be neither vmapped nor put in a jit over several devices: keep the
+    io_callback works neither under vmap nor in a jit over several devices: keep the
     rollout on one local device.
 
-    An exception that left a callback would reach the caller as a JaxRuntimeError with
-    the whole traceback as its text, logged once more by JAX. So it stays here: from
-    then on every episode is done, with NaN as observation and reward, which ends the
-    rollout soon, and `check` raises the exception itself.
+    An exception that leaves a callback reaches the caller as a JaxRuntimeError with
+    the whole traceback as its text, and JAX logs it once more. So exceptions are held
+    back: after the first one every episode is done, with NaN observations and rewards,
+    which ends the rollout, and `check` raises the exception itself.
 
     Args:
-      name: the environment, as error lines call it.
+      name: the environment's name in error messages.
       sizes: N, S and A.
       max_episode_steps: the time limit; reaching it ends the episode.
       action_bounds: actions are clipped to them; numbers, or an array [A] each.
+
+    Attributes:
+      thread_safe: whether two threads may step two instances at the same time.
     """
+
+    thread_safe = True
 
     def __init__(
         self,
@@ -78,11 +86,11 @@ class HostEnv(ABC):
 
     @abstractmethod
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return observations [N, S], rewards [N] and ends [N] after an action each.
+        """Step the engine; return observations [N, S], rewards [N] and ends [N].
 
         Args:
-          actions: [N, A] float64, within the bounds; 0 where the episode has ended
-            (`self._running` is false) and nothing needs to be done.
+          actions: [N, A] float64, within the bounds. Episodes that have ended
+            (`self._running` is false) get 0 and need not be stepped.
         """
 
     def host_reset(self) -> np.ndarray:
@@ -90,7 +98,7 @@ class HostEnv(ABC):
         self._error = None
         self._running[:] = True
         self._time = 0
-        with playing(self._name, "at a reset"):
+        with wrap_step_errors(self._name, "at a reset"):
             observations = _float32(self._start())
         self._check_finite("an observation", observations, self._running)
         return observations
@@ -98,10 +106,11 @@ class HostEnv(ABC):
     def host_step(self, actions: Array) -> Step:
         """Advance each episode by one action [N, A], clipped, without JAX.
 
-        Actions of episodes that have ended are not looked at.
+        Actions of episodes that have ended are ignored.
 
         Raises:
-          UserError: an action is NaN, or what the engine returns; or it fails.
+          UserError: the engine fails, or an action, observation or reward is not
+            finite.
         """
         actions = np.where(self._running[:, None], np.asarray(actions, np.float64), 0)
         bad = np.isnan(actions).any(axis=-1)
@@ -112,7 +121,7 @@ class HostEnv(ABC):
             )
         actions = np.clip(actions, *self._action_bounds)
         self._time += 1
-        with playing(self._name, f"at step {self._time} of an episode"):
+        with wrap_step_errors(self._name, f"at step {self._time} of an episode"):
             observations, rewards, ended = self._advance(actions)
             observations, rewards = _float32(observations), _float32(rewards)
             done = ended | (self._time >= self.max_episode_steps)
@@ -121,28 +130,29 @@ class HostEnv(ABC):
         self._check_finite("an observation", observations, self._running)
         return Step(observations, rewards, done)
 
-    def _check_finite(self, what: str, values: np.ndarray, counted: np.ndarray) -> None:
-        """Raise a UserError if a number that counts is none: values [N, ...]."""
+    def _check_finite(self, what: str, values: np.ndarray, checked: np.ndarray) -> None:
+        """Raise a UserError if `values` [N, ...] are not finite where `checked` [N]."""
         if np.isfinite(values).all():
             return
-        bad = counted & ~np.isfinite(values).all(axis=1)
+        bad = checked & ~np.isfinite(values).all(axis=1)
         if bad.any():
             raise UserError(
                 f"{self._name} returned {what} with NaN or infinity in episode "
-                f"{bad.argmax()} of {self.num_envs}, after {self._time} steps; {MEND}"
+                f"{bad.argmax()} of {self.num_envs}, after {self._time} steps; "
+                f"{_REMEDY}"
             )
 
     def reset(self) -> tuple[EnvState, Array]:
-        """Start all episodes from their seeds; the state stays with the engine."""
+        """Start all episodes from their seeds; the engine keeps the state."""
         return (), self.host_reset()
 
     def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
-        """Advance each episode by one action [N, A], from inside a compiled program."""
-        shapes = self.all_over()
+        """Advance each episode by one action [N, A], inside a compiled program."""
+        shapes = self.failed_step()
         return state, io_callback(self.callback, shapes, actions, ordered=True)
 
     def check(self) -> None:
-        """Raise what `host_step` raised since the reset, if it did.
+        """Raise the error that `callback` has held back since the reset, if any.
 
         Call it when the compiled program's results have arrived.
         """
@@ -150,16 +160,16 @@ class HostEnv(ABC):
             raise self._error
 
     def callback(self, actions: Array) -> Step:
-        """Step the engine, or say that all is over if that fails or has failed."""
+        """Step the engine; after an error, return `failed_step` instead."""
         if self._error is None:
             try:
                 return self.host_step(actions)
             except Exception as error:
                 self._error = error
-        return self.all_over()
+        return self.failed_step()
 
-    def all_over(self) -> Step:
-        """Return an answer that ends every episode and cannot pass for a result."""
+    def failed_step(self) -> Step:
+        """Return a step that ends every episode, with NaN observations and rewards."""
         n = self.num_envs
         return Step(
             observations=np.full((n, self.observation_size), np.nan, np.float32),
@@ -168,14 +178,77 @@ class HostEnv(ABC):
         )
 
 
+class EnvGroup:
+    """Environments of equal sizes, each with its own episodes.
+
+    The state is the index of the part: one compiled program can step any of them.
+
+    Args:
+      parts: the environments.
+    """
+
+    def __init__(self, parts: Sequence[HostEnv]):
+        self.parts = parts
+
+    def reset(self, i: int) -> tuple[EnvState, Array]:
+        """Start the episodes of part `i` from their seeds."""
+        return np.int32(i), self.parts[i].host_reset()
+
+    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
+        """Advance a part's episodes by one action [N, A], inside a compiled program."""
+        shapes = self.parts[0].failed_step()
+        return state, io_callback(self._step, shapes, state, actions, ordered=True)
+
+    def check(self) -> None:
+        """Raise the first error that one of the parts has held back."""
+        for part in self.parts:
+            part.check()
+
+    def _step(self, i: Array, actions: Array) -> Step:
+        return self.parts[int(i)].callback(actions)
+
+
+def build_error(env_id: str, error: BaseException) -> UserError:
+    """Return the UserError for an environment whose construction failed."""
+    remedy = "fix it, or choose another environment"
+    return _engine_error(f"{env_id} cannot be built", error, remedy)
+
+
+@contextmanager
+def wrap_build_errors(env_id: str) -> Iterator[None]:
+    """Turn every error of an environment's constructor into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a missing package raises anything
+        raise build_error(env_id, error) from error
+
+
+@contextmanager
+def wrap_step_errors(env_id: str, when: str) -> Iterator[None]:
+    """Turn every error of an environment, `sys.exit` included, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _engine_error(f"{env_id} failed {when}", error, _REMEDY) from error
+
+
+def _engine_error(what: str, error: BaseException, remedy: str) -> UserError:
+    reason = " ".join(str(error).split())[:300].rstrip(".") or "no reason given"
+    return UserError(f"{what}: {type(error).__name__}: {reason}; {remedy}")
+
+
 def _float32(values: np.ndarray) -> np.ndarray:
-    """Return `values` in float32, infinite where that is too small for them."""
+    """Return `values` as float32, infinite where they overflow."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 
 
 def usable_cores() -> int:
-    """Count the cores this process may use, fewer than the machine's in a container."""
+    """Return the number of cores this process may use; containers may limit it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

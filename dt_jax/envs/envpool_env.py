@@ -1,7 +1,7 @@
-"""EnvPool's environments; of MuJoCo's locomotion bodies, v4 is as in D4RL.
+"""EnvPool's environments.
 
-v4 of HalfCheetah, Hopper and Walker2d has D4RL's rewards, health checks, reset noise
-and time limit; v5 has another healthy reward and another foot friction of Walker's.
+D4RL's HalfCheetah, Hopper and Walker2d are v4: it has D4RL's rewards, health checks,
+reset noise and time limit. v5 changes the healthy reward and Walker2d's foot friction.
 """
 
 import ctypes
@@ -14,16 +14,16 @@ from typing import Any
 import envpool
 import numpy as np
 
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.envs.base import HostEnv, usable_cores
-from dt_jax.envs.spaces import cannot_build, spec_from_spaces
+from dt_jax.data.registry import EnvSpec
+from dt_jax.envs.base import HostEnv, build_error, usable_cores
+from dt_jax.envs.spaces import spec_from_spaces
 
 
-def describe(env_id: str) -> DatasetSpec:
-    """Return what EnvPool knows of an environment.
+def describe(env_id: str) -> EnvSpec:
+    """Return the spec of an EnvPool environment.
 
     Raises:
-      UserError: it cannot be built, or its spaces are no vectors.
+      UserError: it cannot be built, or its spaces are not vectors.
     """
     spec, observation_space, action_space = _spec_and_spaces(env_id)
     limit = spec.config.max_episode_steps
@@ -32,37 +32,37 @@ def describe(env_id: str) -> DatasetSpec:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide that EnvPool gives float64 bounds to spaces of float32."""
+    """Hide the warning that EnvPool gives float64 bounds to float32 spaces."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*precision lowered")
         yield
 
 
 def _spec_and_spaces(env_id: str) -> tuple[Any, Any, Any]:
-    """Return EnvPool's spec, and the spaces of observations and actions."""
+    """Return EnvPool's spec, the observation space and the action space."""
     try:
         with _quiet():
             spec = envpool.make_spec(env_id)
             return spec, spec.observation_space, spec.action_space
-    except Exception as error:  # a library that is missing; KeyError and the like
-        raise cannot_build(env_id, error) from error
+    except Exception as error:  # a missing library, KeyError and others
+        raise build_error(env_id, error) from error
 
 
 class EnvPoolEnv(HostEnv):
     """N copies of one EnvPool environment.
 
-    The same seeds and actions give the same observations, whatever the threads.
+    The same seeds and actions give the same observations for any number of threads.
 
     Args:
       env_id: EnvPool's name, "Hopper-v4".
-      seeds: one int32 for each episode.
+      seeds: one int32 per episode.
       max_episode_steps: the time limit; reaching it ends the episode.
-      num_threads: of EnvPool; the usable cores where not given.
-      **options: for EnvPool, such as how to draw.
+      num_threads: of EnvPool; by default the usable cores.
+      **options: further EnvPool options, such as render_mode.
 
     Attributes:
-      pool: EnvPool's own, from the first reset on.
-      info: what it said beside the last observations, by name.
+      pool: the EnvPool object; set by the first reset.
+      info: EnvPool's info dictionary of the last step or reset.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class EnvPoolEnv(HostEnv):
         self.info: dict[str, Any] = {}
 
     def _start(self) -> np.ndarray:
-        """Build the pool anew: EnvPool takes its seeds then, not at a reset."""
+        """Build a new pool: EnvPool takes seeds at construction, not at a reset."""
         if self.pool is not None:
             self.pool.close()
-            self.pool = None  # its memory goes before the next one's is taken
-            _give_back_freed_memory()
+            self.pool = None  # frees its memory before the next pool allocates
+            _trim_heap()
         self.pool = envpool.make_gymnasium(
             self._name,
             num_envs=self.num_envs,
@@ -108,13 +108,13 @@ class EnvPoolEnv(HostEnv):
         return observations, rewards, terminated | truncated
 
 
-def _give_back_freed_memory() -> None:
-    """Return to the system what was freed, where the C library would hold on to it.
+def _trim_heap() -> None:
+    """Return freed memory to the system.
 
-    Each pool is built by threads of its own. glibc keeps what they have freed, but for
-    the threads that get the same arena again: a process grew with each new pool.
+    Each pool is built by its own threads. glibc keeps the memory they have freed in
+    per-thread arenas, so that without this the process grows with each new pool.
     """
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)

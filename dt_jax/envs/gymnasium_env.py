@@ -1,4 +1,4 @@
-"""Any environment that Gymnasium can make, with vectors as observations and actions."""
+"""Any Gymnasium environment with vectors as observations and actions."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,21 +11,21 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from dt_jax.data.registry import DatasetSpec, all_specs
-from dt_jax.envs.base import HostEnv
-from dt_jax.envs.spaces import building, spec_from_spaces
+from dt_jax.data.registry import EnvSpec, all_specs
+from dt_jax.envs.base import HostEnv, wrap_build_errors
+from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
 
-def describe(env_id: str) -> DatasetSpec:
-    """Return what Gymnasium knows of an environment.
+def describe(env_id: str) -> EnvSpec:
+    """Return the spec of a Gymnasium environment.
 
     Raises:
-      UserError: there is none of that name, it cannot be built, or its spaces are no
-        vectors.
+      UserError: the name is unknown, the environment cannot be built, or its spaces
+        are not vectors.
     """
-    with _quiet(), building(env_id):
-        env = _build(env_id)
+    with _quiet(), wrap_build_errors(env_id):
+        env = make(env_id)
         limit = env.spec.max_episode_steps if env.spec else None
         spaces = env.observation_space, env.action_space
         env.close()
@@ -34,21 +34,26 @@ def describe(env_id: str) -> DatasetSpec:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide which version of an environment a name without one stands for."""
+    """Hide the warning that a name without a version means the latest version."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Using the latest versioned")
         yield
 
 
 def _warn(message: str) -> None:
-    """Tell what MuJoCo would write to MUJOCO_LOG.TXT in the working folder."""
+    """Report what MuJoCo would write to MUJOCO_LOG.TXT in the working directory."""
     if "deprecated" in message:  # in Gymnasium's own models
         return
-    with suppress(Warning):  # where warnings are errors: nothing may leave a callback
+    with suppress(Warning):  # if warnings are errors: a C callback must not raise
         warnings.warn(f"MuJoCo: {message}", stacklevel=1)
 
 
-def _build(env_id: str, **options: Any) -> gymnasium.Env:
+def make(env_id: str, **options: Any) -> Any:
+    """Return Gymnasium's environment.
+
+    Raises:
+      UserError: the name is unknown; the message lists the nearest names.
+    """
     mujoco.set_mju_user_warning(_warn)
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **options)
@@ -56,29 +61,31 @@ def _build(env_id: str, **options: Any) -> gymnasium.Env:
         names = {*all_specs(), *gymnasium.registry, *envpool.list_all_envs()}
         near = get_close_matches(env_id.rpartition(":")[-1], names)
         raise UserError(
-            f"unknown env_name {env_id!r}: no dataset, and no environment of EnvPool's "
-            "or Gymnasium's" + (f"; nearest: {', '.join(near)}" if near else "")
+            f"unknown env_name {env_id!r}: neither a dataset nor an environment of "
+            "EnvPool or Gymnasium" + (f"; nearest: {', '.join(near)}" if near else "")
         ) from None
 
 
 class GymnasiumEnv(HostEnv):
-    """N environments of one kind, stepped one after the other.
+    """N Gymnasium environments of one kind, stepped one after the other.
 
-    They are not `gymnasium.make_vec`'s, which goes on stepping where an episode has
-    ended: the same numbers, but 100 random episodes of Hopper-v5 take 4 times as long.
+    `gymnasium.make_vec` is not used because it keeps stepping ended episodes: the same
+    numbers, but 100 random episodes of Hopper-v5 take 4 times as long.
 
     Args:
       env_id: Gymnasium's name, "Pendulum-v1"; "package:Name-v0" imports the package.
-      seeds: one for each episode.
+      seeds: one per episode.
       max_episode_steps: the time limit; reaching it ends the episode.
-      **options: for whoever makes them, such as a render_mode.
+      **options: further arguments of the environment, such as render_mode.
 
     Attributes:
-      envs: the N environments themselves.
+      envs: the N environments.
 
     Raises:
-      UserError: it cannot be built.
+      UserError: the environment cannot be built.
     """
+
+    thread_safe = False  # third-party code may share state, such as a random generator
 
     def __init__(
         self,
@@ -87,8 +94,8 @@ class GymnasiumEnv(HostEnv):
         max_episode_steps: int,
         **options: Any,
     ):
-        with _quiet(), building(env_id):
-            self.envs = [self._build(env_id, **options) for _ in seeds]
+        with _quiet(), wrap_build_errors(env_id):
+            self.envs = [self._make(env_id, **options) for _ in seeds]
             observation_space = self.envs[0].observation_space
             action_space = self.envs[0].action_space
         sizes = len(seeds), *observation_space.shape, *action_space.shape
@@ -113,29 +120,26 @@ class GymnasiumEnv(HostEnv):
         return self._observations, rewards, ended
 
     def _checked(self, observation: Any) -> Any:
-        """Return an observation [S]; NumPy would spread another shape over it."""
+        """Return an observation [S]; NumPy would broadcast other shapes."""
         if np.shape(observation) != (self.observation_size,):
             raise UserError(
                 f"{self._name} returned an observation of shape "
-                f"{np.shape(observation)}, and its observation_space says "
-                f"({self.observation_size},): mend one of the two"
+                f"{np.shape(observation)} but observation_space says "
+                f"({self.observation_size},); fix the environment"
             )
         return observation
 
-    # What another engine does in its own way.
-
-    @staticmethod
-    def _build(env_id: str, **options: Any) -> Any:
-        return _build(env_id, **options)
+    # Subclasses for other packages override these three.
+    _make = staticmethod(make)
 
     @staticmethod
     def _reset_one(env: Any, seed: int) -> Any:
-        """Return the first observation [S] of the episode that `seed` starts."""
+        """Return the first observation [S] of the episode with this seed."""
         observation, _ = env.reset(seed=seed)
         return observation
 
     @staticmethod
     def _step_one(env: Any, action: np.ndarray) -> tuple[Any, Any, bool]:
-        """Return the observation [S], the reward, and whether the episode has ended."""
+        """Return the observation [S], the reward, and whether the episode ended."""
         observation, reward, terminated, truncated, _ = env.step(action)
         return observation, reward, terminated or truncated

@@ -1,12 +1,12 @@
-"""D4RL's mazes: grids of square cells, and the shortest ways through them."""
+"""D4RL's mazes: grids of square cells, with shortest paths."""
 
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
-# Row by row: # wall, . free, S start; G goal of evaluation, g of D4RL's play data, B of
-# both. Maps of d4rl/locomotion/maze_env.py and d4rl/pointmaze/maze_model.py.
+# Row by row: # wall, . free, S start, G goal of evaluation, g goal of D4RL's play data,
+# B both goals. Maps of d4rl/locomotion/maze_env.py and d4rl/pointmaze/maze_model.py.
 _ANTMAZE = {
     "umaze": "##### #S..# ###.# #B..# #####",
     "medium": "######## #S.##..# #..#..g# ##...### #..#...# #g#..#.# #...#gG# ########",
@@ -32,10 +32,10 @@ class Maze:
     """A grid of cells.
 
     Attributes:
-      free: [rows, columns] bool, false where a wall stands.
-      goal: where evaluation asks to go.
-      start: where evaluation begins; None where that is anywhere, as in maze2d.
-      play_goals: picked by hand for D4RL's play data; none in maze2d.
+      free: [rows, columns] bool, false for walls.
+      goal: the goal of evaluation.
+      start: the start of evaluation; None if it is random, as in maze2d.
+      play_goals: the hand-picked goals of D4RL's play data; none in maze2d.
     """
 
     free: np.ndarray
@@ -50,36 +50,36 @@ class Maze:
 
     @property
     def walls(self) -> list[Cell]:
-        """The cells that are walls, row by row."""
+        """The wall cells, row by row."""
         return _cells(~self.free)
 
     def path(self, start: Cell, goal: Cell) -> list[Cell]:
-        """Return the cells of a shortest way, `start` and `goal` among them.
+        """Return the cells of a shortest path, from `start` to `goal` inclusive.
 
-        Found breadth first. Value iteration on the grid with any discount below 1
-        finds a way of the same length.
+        A breadth-first search. Value iteration on the grid with any discount below 1
+        finds a path of the same length.
 
         Raises:
-          ValueError: there is no way, for one of them is a wall.
+          ValueError: one of the two cells is a wall.
         """
-        before: dict[Cell, Cell] = {goal: goal}  # on the way from the goal, outwards
+        following: dict[Cell, Cell] = {goal: goal}  # the next cell towards the goal
         frontier = deque([goal] if self.free[goal] else [])
-        while frontier and start not in before:
-            row, column = here = frontier.popleft()
-            for there in (
+        while frontier and start not in following:
+            row, column = cell = frontier.popleft()
+            for neighbour in (
                 (row - 1, column),
                 (row + 1, column),
                 (row, column - 1),
                 (row, column + 1),
-            ):
-                if self.free[there] and there not in before:  # a wall is all around
-                    before[there] = here
-                    frontier.append(there)
-        if start not in before:
-            raise ValueError(f"no way from {start} to {goal}")
+            ):  # never outside the grid: walls surround it
+                if self.free[neighbour] and neighbour not in following:
+                    following[neighbour] = cell
+                    frontier.append(neighbour)
+        if start not in following:
+            raise ValueError(f"no path from {start} to {goal}")
         path = [start]
         while path[-1] != goal:
-            path.append(before[path[-1]])
+            path.append(following[path[-1]])
         return path
 
 

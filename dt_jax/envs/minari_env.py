@@ -1,4 +1,4 @@
-"""The environment that a Minari dataset was recorded in, or D4RL's where that fits."""
+"""The evaluation environment of a Minari dataset: its own, or D4RL's if it matches."""
 
 import io
 from contextlib import redirect_stderr
@@ -7,41 +7,42 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs import registration
 from gymnasium.spaces import Box
 from gymnasium.wrappers import TransformObservation
 
 from dt_jax.data import minari
-from dt_jax.data.entry_points import check_environments
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.schema import RawData
 from dt_jax.envs import minari_d4rl
+from dt_jax.envs.base import wrap_build_errors
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
-from dt_jax.envs.spaces import building, spec_from_spaces
+from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
-# What helps where the dataset's environment is of no use.
-_ELSEWHERE = (
-    "eval_episodes=0 trains without it, and dt_jax.cli.evaluate takes another env_name"
+# What to do if the dataset's environment cannot be used.
+_REMEDY = (
+    "train with eval_episodes=0, or evaluate in another environment with "
+    "python -m dt_jax evaluate --env_name"
 )
 
 
-def describe(env_name: str) -> DatasetSpec:
-    """Return what is known of a Minari dataset and of how it is scored.
+def describe(env_name: str) -> EnvSpec:
+    """Return the spec of a Minari dataset's evaluation environment.
 
     Args:
-      env_name: "minari:" and the dataset's id; a missing one is downloaded.
+      env_name: "minari:" and the dataset's id; a missing dataset is downloaded.
 
     Raises:
-      UserError: there is no such dataset, or its spaces can't be used.
+      UserError: the dataset does not exist, or its spaces are not supported.
     """
     with minari.quiet():
         dataset = minari.open_dataset(env_name)
-        like = minari_d4rl.scored_as(dataset)
-        if like is not None:
-            return replace(like, name=env_name, url=None)
-        seen, env_spec = dataset.observation_space, dataset.env_spec
-        _, observation_space = minari_d4rl.layout(seen, env_spec, env_name)
+        d4rl = minari_d4rl.matching_spec(dataset)
+        if d4rl is not None:
+            return replace(d4rl, name=env_name, url=None)
+        space, env_spec = dataset.observation_space, dataset.env_spec
+        _, observation_space = minari_d4rl.flattener(space, env_spec, env_name)
         metadata = dataset.storage.metadata
     limit = _max_episode_steps(dataset, metadata)
     spaces = observation_space, dataset.action_space
@@ -53,10 +54,10 @@ def describe(env_name: str) -> DatasetSpec:
 
 
 def read(env_name: str) -> RawData:
-    """Read a Minari dataset, in D4RL's form where it is of one of D4RL's tasks.
+    """Read a Minari dataset, converted to D4RL's form if it is of a D4RL task.
 
     Raises:
-      UserError: there is no such dataset, or it can't be used.
+      UserError: the dataset does not exist, or it is not supported.
     """
     with minari.quiet():
         dataset = minari.open_dataset(env_name)
@@ -64,57 +65,58 @@ def read(env_name: str) -> RawData:
 
 
 class MinariEnv(GymnasiumEnv):
-    """N environments as a Minari dataset says that it is to be evaluated in."""
+    """N copies of the evaluation environment that a Minari dataset names."""
 
     @staticmethod
-    def _build(env_id: str, **options: Any) -> Any:
+    def _make(env_id: str, **options: Any) -> Any:
         # Gymnasium-Robotics prints a notice when it is imported.
         with minari.quiet(), redirect_stderr(io.StringIO()):
             dataset = minari.open_dataset(env_id)
             env = _recover(dataset, env_id, **options)
-            seen, env_spec = dataset.observation_space, dataset.env_spec
-            _, recorded = minari_d4rl.layout(seen, env_spec, env_id)
-            flatten, given = minari_d4rl.layout(
+            space, env_spec = dataset.observation_space, dataset.env_spec
+            _, recorded = minari_d4rl.flattener(space, env_spec, env_id)
+            flatten, returned = minari_d4rl.flattener(
                 env.observation_space, env.spec, f"the environment of {env_id}"
             )
-            env = TransformObservation(env, flatten, given)
-        if given.shape != recorded.shape:
-            shapes = f"shape {recorded.shape}", f"shape {given.shape}"
-            raise _other(env_id, "observations", *shapes)
+            env = TransformObservation(env, flatten, returned)
+        if returned.shape != recorded.shape:
+            shapes = f"shape {recorded.shape}", f"shape {returned.shape}"
+            raise _mismatch(env_id, "observations", *shapes)
         if not _same_bounds(dataset.action_space, env.action_space):
-            raise _other(env_id, "actions", dataset.action_space, env.action_space)
+            raise _mismatch(env_id, "actions", dataset.action_space, env.action_space)
         return env
 
 
 def _recover(dataset: Any, env_name: str, **options: Any) -> gymnasium.Env:
     if dataset.env_spec is None and "eval_env_spec" not in dataset.storage.metadata:
-        raise UserError(
-            f"{env_name} doesn't say in which environment it was recorded: {_ELSEWHERE}"
-        )
-    with building(f"the environment of {env_name}"):
-        check_environments(env_name, dataset.storage.metadata)
+        raise UserError(f"{env_name} does not name its environment: {_REMEDY}")
+    with wrap_build_errors(f"the environment of {env_name}"):
+        minari.check_environments(env_name, dataset.storage.metadata)
         return dataset.recover_environment(
             eval_env=True, disable_env_checker=True, **options
         )
 
 
-def _same_bounds(recorded: Box, given: Any) -> bool:
-    if not isinstance(given, Box):
+def _same_bounds(recorded: Box, actual: Any) -> bool:
+    if not isinstance(actual, Box):
         return False
-    pairs = (recorded.low, given.low), (recorded.high, given.high)
+    pairs = (recorded.low, actual.low), (recorded.high, actual.high)
     return all(np.array_equal(np.float32(a), np.float32(b)) for a, b in pairs)
 
 
-def _other(env_name: str, what: str, recorded: Any, given: Any) -> UserError:
+def _mismatch(env_name: str, what: str, recorded: Any, actual: Any) -> UserError:
     line = (
-        f"{env_name} holds {what} of {recorded}, and the environment that it names for "
-        f"evaluation has {given}; they must be the same: {_ELSEWHERE}"
+        f"{env_name} has {what} of {recorded}, but its evaluation environment has "
+        f"{actual}: {_REMEDY}"
     )
     return UserError(" ".join(line.split()))  # long bounds are printed in rows
 
 
 def _max_episode_steps(dataset: Any, metadata: dict[str, Any]) -> int | None:
-    """Return the time limit of evaluation, where there is one."""
+    """Return the time limit of the evaluation environment, if it has one."""
     recorded = metadata.get("eval_env_spec")
-    env_spec = EnvSpec.from_json(recorded) if recorded else dataset.env_spec
+    if recorded:
+        env_spec = registration.EnvSpec.from_json(recorded)
+    else:
+        env_spec = dataset.env_spec
     return env_spec.max_episode_steps if env_spec else None

@@ -11,7 +11,7 @@ from dt_jax import envs
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import from_dict
 from dt_jax.data.minari import PREFIX
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.evaluation.evaluator import make_evaluator
 from dt_jax.evaluation.policy import TrainedAgent, load_agent
 from dt_jax.runs.evaluations import Evaluation
@@ -29,7 +29,7 @@ class LoadedRun:
     """
 
     config: ConfigDict
-    spec: DatasetSpec
+    spec: EnvSpec
     trained: TrainedAgent
 
 

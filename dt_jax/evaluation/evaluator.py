@@ -13,9 +13,7 @@ from ml_collections import ConfigDict
 from dt_jax import envs
 from dt_jax.agents.base import Agent
 from dt_jax.agents.multi_seed import MultiSeedAgent
-from dt_jax.data.registry import NO_LIMIT, DatasetSpec
-from dt_jax.data.scores import normalized_score
-from dt_jax.envs.group import InParts
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, normalized_score
 from dt_jax.rollout.rollout import Rollout
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.types import Params
@@ -31,7 +29,7 @@ class Evaluator:
     def __init__(
         self,
         agent: Agent,
-        spec: DatasetSpec,
+        spec: EnvSpec,
         target_returns: Sequence[float] | None,
         episodes: int,
         seed: int,
@@ -66,7 +64,7 @@ class Evaluator:
         # `_join` drops them. Each seed of training plays all of its part.
         count = len(self._targets) * episodes
         local = count // jax.process_count()
-        halves = local >= _MIN_EPISODES and envs.may_run_side_by_side(spec)
+        halves = local >= _MIN_EPISODES and envs.ENGINES[spec.engine].thread_safe
         parts = 2 if halves else 1  # per process
         shape = jax.process_count() * parts, -1
         share = -(-count // shape[0])
@@ -77,7 +75,7 @@ class Evaluator:
             self._targets.astype(np.float32)[part // episodes] for part in each
         ]
         self._seed_of = [self._seeds[part % episodes] for part in each]
-        self._env = InParts(
+        self._env = envs.EnvGroup(
             [envs.make(spec, seeds.tolist()) for seeds in self._seed_of]
         )
         episode_len = agent.episode_len
@@ -142,7 +140,7 @@ class Evaluator:
 
 
 def make_evaluator(
-    config: ConfigDict, agent: Agent, spec: DatasetSpec | None
+    config: ConfigDict, agent: Agent, spec: EnvSpec | None
 ) -> Evaluator | None:
     """Return the evaluator that a configuration describes; None if it has none."""
     if spec is None or config.eval_episodes == 0:

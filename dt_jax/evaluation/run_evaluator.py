@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Agent
 from dt_jax.agents.multi_seed import MultiSeedAgent
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.evaluation.evaluator import make_evaluator
 from dt_jax.runs.aggregate import aggregate_seeds
@@ -45,7 +45,7 @@ class RunEvaluator:
         self,
         config: ConfigDict,
         agent: Agent,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         holdout: Sampler | None,
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
@@ -106,9 +107,10 @@ def parameter_names(
 
 
 def to_pytorch(
-    flat: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, bool]]
+    params: Params, names: Mapping[str, tuple[str, bool]]
 ) -> dict[str, np.ndarray]:
-    """Return arrays under PyTorch's names and in its layout, given ours by path."""
+    """Return our parameters under PyTorch's names and in its layout."""
+    flat = {k: np.asarray(v) for k, v in flatten_dict(params, sep="/").items()}
     return {
         name: np.ascontiguousarray(flat[path].T if transposed else flat[path])
         for name, (path, transposed) in names.items()

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import yaml
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from dt_jax.config.keys import keys_of
 from dt_jax.data.normalizer import Normalizer
@@ -85,8 +85,7 @@ def state_dict_from_params(params: Params) -> dict[str, np.ndarray]:
     Converted to tensors they suit `load_state_dict(..., strict=False)`: the
     `blocks.i.causal_mask` buffers are missing, which CORL's constructor makes.
     """
-    flat = {k: np.asarray(v) for k, v in flatten_dict(params, sep="/").items()}
-    return to_pytorch(flat, _names(count_blocks(params)))
+    return to_pytorch(params, _names(count_blocks(params)))
 
 
 class CorlCheckpoint(NamedTuple):

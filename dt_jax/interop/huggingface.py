@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from dt_jax.config.load import from_dict
 from dt_jax.data.normalizer import Normalizer
@@ -117,16 +117,15 @@ def state_dict_from_params(params: Params, num_positions: int) -> dict[str, np.n
       params: of our network, with max_action 1.
       num_positions: rows of the position table, of which only the first is used.
     """
-    flat = {k: np.asarray(v) for k, v in flatten_dict(params, sep="/").items()}
-    width = flat["transformer/emb_norm/bias"].size
+    states, width = params["state_emb"]["kernel"].shape
     zeros: dict[str, tuple[int, ...]] = {
         "encoder.wte.weight": (1, width),
         _POSITIONS: (num_positions, width),
     }
-    for head, size in (("state", len(flat["state_emb/kernel"])), ("return", 1)):
+    for head, size in (("state", states), ("return", 1)):
         zeros[f"predict_{head}.weight"] = (size, width)
         zeros[f"predict_{head}.bias"] = (size,)
-    return to_pytorch(flat, _names(count_blocks(params))) | {
+    return to_pytorch(params, _names(count_blocks(params))) | {
         name: np.zeros(shape, np.float32) for name, shape in zeros.items()
     }
 

@@ -82,7 +82,8 @@ class Evaluation:
           UserError: the file is damaged or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # np.load would leave a malformed archive's file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(**arrays)
         except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dt_jax.data.limits import memory
+from dt_jax.data.arrays import machine_memory
 from dt_jax.data.sampler import DeviceDataset, Sampler, WindowIndices
 from dt_jax.types import Array, Batch
 from dt_jax.utils import distributed
@@ -62,7 +62,7 @@ class HostBatches:
 class DeviceBatches:
     """The dataset is on the device, which gets only the indices of the windows.
 
-    On the CPU the arrays are not copied: see `data.aligned`.
+    On the CPU the arrays are not copied: see `data.arrays.aligned_empty`.
     """
 
     def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
@@ -149,7 +149,7 @@ def make_batches(
     """
     arrays = samplers[0].dataset[:4]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
-    available = stats.get("bytes_limit", memory())
+    available = stats.get("bytes_limit", machine_memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)
     large = sum(array.nbytes for array in arrays) > share * available
     # The same in all processes: they compile one program.

@@ -7,11 +7,10 @@ from ml_collections import ConfigDict
 
 from dt_jax import envs
 from dt_jax.config import from_data
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import load as datasets
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset, is_cached
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import last_checkpoint, resumed_config
@@ -49,11 +48,11 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     small.num_seeds = 1
     make_sharding(config.num_devices, config.num_seeds, config.batch_size)  # possible?
     small.num_devices = 1
-    spec = envs.of_config(config)
+    spec = envs.spec_from_config(config)
     if config.holdout_fraction is None and spec is not None and config.eval_episodes:
         small.holdout_fraction = 0.0
     small, source = read_source(small)
-    if spec is None or datasets.is_at_hand(spec, config.data_path):
+    if spec is None or is_cached(spec, config.data_path):
         dataset = load_data(small, spec)
     else:
         context = min(small.get("seq_len", 1), small.episode_len or _MAX_BATCH)
@@ -80,7 +79,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     )
 
 
-def _random_dataset(spec: DatasetSpec, length: int) -> Dataset:
+def _random_dataset(spec: EnvSpec, length: int) -> Dataset:
     """Return random trajectories of an environment's sizes and bounds."""
     rng, rows = np.random.default_rng(0), 4 * length
     low, high = spec.action_low, spec.action_high

@@ -17,10 +17,9 @@ from dt_jax.analysis import summary
 from dt_jax.config import from_data
 from dt_jax.config.load import validate, workdir_for
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.datasets import describe
-from dt_jax.datasets import load as datasets
-from dt_jax.datasets.load import Dataset
+from dt_jax.data.registry import EnvSpec
+from dt_jax.datasets import Dataset, read_dataset
+from dt_jax.datasets.describe import action_range_warning, lengths_summary
 from dt_jax.envs.spaces import action_units
 from dt_jax.evaluation.policy import Policy
 from dt_jax.runs.checkpoint import Checkpoint
@@ -143,7 +142,7 @@ def _start(
         check_installed(config.loggers)
         if last is None:
             _check_fresh(workdir, config)
-            spec = envs.of_config(config)
+            spec = envs.spec_from_config(config)
             config, source = read_source(config)
             dataset = load_data(config, spec)
             trainer = new_trainer(config, workdir, dataset, spec, source, callbacks)
@@ -166,7 +165,7 @@ def _resumed_trainer(
     callbacks: Sequence[Callback],
 ) -> Trainer:
     """Return the trainer of a run that resumes from a checkpoint."""
-    spec = envs.of_config(config)
+    spec = envs.spec_from_config(config)
     dataset = load_data(config, spec)
     check_same_data(workdir, last.record["dataset"], dataset.identity())
     print(f"resuming from the checkpoint at step {last.step}")
@@ -226,16 +225,16 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
     return config, warm_start.load(config.init_from, config)
 
 
-def load_data(config: ConfigDict, spec: DatasetSpec | None) -> Dataset:
+def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
     """Return the data of a run, and print how long its trajectories are."""
-    dataset = datasets.load(
+    dataset = read_dataset(
         spec,
         config.data_path,
         episode_len=config.episode_len,
         split=config.split,
         memory_limit_gb=config.memory_limit_gb,
     )
-    print(f"{dataset.source}: {describe.lengths_line(dataset.trajectories)}")
+    print(f"{dataset.source}: {lengths_summary(dataset.trajectories)}")
     return dataset
 
 
@@ -243,7 +242,7 @@ def new_trainer(
     config: ConfigDict,
     workdir: Path,
     dataset: Dataset,
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     source: WarmStart | None,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
@@ -266,7 +265,7 @@ def new_trainer(
 def _check_fit(
     config: ConfigDict,
     dataset: Dataset,
-    spec: DatasetSpec | None,
+    spec: EnvSpec | None,
     source: WarmStart | None,
 ) -> None:
     """Refuse trajectories that are too long, and warn of actions that are too large."""
@@ -279,13 +278,13 @@ def _check_fit(
             "init_from out"
         )
     trajectories.check_lengths(config.episode_len)
-    warning = describe.out_of_range_line(trajectories, spec, config.max_action)
+    warning = action_range_warning(trajectories, spec, config.max_action)
     if warning:
         warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
 
 
 def make_normalizer(
-    config: ConfigDict, dataset: Dataset, spec: DatasetSpec | None
+    config: ConfigDict, dataset: Dataset, spec: EnvSpec | None
 ) -> Normalizer:
     """Return the normaliser of a dataset, for an environment's bounds on actions."""
     trajectories = dataset.trajectories

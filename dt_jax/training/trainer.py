@@ -18,10 +18,10 @@ from dt_jax.agents import make_agent
 from dt_jax.agents.base import Agent, Metrics, TrainState
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.data.registry import DatasetSpec
+from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset
 from dt_jax.evaluation.run_evaluator import RunEvaluator
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
@@ -41,7 +41,6 @@ from dt_jax.utils.signals import Stopped, StopRequest
 from dt_jax.utils.versions import versions
 
 _MAX_UNREAD = 1000  # updates whose metrics are read together
-_CALLBACK_STOP = 1000  # above every signal's number
 
 Row = Mapping[str, float]
 Callback = Callable[[int, Row, Callable[[], None]], None]
@@ -73,7 +72,7 @@ class Trainer:
         config: ConfigDict,
         workdir: Path,
         dataset: Dataset,
-        spec: DatasetSpec | None,
+        spec: EnvSpec | None,
         normalizer: Normalizer,
         params: Params | None = None,
         callbacks: Sequence[Callback] = (),
@@ -233,10 +232,12 @@ class Trainer:
             self._callback_stop = False
             if self._pending is not None:
                 self._finish_step(start, self._pending)
+                if self._callback_has_stopped():
+                    return self._is_last(start)
             # Compiled before the clock starts, which measures updates.
             self._multi_step.compile(self._state)
             self._start_clock(start)
-            shared_stop = distributed.SharedMaximum()
+            shared_signal = distributed.SharedMaximum()
             unread = []  # metrics of updates, which may still be running
             last_read = start
             for steps, local in zip(self._chunks(start), inputs, strict=True):
@@ -244,25 +245,23 @@ class Trainer:
                 unread.append((metrics, len(steps)))
                 step = steps.stop
                 due = self._logs(step) or self._evaluates(step) or self._saves(step)
-                stop = shared_stop(self._stop_code())
-                if due or stop or step - last_read >= _MAX_UNREAD:
+                signal = shared_signal(self._stop.received or 0)
+                if due or signal or step - last_read >= _MAX_UNREAD:
                     row, unread = self._read(unread, step), []
                     last_read = step
                     if due:
                         self._finish_step(step, row)
                 self._writer.poll()
-                if stop == _CALLBACK_STOP:
+                if signal:
+                    raise self._stopped(Signals(signal), step)
+                if due and self._callback_has_stopped():
                     self._save_now(step)
                     return self._is_last(step)
-                if stop:
-                    raise self._stopped(Signals(stop), step)
         return True
 
-    def _stop_code(self) -> int:
-        """Return the signal's number, _CALLBACK_STOP, or 0."""
-        if self._stop.received is not None:
-            return self._stop.received
-        return _CALLBACK_STOP if self._callback_stop else 0
+    def _callback_has_stopped(self) -> bool:
+        """Return whether a callback has stopped the run, the same on all processes."""
+        return bool(self._callbacks) and bool(distributed.maximum(self._callback_stop))
 
     def _chunks(self, start: int) -> Iterator[range]:
         """Yield the steps of each call, which ends where something is due."""

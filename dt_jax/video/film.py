@@ -1,107 +1,111 @@
-"""Pictures with captions, one after the other, as an .mp4 or a .gif."""
+"""Captions, and video files: .mp4 by imageio, .gif by Pillow."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from subprocess import PIPE, Popen
-from tempfile import TemporaryFile
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dt_jax.utils.errors import UserError
+from dt_jax.video.view import Size
 
-# Pictures a second at most, where nothing else is asked for.
-FPS = {".mp4": 30.0, ".gif": 10.0}
-_SMALLEST_FONT = 11  # pixels
+MAX_FPS = {".mp4": 30.0, ".gif": 10.0}  # the default maximum of frames per second
+_MIN_FONT_SIZE = 11  # pixels
 
 
 def check_format(path: Path) -> None:
-    """Raise a UserError unless a film can be written to a file of this name."""
-    if path.suffix.lower() not in FPS:
-        raise UserError(f"{path}: expected a name that ends in {' or '.join(FPS)}")
-    if path.suffix.lower() == ".mp4":
-        _ffmpeg(path)
-
-
-def _ffmpeg(path: Path) -> str:
-    """Return the program that writes `path`."""
-    try:
-        found: str = import_module("imageio_ffmpeg").get_ffmpeg_exe()
-    except ImportError:
+    """Raise a UserError if no video can be written to a file of this name."""
+    suffix = path.suffix.lower()
+    if suffix not in MAX_FPS:
+        raise UserError(f"{path}: expected a name that ends in {' or '.join(MAX_FPS)}")
+    if suffix == ".mp4" and not (find_spec("imageio") and find_spec("imageio_ffmpeg")):
         raise UserError(
-            f"{path}: an .mp4 takes imageio-ffmpeg: pip install 'dt_jax[video]', or "
-            "let the name end in .gif"
-        ) from None
-    return found
+            f"{path}: an .mp4 needs imageio-ffmpeg: pip install 'dt_jax[video]', or "
+            "choose a name that ends in .gif"
+        )
 
 
-def write(
-    path: Path, pictures: Iterable[np.ndarray], fps: float, size: tuple[int, int]
-) -> None:
-    """Write a film.
+def write(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write a video.
 
     Args:
       path: ends in .mp4 (H.264) or .gif.
-      pictures: [height, width, 3] uint8, one at least.
-      fps: pictures a second; a GIF has whole hundredths of a second for each.
-      size: width and height; even, for an .mp4.
+      frames: at least one, [height, width, 3] uint8; even sizes for an .mp4.
+      fps: frames per second; a GIF rounds the time of a frame to 1/100 s.
 
     Raises:
-      UserError: imageio-ffmpeg is missing, or can't write it.
+      UserError: ffmpeg cannot write the file.
     """
     if path.suffix.lower() == ".gif":
-        images = _gif_images(pictures)
-        milliseconds = 10 * max(2, round(100 / fps))  # shorter ones are shown as 100
-        next(images).save(
-            path, save_all=True, append_images=images, duration=milliseconds, loop=0
-        )
-        return
-    _write_mp4(path, pictures, fps, size)
+        _write_gif(path, frames, fps)
+    else:
+        _write_mp4(path, frames, fps)
 
 
-def _write_mp4(
-    path: Path, pictures: Iterable[np.ndarray], fps: float, size: tuple[int, int]
-) -> None:
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*size)]
-    film = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
-    # Not imageio_ffmpeg.write_frames: its os.fork has JAX warn of a deadlock.
-    command = [_ffmpeg(path), "-y", "-loglevel", "error"]
-    command += [*raw, "-r", f"{fps:.6f}", "-i", "-", *film, str(path.absolute())]
-    with TemporaryFile() as said:
-        with Popen(command, stdin=PIPE, stdout=said, stderr=said) as process:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError), process.stdin as pipe:  # it says why
-                for picture in pictures:
-                    pipe.write(picture.tobytes())
-        if process.returncode:
-            said.seek(0)
-            why = " ".join(said.read().decode(errors="replace").split())[-300:]
-            raise UserError(f"ffmpeg could not write {path}: {why}")
+def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write a GIF, each frame with its own palette, without holding all frames."""
+    images = (
+        Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE)
+        for frame in frames
+    )
+    milliseconds = 10 * max(2, round(100 / fps))  # browsers show less than 20 as 100
+    next(images).save(
+        path, save_all=True, append_images=images, duration=milliseconds, loop=0
+    )
 
 
-def _gif_images(pictures: Iterable[np.ndarray]) -> Iterator[Image.Image]:
-    """Yield images with the colours that each has the most need of."""
-    for picture in pictures:
-        yield Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE)
+def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    # imageio-ffmpeg would fork to shield ffmpeg from Ctrl-C, and JAX's threads make a
+    # fork unsafe: JAX warns of a deadlock.
+    os.environ["IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"] = "1"
+    writer = import_module("imageio.v2").get_writer(
+        path,
+        format="FFMPEG",
+        fps=fps,
+        codec="libx264",
+        quality=None,  # x264's own default
+        pixelformat="yuv420p",  # the only one that browsers play
+        macro_block_size=1,  # otherwise sizes are rounded up to multiples of 16
+        output_params=["-movflags", "+faststart"],
+        ffmpeg_log_level="error",
+    )
+    count = 0
+    try:
+        with writer:
+            for frame in frames:
+                writer.append_data(frame)
+                count += 1
+        # imageio ignores ffmpeg's exit status, for example if the disk is full.
+        written, _ = import_module("imageio_ffmpeg").count_frames_and_secs(path)
+    except (OSError, RuntimeError) as error:
+        raise _write_error(path, count) from error
+    if written != count:
+        raise _write_error(path, count)
 
 
-def captioned(
-    picture: np.ndarray, texts: Sequence[str], size: tuple[int, int]
-) -> np.ndarray:
-    """Return a picture with texts in its upper left corner.
+def _write_error(path: Path, count: int) -> UserError:
+    return UserError(
+        f"{path}: ffmpeg failed to write {count} frames; check the free disk space, or "
+        "choose a name that ends in .gif"
+    )
+
+
+def add_caption(frame: np.ndarray, texts: Sequence[str], size: Size) -> np.ndarray:
+    """Return a frame with texts in its upper left corner.
 
     Args:
-      picture: [h, w, 3] uint8, fitted into `size`.
-      texts: set side by side, in as many lines as it takes.
+      frame: [h, w, 3] uint8, scaled and padded to `size`.
+      texts: set side by side, in as many lines as needed.
       size: width and height.
     """
-    canvas = Image.fromarray(picture)
-    if canvas.size != size:
-        canvas = ImageOps.pad(canvas, size)
-    points = max(_SMALLEST_FONT, min(size) // 26)
-    font, margin = ImageFont.load_default(points), points // 2
+    image = Image.fromarray(frame)
+    if image.size != size:
+        image = ImageOps.pad(image, size)
+    font_size = max(_MIN_FONT_SIZE, min(size) // 26)
+    font, margin = ImageFont.load_default(font_size), font_size // 2
     lines: list[str] = []
     for text in texts:
         longer = f"{lines[-1]}   {text}" if lines else ""
@@ -109,10 +113,10 @@ def captioned(
             lines[-1] = longer
         else:
             lines.append(text)
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    where, block = (margin, margin), "\n".join(lines)
-    left, top, right, bottom = draw.multiline_textbbox(where, block, font=font)
+    draw = ImageDraw.Draw(image, "RGBA")
+    corner, block = (margin, margin), "\n".join(lines)
+    left, top, right, bottom = draw.multiline_textbbox(corner, block, font=font)
     box = left - margin, top - margin, right + margin, bottom + margin
     draw.rectangle(box, fill=(0, 0, 0, 150))
-    draw.multiline_text(where, block, font=font, fill=(255, 255, 255, 255))
-    return np.asarray(canvas)
+    draw.multiline_text(corner, block, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)

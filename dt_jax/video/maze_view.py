@@ -1,111 +1,122 @@
-"""D4RL's mazes from above, with the goal and the way so far."""
+"""D4RL's mazes from above, with the goal and the path of the body."""
 
 import math
+from abc import abstractmethod
 
 import mujoco
 import numpy as np
 
-from dt_jax.data.registry import DatasetSpec
+from dt_jax import envs
+from dt_jax.data.registry import EnvSpec
 from dt_jax.envs import antmaze, maze2d, mazes
 from dt_jax.envs.antmaze import AntMaze
-from dt_jax.envs.base import HostEnv
-from dt_jax.video.offscreen import Picture
+from dt_jax.envs.mazes import Maze
+from dt_jax.video.offscreen import Renderer
 from dt_jax.video.view import Size, View
 
-PATH = (0.85, 0.1, 0.45, 1.0)  # red, green, blue, alpha
+_PATH = (0.85, 0.1, 0.45, 1.0)  # red, green, blue, alpha
 _GOAL, _BALL = (0.1, 0.7, 0.25, 0.6), (0.1, 0.3, 0.8, 1.0)
 _WALL, _FLOOR = (0.45, 0.5, 0.56, 1.0), (0.95, 0.95, 0.93, 1.0)
-_ANGLE = 15.0  # the camera's field of view in degrees; far off, walls hide little
+_FIELD_OF_VIEW = 15.0  # degrees; narrow, so that walls hide little
 _RADIUS = 0.5  # of the goal, metres
-_BALL_AT = 1.2  # metres from the origin of its model, where its x and y are 0
 
 
-class MazeView(View):
-    """One episode in a maze, and the whole of it from above.
-
-    The maze's columns go to the right. Its rows go down in maze2d, and up in antmaze,
-    whose y grows with them.
-    """
+class _MazeView(View):
+    """One episode in a maze, all of it from above; columns run to the right."""
 
     has_goal = True
+    _cell: float  # the width of a cell, metres
+    _azimuth: float  # of the camera, degrees
+    _origin = 0.0  # x and y in the model where they are observed as 0
 
-    def __init__(self, env: HostEnv, spec: DatasetSpec, size: Size):
-        """Point the camera.
-
-        Args:
-          env: of one episode.
-          spec: which maze.
-          size: width and height of the pictures in pixels.
-        """
-        self.env = env
-        self._is_ant = spec.family == "antmaze"
-        if self._is_ant:
-            maze, cell, self.step_seconds = mazes.antmaze(spec.maze), antmaze.CELL, 0.1
-            ends = antmaze.center(maze, (0, 0)), antmaze.center(maze, maze.free.shape)
-            middle = np.mean(ends, axis=0) - cell / 2
-            model = antmaze.model_spec(maze)
-            self._origin, self._goal = 0.0, np.zeros(2)
-        else:
-            maze, cell, self.step_seconds = mazes.maze2d(spec.maze), 1.0, 0.01
-            middle = (np.array(maze.free.shape) + 1) / 2
-            model = maze2d.model_spec(maze)
-            self._origin, self._goal = _BALL_AT, np.array(maze.goal) + _BALL_AT
-        self._width = cell / 12  # of the path
-        self._picture = Picture(_coloured(model), *size)
-        rows, columns = np.array(maze.free.shape) * cell
-        seen = max(rows, columns * size[1] / size[0])  # from top to bottom, in metres
-        self._picture.model.vis.global_.fovy = _ANGLE
-        camera = self._picture.camera
-        camera.lookat[:2] = middle
-        camera.distance = 1.06 * seen / 2 / math.tan(math.radians(_ANGLE / 2))
-        camera.elevation, camera.azimuth = -90, 90 if self._is_ant else 180
+    def __init__(self, spec: EnvSpec, seed: int, size: Size):
+        self.env = envs.make(spec, [seed])
+        maze, model, centre = self._build(spec.maze)
+        self._renderer = Renderer(_recoloured(model), *size)
+        self._renderer.model.vis.global_.fovy = _FIELD_OF_VIEW
+        rows, columns = np.array(maze.free.shape) * self._cell
+        height = max(rows, columns * size[1] / size[0])  # visible, in metres
+        distance = 1.06 * height / 2 / math.tan(math.radians(_FIELD_OF_VIEW / 2))
+        self._renderer.point_camera((*centre, 0), distance, self._azimuth, -90)
+        self._width = self._cell / 12  # of the path
         self._path: list[np.ndarray] = []
+        self._goal = np.array(maze.goal) + self._origin  # AntMaze: per episode
 
-    def begin(self, observation: np.ndarray) -> None:
-        """Start the path anew, and see where the goal is."""
+    @staticmethod
+    @abstractmethod
+    def _build(name: str) -> tuple[Maze, mujoco.MjSpec, np.ndarray]:
+        """Return a maze, its model, and x and y of its centre in the model."""
+
+    def start_episode(self, observation: np.ndarray) -> None:
+        """Start a new path."""
         self._path.clear()
-        if isinstance(self.env, AntMaze):
-            self._goal = self.env.goals[0]
-        self.follow(observation)
+        self.track(observation)
 
-    def follow(self, observation: np.ndarray) -> None:
-        """Let the path go on to where the body is."""
-        here = observation[:2] + self._origin
-        # Fewer pieces than steps: they end where they can be told apart.
-        if not self._path or np.linalg.norm(here - self._path[-1]) > self._width:
-            self._path.append(here)
+    def track(self, observation: np.ndarray) -> None:
+        """Extend the path to the body's position."""
+        position = observation[:2] + self._origin
+        # Fewer segments than steps: each is long enough to be visible.
+        if not self._path or np.linalg.norm(position - self._path[-1]) > self._width:
+            self._path.append(position)
 
-    def frame(self, observation: np.ndarray) -> np.ndarray:
-        """Return what is seen now, [height, width, 3] uint8."""
-        data = self._picture.data
+    def render(self, observation: np.ndarray) -> np.ndarray:
+        """Return a frame with the goal and the path."""
+        data = self._renderer.data
         data.qpos[:] = observation[: len(data.qpos)]
-        here = observation[:2] + self._origin
-        return self._picture.draw(lambda scene: self._add(scene, here))
+        position = observation[:2] + self._origin
+        return self._renderer.render(lambda scene: self._add_to(scene, position))
 
     def close(self) -> None:
-        """Give back the buffers."""
-        self._picture.close()
+        """Release rendering resources."""
+        self._renderer.close()
 
-    def _add(self, scene: mujoco.MjvScene, here: np.ndarray) -> None:
-        """Put the goal and the path up to `here` on the floor."""
-        disc = mujoco.mjtGeom.mjGEOM_CYLINDER
-        _shape(scene, disc, [_RADIUS, 0, 0.01], [*self._goal, 0.01], _GOAL)
-        for start, end in zip(self._path, [*self._path[1:], here], strict=True):
-            piece = _shape(scene, mujoco.mjtGeom.mjGEOM_CAPSULE, [0] * 3, [0] * 3, PATH)
-            if piece is None:
+    def _add_to(self, scene: mujoco.MjvScene, position: np.ndarray) -> None:
+        """Add the goal and the path up to `position` to the scene's floor."""
+        disc, capsule = mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE
+        _add_geom(scene, disc, [_RADIUS, 0, 0.01], [*self._goal, 0.01], _GOAL)
+        for start, end in zip(self._path, [*self._path[1:], position], strict=True):
+            segment = _add_geom(scene, capsule, [0] * 3, [0] * 3, _PATH)
+            if segment is None:
                 return
-            height = self._width / 2  # on the floor
-            mujoco.mjv_connector(
-                piece,
-                mujoco.mjtGeom.mjGEOM_CAPSULE,
-                self._width / 2,
-                np.array([*start, height]),
-                np.array([*end, height]),
-            )
+            radius = self._width / 2
+            from_, to = np.array([*start, radius]), np.array([*end, radius])
+            mujoco.mjv_connector(segment, capsule, radius, from_, to)
 
 
-def _coloured(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """Return the model with plain walls, and a plain floor everywhere."""
+class Maze2DView(_MazeView):
+    """A ball in a maze; the maze's rows run down."""
+
+    step_seconds = 0.01
+    _cell, _azimuth, _origin = 1.0, 180.0, 1.2
+
+    @staticmethod
+    def _build(name: str) -> tuple[Maze, mujoco.MjSpec, np.ndarray]:
+        maze = mazes.maze2d(name)
+        return maze, maze2d.model_spec(maze), (np.array(maze.free.shape) + 1) / 2
+
+
+class AntMazeView(_MazeView):
+    """An ant in a maze; the maze's rows run up, as y does."""
+
+    step_seconds = 0.1
+    _cell, _azimuth = antmaze.CELL, 90.0
+
+    @staticmethod
+    def _build(name: str) -> tuple[Maze, mujoco.MjSpec, np.ndarray]:
+        maze = mazes.antmaze(name)
+        last = np.array(maze.free.shape) - 1
+        corners = antmaze.center(maze, (0, 0)), antmaze.center(maze, tuple(last))
+        return maze, antmaze.model_spec(maze), np.mean(corners, axis=0)
+
+    def start_episode(self, observation: np.ndarray) -> None:
+        """Start a new path; read the episode's goal."""
+        assert isinstance(self.env, AntMaze)
+        self._goal = self.env.goals[0]
+        super().start_episode(observation)
+
+
+def _recoloured(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """Return the model with plain walls, and one plain floor."""
     headlight = spec.visual.headlight
     headlight.ambient, headlight.diffuse = [0.5] * 3, [0.4] * 3
     headlight.specular = [0] * 3
@@ -123,25 +134,25 @@ def _coloured(spec: mujoco.MjSpec) -> mujoco.MjModel:
     return spec.compile()
 
 
-def _shape(
+def _add_geom(
     scene: mujoco.MjvScene,
     kind: mujoco.mjtGeom,
     size: list[float],
     position: list[float],
     colour: tuple[float, ...],
 ) -> mujoco.MjvGeom | None:
-    """Add a shape to the scene, unless that is full, and return it."""
+    """Add a geom to the scene and return it; return None if the scene is full."""
     if scene.ngeom == scene.maxgeom:
         return None
-    shape = scene.geoms[scene.ngeom]
+    geom = scene.geoms[scene.ngeom]
     mujoco.mjv_initGeom(
-        shape,
+        geom,
         kind,
         np.array(size, float),
         np.array(position, float),
         np.eye(3).flatten(),
         np.array(colour, np.float32),
     )
-    shape.emission, shape.specular = 0.6, 0
+    geom.emission, geom.specular = 0.6, 0
     scene.ngeom += 1
-    return shape
+    return geom

@@ -1,9 +1,9 @@
-"""MuJoCo models drawn without a screen, by EGL or else by OSMesa."""
+"""Offscreen rendering of MuJoCo models, by EGL or OSMesa."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from tempfile import TemporaryDirectory
@@ -14,11 +14,11 @@ import numpy as np
 
 from dt_jax.utils.errors import UserError
 
-# What MuJoCo can draw with on Linux, the first that works, and the Debian packages.
-LIBRARIES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
-_ELSEWHERE = {"darwin": ["cgl"], "win32": ["glfw"]}
+# MuJoCo's offscreen backends on Linux by preference, with their Debian packages.
+PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+_OTHER_PLATFORMS = {"darwin": ["cgl"], "win32": ["glfw"]}
 
-# All that `Picture` asks of a library. Where one is missing, some end the process.
+# What `Renderer` needs of a backend. Some abort the process if a library is missing.
 _PROBE = """
 import mujoco
 from mujoco.{0} import GLContext
@@ -31,35 +31,35 @@ mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
 
 @cache
 def backend() -> str:
-    """Return what draws here, "egl" or "osmesa"; or what MUJOCO_GL names.
+    """Return the backend to render with: MUJOCO_GL, or the first that works.
 
-    From then on MUJOCO_GL names it to others that draw in this process.
+    Sets MUJOCO_GL to it, for other renderers in this process.
 
     Raises:
-      UserError: nothing of that works.
+      UserError: no backend works.
     """
-    asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    here = _ELSEWHERE.get(sys.platform, [*LIBRARIES])
-    for name in [asked] if asked else here:
-        # PyOpenGL settles on the first library that a process names.
+    requested = os.environ.get("MUJOCO_GL", "").strip().lower()
+    candidates = _OTHER_PLATFORMS.get(sys.platform, [*PACKAGES])
+    for name in [requested] if requested else candidates:
+        # Probed in a subprocess: PyOpenGL is bound to the first backend it loads.
         environment = {**os.environ, "MUJOCO_GL": name}
         if not runs(_PROBE.format(name), environment):
             continue
         os.environ["MUJOCO_GL"] = name
         return name
-    if asked:
-        needs = LIBRARIES.get(asked)
-        hint = f", or on Debian: apt-get install {needs}" if needs else ""
-        raise UserError(f"MUJOCO_GL={asked} draws nothing here: unset it{hint}")
+    if requested:
+        packages = PACKAGES.get(requested)
+        hint = f", or on Debian: apt-get install {packages}" if packages else ""
+        raise UserError(f"MUJOCO_GL={requested} does not work here: unset it{hint}")
     raise UserError(
-        "nothing here draws without a screen, neither EGL nor OSMesa; on Debian: "
-        f"apt-get install {LIBRARIES['egl']}, or {LIBRARIES['osmesa']}"
+        "offscreen rendering needs EGL or OSMesa, and neither works here; on Debian: "
+        f"apt-get install {PACKAGES['egl']}, or {PACKAGES['osmesa']}"
     )
 
 
 def runs(code: str, environment: dict[str, str] | None = None) -> bool:
-    """Tell whether a Python process of its own gets through `code`."""
-    with TemporaryDirectory() as folder:  # one that fails may leave MUJOCO_LOG.TXT
+    """Return whether `code` runs without an error in a new Python process."""
+    with TemporaryDirectory() as folder:  # a failure may write MUJOCO_LOG.TXT
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=environment,
@@ -72,50 +72,60 @@ def runs(code: str, environment: dict[str, str] | None = None) -> bool:
 
 @cache
 def _context() -> Any:
-    """Return this process's one context."""
-    kind = import_module(f"mujoco.{backend()}").GLContext
-    # It lives as long as the process. Freed while that ends, OSMesa's would complain.
-    lasting = type("GLContext", (kind,), {"__del__": lambda self: None})
-    return lasting(64, 64)  # pictures have buffers of their own
+    """Return the OpenGL context of this process."""
+    context_class = import_module(f"mujoco.{backend()}").GLContext
+    # Never freed: OSMesa's destructor prints errors while the interpreter exits.
+    immortal = type("GLContext", (context_class,), {"__del__": lambda self: None})
+    return immortal(64, 64)  # each renderer has its own buffers
 
 
-class Picture:
-    """One model, seen by one camera; in one thread of a process alone.
+class Renderer:
+    """Renders one model through one camera; use it in one thread only.
+
+    Args:
+      model: colours, body positions and the like may be changed later.
+      width: in pixels.
+      height: in pixels.
 
     Attributes:
-      model: what is drawn; colours, positions of bodies and the like may be changed.
-      data: its state: set `qpos`.
-      camera: a free one, to be pointed.
+      model: the model.
+      data: the model's state; set `qpos`.
+      camera: a free camera; see `point_camera`.
+
+    Raises:
+      UserError: no rendering backend works.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int):
-        """Set up buffers of width x height pixels.
-
-        Raises:
-          UserError: nothing draws here.
-        """
         _context().make_current()
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         self.model, self.data = model, mujoco.MjData(model)
-        self.camera = mujoco.MjvCamera()
+        self.camera = mujoco.MjvCamera()  # a free one
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(model, maxgeom=4000)
-        size = mujoco.mjtFontScale.mjFONTSCALE_100.value
+        font_scale = mujoco.mjtFontScale.mjFONTSCALE_100.value
         model.vis.quality.shadowsize = 2048
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._buffers = mujoco.MjrContext(model, size)
+        self._buffers = mujoco.MjrContext(model, font_scale)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
 
-    def draw(
-        self, add: Callable[[mujoco.MjvScene], None] = lambda scene: None
+    def point_camera(
+        self, at: Sequence[float], distance: float, azimuth: float, elevation: float
+    ) -> None:
+        """Point the camera at a position [3]; in metres and degrees."""
+        self.camera.lookat[:], self.camera.distance = at, distance
+        self.camera.azimuth, self.camera.elevation = azimuth, elevation
+
+    def render(
+        self, add_to: Callable[[mujoco.MjvScene], None] = lambda scene: None
     ) -> np.ndarray:
-        """Return the pixels of the present state, [height, width, 3] uint8.
+        """Return a frame of the present state, [height, width, 3] uint8.
 
         Args:
-          add: puts more into the scene than the model has.
+          add_to: adds further geoms to the scene.
         """
-        _context().make_current()  # others may have one too
+        _context().make_current()  # other renderers may have changed it
         mujoco.mj_forward(self.model, self.data)
         mujoco.mjv_updateScene(
             self.model,
@@ -126,13 +136,13 @@ class Picture:
             mujoco.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
-        add(self._scene)
+        add_to(self._scene)
         mujoco.mjr_render(self._rectangle, self._scene, self._buffers)
-        size = self._rectangle.height, self._rectangle.width, 3
-        pixels = np.empty(size, np.uint8)
+        shape = self._rectangle.height, self._rectangle.width, 3
+        pixels = np.empty(shape, np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._buffers)
         return np.ascontiguousarray(pixels[::-1])
 
     def close(self) -> None:
-        """Give back the buffers."""
+        """Release the buffers."""
         self._buffers.free()

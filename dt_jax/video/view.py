@@ -1,4 +1,4 @@
-"""What every environment that can be drawn offers."""
+"""The interface of every environment that can be rendered."""
 
 from abc import ABC, abstractmethod
 
@@ -10,35 +10,35 @@ Size = tuple[int, int]  # width and height in pixels
 
 
 class View(ABC):
-    """An environment with one episode, and what is seen of it.
+    """An environment with one episode, and the frames that show it.
 
     Attributes:
-      env: step this one.
-      step_seconds: how long a step takes in the simulated world.
-      has_goal: whether a reward means that a goal has been reached.
+      env: the environment; the caller steps it.
+      step_seconds: the simulated time of a step.
+      has_goal: whether a positive reward means that a goal was reached.
     """
 
     env: HostEnv
     step_seconds: float
     has_goal = False
 
-    def begin(self, observation: np.ndarray) -> None:  # noqa: B027 - most need it not
-        """Take note of an episode's first observation [S]."""
+    def start_episode(self, observation: np.ndarray) -> None:  # noqa: B027 - optional
+        """Prepare for an episode, given its first observation [S]."""
 
-    def follow(self, observation: np.ndarray) -> None:  # noqa: B027
-        """Take note of what a step led to, [S], also where nothing is drawn."""
+    def track(self, observation: np.ndarray) -> None:  # noqa: B027 - optional
+        """Take an observation [S] into account; call it after every step."""
 
     @abstractmethod
-    def frame(self, observation: np.ndarray) -> np.ndarray:
-        """Return what is seen now, [height, width, 3] uint8.
+    def render(self, observation: np.ndarray) -> np.ndarray:
+        """Return a frame of the present state, [height, width, 3] uint8.
 
         Args:
-          observation: the newest one, [S].
+          observation: the latest one, [S].
 
         Raises:
-          UserError: an environment that draws itself can't.
+          UserError: the environment's own renderer fails.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what drawing took."""
+        """Release rendering resources."""

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dt_jax.data.registry import all_specs, lookup
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import all_specs, lookup, normalized_score
 from dt_jax.runs import manifest
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.manifest import Manifest

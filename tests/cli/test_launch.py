@@ -148,7 +148,7 @@ def test_without_d4rls_file_the_demo_is_named_and_not_taken(tmp_path):
         **NO_NETWORK,
     )
     name = "Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed.hdf5"
-    assert f"put it at {tmp_path / 'cache' / name}" in line
+    assert f"copy the file to {tmp_path / 'cache' / name}" in line
     assert "--config=configs/antmaze.py:umaze-demo" in line
     assert not list((tmp_path / "cache").glob("[!.]*"))
     assert not (tmp_path / "run").exists()
@@ -176,5 +176,5 @@ def test_bad_data_is_told_with_its_file(tmp_path):
     file = tmp_path / "notes.hdf5"
     file.write_text("not HDF5")
     line = refusal("launch.py", *arguments(tmp_path / "run", file))
-    assert f"{file} is no HDF5 or .npz file" in line
+    assert f"{file}: corrupt, or not an HDF5 or .npz file" in line
     assert not (tmp_path / "run").exists()

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from dt_jax.data.cache import (
-    alone_with,
     cache_folder,
+    cache_lock,
+    cache_space,
+    cached_files,
+    download_folder,
     record_sha256,
     sha256_of,
     verify_sha256,
@@ -22,7 +25,7 @@ def path(tmp_path):
     return path
 
 
-def test_the_cache_folder_is_the_users_unless_the_variable_says_otherwise(monkeypatch):
+def test_cache_folder_is_the_users_unless_the_variable_is_set(monkeypatch):
     monkeypatch.delenv("DT_JAX_DATA", raising=False)
     assert cache_folder().name == "dt_jax"
     assert cache_folder().is_absolute()
@@ -30,54 +33,73 @@ def test_the_cache_folder_is_the_users_unless_the_variable_says_otherwise(monkey
     assert cache_folder() == Path.home() / "elsewhere"
 
 
-def test_who_is_alone_with_a_file_clears_up_after_killed_writers(tmp_path):
-    path, other = tmp_path / "new" / "a.hdf5", tmp_path / "new" / "b.hdf5"
-    left = ".{}.01234567.tmp.hdf5", ".{}.hdf5.01234567.tmp.sha256"
-    path.parent.mkdir()
-    for file in (path, other):
-        for name in left:
-            (path.parent / name.format(file.stem)).touch()
-    with alone_with(path, "writing"):
-        now = {file.name for file in path.parent.iterdir()}
-        assert now == {".a.hdf5.lock", *(name.format("b") for name in left)}
-    assert not path.with_name(".a.hdf5.lock").exists()
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    told = r"/file: .*; name another folder by DT_JAX_DATA"
-    with pytest.raises(UserError, match=told), alone_with(tmp_path / "file/a", "at"):
+def test_cache_space_is_checked_in_advance(tmp_path, monkeypatch):
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
+    with cache_space(1000) as folder:
+        assert folder == tmp_path / "cache"
+    with (
+        pytest.raises(UserError, match=r"cache: only .* GB are free; 1e\+06 GB are"),
+        cache_space(1e15),
+    ):
         pass
 
 
-def test_a_file_as_it_came(path):
+def test_lock_holder_removes_temporary_files_of_killed_processes(tmp_path):
+    path, other = tmp_path / "new" / "a.hdf5", tmp_path / "new" / "b.hdf5"
+    leftovers = ".{}.01234567.tmp.hdf5", ".{}.hdf5.01234567.tmp.sha256"
+    path.parent.mkdir()
+    for file in (path, other):
+        for name in leftovers:
+            (path.parent / name.format(file.stem)).touch()
+    with cache_lock(path, "writing"):
+        names = {file.name for file in path.parent.iterdir()}
+        assert names == {".a.hdf5.lock", *(name.format("b") for name in leftovers)}
+    assert not path.with_name(".a.hdf5.lock").exists()
+
+
+def test_lock_in_a_folder_that_cannot_be_created(tmp_path):
+    (tmp_path / "file").touch()
+    message = r"/file: .*; set DT_JAX_DATA to another folder"
+    with pytest.raises(UserError, match=message), cache_lock(tmp_path / "file/a", "x"):
+        pass
+
+
+def test_cached_files_include_record_and_partial_download(path):
+    assert cached_files(path.with_name("other.hdf5")) == []
+    download_folder(path).mkdir()
+    (download_folder(path) / "tmp123").touch()
+    names = [file.name for file in cached_files(path)]
+    assert names == ["data.hdf5", "data.hdf5.sha256", "tmp123"]
+
+
+def test_unchanged_file_is_verified(path):
     verify_sha256(path, sha256_of(path))
 
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
-def test_the_record_is_one_of_sha256sum(path):
+def test_record_has_the_format_of_sha256sum(path):
     command = ["sha256sum", "--check", "--strict", "data.hdf5.sha256"]
     subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
 
 
-def test_a_flipped_bit_is_found(path):
+def test_flipped_bit_is_detected(path):
     before, content = sha256_of(path), bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is not the file that was downloaded") as told:
+    with pytest.raises(UserError, match="is not the file that was downl") as error:
         verify_sha256(path, sha256_of(path))
     for part in (str(path), before, sha256_of(path), "data.hdf5.sha256"):
-        assert part in str(told.value)
+        assert part in str(error.value)
 
 
-def test_without_a_record_a_file_may_be_anything(path):
+def test_file_without_record_passes(path):
     path.with_name("data.hdf5.sha256").unlink()
     verify_sha256(path, "0" * 64)
 
 
 @pytest.mark.parametrize("record", [b"", b"0" * 63, b"0" * 65, b"\xff" * 64, b"zz  x"])
-def test_a_damaged_record(path, record):
+def test_corrupt_record_is_reported(path, record):
     path.with_name("data.hdf5.sha256").write_bytes(record)
-    with pytest.raises(UserError, match=r"data\.hdf5\.sha256 is damaged") as told:
+    with pytest.raises(UserError, match=r"data\.hdf5\.sha256 contains") as error:
         verify_sha256(path, sha256_of(path))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)

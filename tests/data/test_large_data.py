@@ -1,4 +1,4 @@
-"""Data that stays on the disk: within a limit on memory, and the same batches."""
+"""Memory-mapped data: memory stays within a limit, and batches are the same."""
 
 import json
 import os
@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from dt_jax.data.d4rl import read_d4rl
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import read_dataset
+from dt_jax.types import Batch
 from dt_jax.utils.errors import UserError
 
 ROWS, EPISODE, SEQ = 1_500_000, 1000, 20
@@ -39,7 +41,7 @@ def to_npz(path: Path, arrays: dict):
 
 
 def to_compressed_npz(path: Path, arrays: dict):
-    # As np.savez_compressed does, which has no choice of the level.
+    # Like np.savez_compressed, which has no compression level.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for key, array in arrays.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
@@ -53,7 +55,7 @@ def wide(arrays: dict) -> dict:
     }
 
 
-# Data -> the format's file of it.
+# Functions that write a dataset to a path, by format.
 FORMATS = {
     "contiguous.hdf5": to_hdf5,
     "float64.hdf5": lambda path, arrays: to_hdf5(path, wide(arrays)),
@@ -65,7 +67,7 @@ UNPACKED = {"gzip.hdf5", "compressed.npz"}
 
 
 def transitions(rows: np.ndarray) -> dict:
-    """Return what is in `rows` of the large file, of any shape; all is exact."""
+    """Return the exact content of `rows`, of any shape, of the large file."""
     step = rows % EPISODE
     columns = [rows, *(rows // 64 + j for j in range(16))]
     return {
@@ -79,48 +81,51 @@ def transitions(rows: np.ndarray) -> dict:
 
 def returns_to_go(rows: np.ndarray) -> np.ndarray:
     """Return the sum of rewards, 0 1 2 3 0 1 2 3 ..., to the end of the episode."""
-    past = rows % EPISODE
-    earned = past // 4 * 6 + np.array([0, 0, 1, 3])[past % 4]
-    return np.float32(EPISODE // 4 * 6 - earned)
+    step = rows % EPISODE
+    received = step // 4 * 6 + np.array([0, 0, 1, 3])[step % 4]
+    return np.float32(EPISODE // 4 * 6 - received)
 
 
 CHILD = """
 import json, resource, sys
 import numpy as np
-from dt_jax.datasets import load as datasets
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
+from dt_jax.datasets import read_dataset
 
 def status(field):
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(l.split()[1]) for l in lines if l.startswith(field))
 
 path, out, allowed, memory_limit_gb = sys.argv[1:]
-# Every byte that a process may write to counts; files mapped to be read don't.
+# All writable memory counts, files mapped for reading do not.
 limit = status("VmData") + int(allowed)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 before = status("RssAnon")
-store = datasets.load(
+store = read_dataset(
     None, path, episode_len=1000, memory_limit_gb=float(memory_limit_gb)
 ).trajectories
+zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+fields = "states", "actions", "returns_to_go", "mask"
 sampler = Sampler(
-    store, batch_size=64, seq_len=20, reward_scale=1.0, seed=0,
-    state_mean=np.float32(0), state_std=np.float32(1),
+    store, Normalizer(zero, one, zero, one),
+    batch_size=64, context_len=20, seed=0, fields=fields,
 )
 last = np.array([store.num_transitions - 1])
 arrays = {"mean": store.state_mean, "std": store.state_std, "last": last}
 for step in range(20):
-    for name, array in sampler.batch(step)._asdict().items():
-        arrays[f"{name}{step}"] = array
+    batch = sampler.batch(step)
+    arrays |= {f"{name}{step}": getattr(batch, name) for name in fields}
     arrays[f"indices{step}"] = sampler.indices(step)
-for name, array in sampler.gather(last)._asdict().items():
-    arrays[f"{name}_of_last"] = array
+batch = sampler.gather(last)
+arrays |= {f"{name}_of_last": getattr(batch, name) for name in fields}
 np.savez(out, **arrays)
 print(json.dumps({"taken": status("RssAnon") - before}))
 """
 
 
 def load_within_limit(path: Path, cache: Path, memory_limit_gb: float = 0.01):
-    """Load and draw in a process of its own; return its result and the arrays."""
+    """Load and sample in a new process; return its result and the arrays."""
     out = path.parent / "drawn.npz"
     command = [sys.executable, "-c", CHILD, path, out, ALLOWED, memory_limit_gb]
     environment = os.environ | {"DT_JAX_DATA": str(cache)}
@@ -140,20 +145,20 @@ def large():
 
 
 needs_linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux holds a process to RLIMIT_DATA"
+    sys.platform != "linux", reason="only Linux enforces RLIMIT_DATA"
 )
 
 
 @needs_linux
 @pytest.mark.parametrize("name", FORMATS)
-def test_data_of_several_times_the_memory(large, tmp_path, name):
+def test_data_larger_than_the_memory_limit(large, tmp_path, name):
     path, cache = tmp_path / name, tmp_path / "cache"
-    if name == "stored.npz":  # then episode_len alone says where episodes end
+    if name == "stored.npz":  # then only episode_len defines the episodes
         large = {key: array for key, array in large.items() if key != "timeouts"}
     FORMATS[name](path, large)
     done, drawn = load_within_limit(path, cache)
     assert done.returncode == 0, done.stderr
-    assert "they stay on the disk" in done.stderr
+    assert "memory-mapping them" in done.stderr
     assert json.loads(done.stdout)["taken"] < ALLOWED
     for step in range(20):
         rows = drawn[f"indices{step}"][:, None] + np.arange(SEQ)  # [B, T]
@@ -178,8 +183,8 @@ def test_data_of_several_times_the_memory(large, tmp_path, name):
 
 
 @needs_linux
-def test_the_limit_is_one(large, tmp_path):
-    """What the test above would do if the data were read into memory."""
+def test_the_limit_is_enforced(large, tmp_path):
+    """Reading the data into memory exceeds the limit of the test above."""
     path = tmp_path / "contiguous.hdf5"
     to_hdf5(path, large)
     done, _ = load_within_limit(path, tmp_path / "cache", memory_limit_gb=1)
@@ -195,12 +200,12 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def arrays(raw):
-    """Whose observations are not the same as float64 and as float32."""
+    """A dataset whose float64 observations change when rounded to float32."""
     noise = np.random.default_rng(0).normal(size=raw.observations.shape)
     return raw._asdict() | {"observations": 1e4 + 1e-3 * noise}
 
 
-def as_read(arrays: dict) -> dict:
+def as_float32(arrays: dict) -> dict:
     return arrays | {"observations": arrays["observations"].astype(np.float32)}
 
 
@@ -213,9 +218,9 @@ def swapped(arrays: dict) -> dict:
 
 
 def at_odd_addresses(path: Path, arrays: dict):
-    """Write an archive whose numbers are not aligned; the first name decides."""
+    """Write an archive with unaligned numbers; the first name shifts them."""
     for filler in ("x", "xx"):
-        np.savez(path, **{filler: np.zeros(0)}, **as_read(arrays))
+        np.savez(path, **{filler: np.zeros(0)}, **as_float32(arrays))
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("observations.npy").header_offset % 2:
                 return
@@ -241,29 +246,28 @@ OTHER_LAYOUTS = {
 
 
 def load(path: Path, memory_limit_gb: float) -> Trajectories:
-    return datasets.load(None, str(path), memory_limit_gb=memory_limit_gb).trajectories
+    return read_dataset(None, str(path), memory_limit_gb=memory_limit_gb).trajectories
 
 
-def draw(store: Trajectories, **options) -> list[bytes]:
-    sampler = Sampler(
-        store,
-        batch_size=64,
-        seq_len=6,
-        reward_scale=0.1,
-        seed=3,
-        state_mean=store.state_mean,
-        state_std=store.state_std,
+def draw(store: Trajectories) -> list[bytes]:
+    normalizer = Normalizer(
+        store.state_mean,
+        store.state_std,
+        action_center=np.zeros(2, np.float32),
         action_scale=np.array([2, 0.5], np.float32),
+        reward_scale=0.1,
+    )
+    sampler = Sampler(
+        store, normalizer, batch_size=64, context_len=6, seed=3, fields=Batch._fields
     )
     return [array.tobytes() for step in range(5) for array in sampler.batch(step)]
 
 
 @pytest.mark.parametrize("name", FORMATS | OTHER_LAYOUTS)
-def test_mapped_data_gives_the_same_as_data_in_memory(arrays, tmp_path, cache, name):
-    """Bit for bit."""
+def test_mapped_data_equals_data_in_memory_bit_for_bit(arrays, tmp_path, cache, name):
     path = tmp_path / name
     if name in FORMATS:
-        FORMATS[name](path, as_read(arrays))
+        FORMATS[name](path, as_float32(arrays))
     else:
         OTHER_LAYOUTS[name](path, arrays)
     in_memory, mapped = load(path, 1), load(path, 0)
@@ -286,16 +290,14 @@ def test_mapped_data_gives_the_same_as_data_in_memory(arrays, tmp_path, cache, n
         assert draw(ours) == draw(theirs)
 
 
-def test_odd_addresses_are_odd(arrays, tmp_path, cache):
+def test_odd_addresses_are_unaligned(arrays, tmp_path, cache):
     path = tmp_path / "data.npz"
     at_odd_addresses(path, arrays)
     assert not read_d4rl(path, memory_limit_gb=0).observations.flags.aligned
 
 
 @pytest.mark.parametrize("name", sorted(UNPACKED))
-def test_a_file_is_unpacked_once_and_another_beside_it(
-    raw, tmp_path, cache, capsys, name
-):
+def test_file_is_unpacked_once(raw, tmp_path, cache, capsys, name):
     path = tmp_path / name
     FORMATS[name](path, raw._asdict())
     first = draw(load(path, 0))
@@ -303,12 +305,12 @@ def test_a_file_is_unpacked_once_and_another_beside_it(
     files = {file: file.stat().st_mtime_ns for file in cache.glob("unpacked/*.npy")}
     assert len(files) == 3
     assert draw(load(path, 0)) == first
-    read_d4rl(path, memory_limit_gb=0)  # the same when nobody tells its SHA-256
+    read_d4rl(path, memory_limit_gb=0)  # also without a given SHA-256
     assert "unpacking" not in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in files} == files
 
-    for file, damage in zip(sorted(files), (b"", b"x"), strict=False):
-        file.write_bytes(file.read_bytes()[:-1] + damage)  # too short, and other
+    for file, end in zip(sorted(files), (b"", b"x"), strict=False):
+        file.write_bytes(file.read_bytes()[:-1] + end)  # truncated, and changed
     assert draw(load(path, 0)) == first
     assert capsys.readouterr().err.count("unpacking") == 2
 
@@ -319,8 +321,8 @@ def test_a_file_is_unpacked_once_and_another_beside_it(
 
 
 @needs_linux
-def test_nothing_is_read_ahead_of_windows(raw, tmp_path, cache):
-    """The kernel notes "rr", read at random, among the flags of a mapping."""
+def test_sampled_arrays_are_mapped_without_read_ahead(raw, tmp_path, cache):
+    """The kernel lists "rr", random read, among the flags of such a mapping."""
     path = tmp_path / "a.hdf5"
     to_hdf5(path, raw._asdict())
     store = load(path, 0)
@@ -330,14 +332,14 @@ def test_nothing_is_read_ahead_of_windows(raw, tmp_path, cache):
         ours = [i for i, text in enumerate(maps) if str(tmp_path) in text]
         return ["rr" in maps[i + 1].splitlines()[0].split() for i in ours]
 
-    assert flags() == [False] * 4  # rewards too, which are not drawn
+    assert flags() == [False] * 4
     draw(store)
-    assert sum(flags()) == 3
+    assert sum(flags()) == 4
 
 
 @contextmanager
 def files_of_at_most(size: int):
-    """As if the disk were full beyond; Python ignores the signal that comes with it."""
+    """Simulate a full disk; Python ignores the signal of the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -347,14 +349,14 @@ def files_of_at_most(size: int):
 
 
 @pytest.mark.parametrize("name", ["contiguous.hdf5", "gzip.hdf5", "compressed.npz"])
-def test_a_full_disk_is_told_with_its_folder(tmp_path, cache, name):
-    """Where columns are unpacked to, and where returns-to-go are put."""
+def test_full_disk_is_reported_with_the_cache_folder(tmp_path, cache, name):
+    """It stores unpacked arrays and returns-to-go."""
     path = tmp_path / name
     FORMATS[name](path, transitions(np.arange(10_000)))
     with files_of_at_most(20_000), pytest.raises(UserError) as caught:
         load(path, 0)
     message = str(caught.value)
     assert message.startswith(f"{cache}: File too large; ")
-    assert message.endswith("make room, or name another folder by DT_JAX_DATA")
+    assert message.endswith("free some space, or set DT_JAX_DATA to another folder")
     assert "\n" not in message
     assert [file for file in cache.rglob("*") if file.is_file()] == []

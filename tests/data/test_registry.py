@@ -1,26 +1,46 @@
-"""The table of datasets against D4RL's facts, and its look-up."""
+"""The named datasets, compared with D4RL's own tables, and normalised scores."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dt_jax.data.registry import all_specs, demo_like, lookup
+from dt_jax.data.registry import all_specs, demo_for, lookup, normalized_score
 from dt_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FACTS = ROOT.parent / "shared/d4rl/registry.json"
 
 
-def test_a_d4rl_dataset():
+def test_d4rl_dataset():
     spec = lookup("hopper-medium-v2")
-    assert spec.family == "hopper"
+    assert (spec.family, spec.environment) == ("hopper", "hopper")
+    assert (spec.engine, spec.env_id) == ("locomotion", "Hopper-v4")
     assert (spec.observation_size, spec.action_size) == (11, 3)
     assert spec.max_episode_steps == 1000
     assert (spec.ref_min, spec.ref_max) == pytest.approx((-20.272305, 3234.3))
     assert spec.url.endswith("hopper_medium-v2.hdf5")
     assert not spec.is_demo
+
+
+@pytest.mark.parametrize(
+    ("family", "env_id"),
+    [
+        ("halfcheetah", "HalfCheetah-v4"),
+        ("hopper", "Hopper-v4"),
+        ("walker2d", "Walker2d-v4"),
+    ],
+)
+def test_locomotion_has_the_version_with_d4rls_rewards(family, env_id):
+    assert lookup(f"{family}-medium-v2").env_id == env_id
+
+
+def test_maze_dataset():
+    spec = lookup("antmaze-umaze-diverse-v2")
+    assert (spec.engine, spec.env_id, spec.maze) == ("antmaze", "umaze", "umaze")
+    assert spec.environment == "antmaze-umaze"
 
 
 @pytest.mark.parametrize(
@@ -34,17 +54,17 @@ def test_a_d4rl_dataset():
         ("antmaze-medium-diverse-demo", "antmaze-medium-diverse-v2"),
     ],
 )
-def test_a_demo_dataset_is_scored_as_d4rls_and_can_stand_for_it(demo, d4rl):
+def test_demo_dataset_has_d4rls_environment_and_replaces_it(demo, d4rl):
     assert lookup(demo).is_demo
     assert lookup(demo) == replace(lookup(d4rl), name=demo, url=None)
-    assert demo_like(lookup(d4rl)) == lookup(demo)
+    assert demo_for(lookup(d4rl)) == lookup(demo)
 
 
-def test_there_is_no_demo_of_the_hand():
-    assert demo_like(lookup("pen-human-v1")) is None
+def test_adroit_has_no_demo_dataset():
+    assert demo_for(lookup("pen-human-v1")) is None
 
 
-def test_there_are_d4rls_thirty_and_twelve_of_ours():
+def test_registry_has_30_d4rl_and_12_demo_datasets():
     assert len(all_specs()) == 42
     assert sum(spec.is_demo for spec in all_specs().values()) == 12
     assert all(name == spec.name for name, spec in all_specs().items())
@@ -58,13 +78,13 @@ def test_there_are_d4rls_thirty_and_twelve_of_ours():
         ("", "known: antmaze-large-diverse-demo"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(name, nearest):
+def test_unknown_name_lists_the_nearest(name, nearest):
     with pytest.raises(UserError, match=nearest):
         lookup(name)
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="D4RL's collected facts are not here")
-def test_our_tables_are_the_collected_facts():
+@pytest.mark.skipif(not FACTS.exists(), reason="D4RL's tables are not available")
+def test_registry_matches_d4rls_tables():
     corl = json.loads((ROOT / "tests/data/corl_hyperparameters.json").read_text())
     facts = {row["name"]: row for row in json.loads(FACTS.read_text())}
     assert {name: row["corl"] for name, row in facts.items()} == corl
@@ -81,3 +101,34 @@ def test_our_tables_are_the_collected_facts():
             row["act_dim"],
         )
         assert (spec.ref_min, spec.ref_max) == (row["ref_min"], row["ref_max"])
+
+
+# REF_MIN_SCORE and REF_MAX_SCORE of d4rl/infos.py.
+REFERENCE_SCORES = {
+    "halfcheetah-medium-v2": (-280.178953, 12135.0),
+    "hopper-medium-v2": (-20.272305, 3234.3),
+    "walker2d-medium-v2": (1.629008, 4592.3),
+    "maze2d-umaze-v1": (23.85, 161.86),
+    "antmaze-umaze-v2": (0.0, 1.0),
+    "pen-human-v1": (96.262799, 3076.8331017826877),
+}
+
+
+@pytest.mark.parametrize(("name", "reference"), REFERENCE_SCORES.items())
+def test_normalized_score_uses_d4rls_constants(name, reference):
+    low, high = reference
+    returns = [low, high, (low + high) / 2]
+    score = normalized_score(lookup(name), returns)
+    np.testing.assert_allclose(score, [0, 100, 50], atol=1e-4)
+
+
+def test_normalized_score_keeps_the_shape_and_accepts_numbers():
+    spec = lookup("hopper-demo")
+    returns = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert normalized_score(spec, returns).shape == (2, 3)
+    assert normalized_score(spec, 3234.3) == pytest.approx(100)
+
+
+def test_normalized_score_without_references_is_none():
+    spec = replace(lookup("hopper-demo"), ref_min=None)
+    assert normalized_score(spec, 1.0) is None

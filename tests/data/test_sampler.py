@@ -1,27 +1,39 @@
+"""Windows of trajectories, compared with a loop that slices them one by one."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
+from dt_jax.types import Batch
 
-BATCH, SEQ, SCALE = 64, 6, 0.001
+B, T, SCALE = 64, 6, 0.001
+FIELDS = Batch._fields
 
 
 @pytest.fixture
-def store(raw):
+def trajectories(raw):
     return Trajectories.from_raw(raw, source="x")
 
 
-def make(store, **changes) -> Sampler:
-    options = {
-        "batch_size": BATCH,
-        "seq_len": SEQ,
-        "reward_scale": SCALE,
-        "seed": 7,
-        "state_mean": store.state_mean,
-        "state_std": store.state_std,
-    }
-    return Sampler(store, **options | changes)
+@pytest.fixture
+def normalizer(trajectories):
+    """Return units in which a network's 0 is no special number of the data."""
+    return Normalizer(
+        trajectories.state_mean,
+        trajectories.state_std,
+        action_center=np.array([-1, 0.25], np.float32),
+        action_scale=np.array([2, 0.5], np.float32),
+        reward_scale=SCALE,
+    )
+
+
+def make_sampler(trajectories, normalizer, **changes) -> Sampler:
+    options = {"batch_size": B, "context_len": T, "seed": 7, "fields": FIELDS}
+    return Sampler(trajectories, normalizer, **options | changes)
 
 
 def pad(array: np.ndarray, length: int) -> np.ndarray:
@@ -30,126 +42,152 @@ def pad(array: np.ndarray, length: int) -> np.ndarray:
     return padded
 
 
-def naive_window(
-    store, trajectory: int, start: int, seq_len: int, center=0.0, scale=1.0
-):
-    """Slice one trajectory, scale and pad, as CORL's __prepare_sample does."""
-    first, length = store.starts[trajectory], store.lengths[trajectory]
+def naive_window(trajectories, units, k: int, start: int, context_len: int) -> Batch:
+    """Slice trajectory k, scale and pad, as CORL's __prepare_sample does."""
+    first, length = trajectories.starts[k], trajectories.lengths[k]
     whole = slice(first, first + length)
-    window = slice(start, start + seq_len)
-    states = store.observations[whole][window]
-    states = (states - store.state_mean) / store.state_std
-    returns = store.returns_to_go[whole][window] * np.float32(SCALE)
-    actions = (store.actions[whole][window] - center) / scale
-    return (
-        pad(states, seq_len),
-        pad(actions, seq_len),
-        pad(returns, seq_len),
-        np.arange(start, start + seq_len, dtype=np.int32),
-        pad(np.ones(len(states), np.float32), seq_len),
+    window = slice(start, start + context_len)
+    states = trajectories.observations[whole] - units.state_mean
+    states = states / units.state_std
+    actions = trajectories.actions[whole] - units.action_center
+    actions = actions / units.action_scale
+    terminals = np.zeros(length, np.float32)
+    terminals[-1] = trajectories.terminated[k]
+    scale = np.float32(units.reward_scale)
+    padded = {
+        "states": states[window],
+        "actions": actions[window],
+        "returns_to_go": trajectories.returns_to_go[whole][window] * scale,
+        "mask": np.ones(length, np.float32)[window],
+        "rewards": trajectories.rewards[whole][window] * scale,
+        "terminals": terminals[window],
+        "next_states": states[start + 1 : start + 1 + context_len],
+    }
+    return Batch(
+        timesteps=np.arange(start, start + context_len, dtype=np.int32),
+        **{name: pad(array, context_len) for name, array in padded.items()},
     )
 
 
-@pytest.mark.parametrize("seq_len", [1, SEQ, 100])
-def test_every_window_equals_the_naive_one(store, lengths, seq_len):
-    sampler = make(store, seq_len=seq_len)
-    batch = sampler.gather(np.arange(store.num_transitions))
+def assert_equal(ours, theirs):
+    for name in FIELDS:
+        np.testing.assert_array_equal(
+            getattr(ours, name), getattr(theirs, name), err_msg=name, strict=True
+        )
+
+
+@pytest.mark.parametrize("context_len", [1, T, 100])
+def test_every_window_equals_the_naive_one(
+    trajectories, normalizer, lengths, context_len
+):
+    sampler = make_sampler(trajectories, normalizer, context_len=context_len)
+    batch = sampler.gather(np.arange(trajectories.num_transitions))
     places = [(k, t) for k, length in enumerate(lengths) for t in range(length)]
-    for i, (trajectory, start) in enumerate(places):
-        window = naive_window(store, trajectory, start, seq_len)
-        for ours, theirs in zip(batch, window, strict=True):
-            np.testing.assert_array_equal(ours[i], theirs, strict=True)
+    for i, place in enumerate(places):
+        window = naive_window(trajectories, normalizer, *place, context_len)
+        assert_equal(Batch(*(array[i] for array in batch)), window)
+    terminated = trajectories.terminated
+    assert terminated.any()
+    assert not terminated.all()
 
 
-def test_actions_are_in_the_networks_units_and_the_padding_stays_zero(store, lengths):
-    units = np.array([-1, 0.25], np.float32), np.array([2, 0.5], np.float32)
-    sampler = make(store, action_center=units[0], action_scale=units[1])
-    batch = sampler.gather(store.starts)
-    for i, length in enumerate(lengths):
-        expected = naive_window(store, i, 0, SEQ, *units)[1]
-        np.testing.assert_array_equal(batch.actions[i], expected, strict=True)
-        assert not batch.actions[i, length:].any()
-    assert np.abs(batch.actions - make(store).gather(store.starts).actions).max() > 0.1
+@pytest.mark.parametrize(
+    "fields", [("mask",), ("states", "next_states"), ("timesteps", "rewards")]
+)
+def test_only_the_requested_fields_are_filled(trajectories, normalizer, fields):
+    batch = make_sampler(trajectories, normalizer, fields=fields).batch(0)
+    whole = make_sampler(trajectories, normalizer).batch(0)
+    for name in FIELDS:
+        if name in fields:
+            np.testing.assert_array_equal(getattr(batch, name), getattr(whole, name))
+        else:
+            assert getattr(batch, name) is None
 
 
-def test_batch_is_the_gathered_indices(store):
-    sampler = make(store)
+def test_a_batch_is_what_its_indices_gather(trajectories, normalizer):
+    sampler = make_sampler(trajectories, normalizer)
     indices = sampler.indices(3)
-    assert indices.shape == (BATCH,)
+    assert indices.shape == (B,)
     assert indices.dtype == np.int64
-    for ours, theirs in zip(sampler.batch(3), sampler.gather(indices), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert_equal(sampler.batch(3), sampler.gather(indices))
 
 
-def test_batch_depends_on_seed_and_step_alone(store):
+def test_a_batch_depends_only_on_seed_and_step(trajectories, normalizer):
     def batch_bytes(sampler, step):
         return b"".join(array.tobytes() for array in sampler.batch(step))
 
-    one, other = make(store), make(store)
-    for step in range(5):  # `one` has drawn these before
-        one.batch(step)
-    assert batch_bytes(one, 5) == batch_bytes(other, 5)
-    assert batch_bytes(one, 5) != batch_bytes(one, 6)
-    assert batch_bytes(one, 5) != batch_bytes(make(store, seed=8), 5)
+    used, fresh, other = (
+        make_sampler(trajectories, normalizer, seed=seed) for seed in (7, 7, 8)
+    )
+    for step in range(5):
+        used.batch(step)
+    assert batch_bytes(used, 5) == batch_bytes(fresh, 5)
+    assert batch_bytes(used, 5) != batch_bytes(used, 6)
+    assert batch_bytes(used, 5) != batch_bytes(other, 5)
 
 
-def test_what_a_caller_does_to_a_batch_stays_in_it(store):
-    sampler = make(store)
-    before = [array.copy() for array in sampler.batch(0)]
+def test_changing_a_batch_does_not_change_the_data(trajectories, normalizer):
+    sampler = make_sampler(trajectories, normalizer)
+    before = Batch(*(array.copy() for array in sampler.batch(0)))
     for array in sampler.batch(0):
         array.fill(3)
-    for ours, theirs in zip(sampler.batch(0), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert_equal(sampler.batch(0), before)
 
 
 def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
     return float(((observed - expected) ** 2 / expected).sum())
 
 
-def test_trajectories_are_drawn_by_length_and_starts_uniformly(store, lengths):
+def test_trajectories_are_drawn_by_length_and_starts_uniformly(
+    trajectories, normalizer, lengths
+):
     draws = 20_000
-    indices = make(store, batch_size=draws).indices(0)
-    trajectories = np.searchsorted(store.starts, indices, side="right") - 1
-    observed = np.bincount(trajectories, minlength=len(lengths))
+    indices = make_sampler(trajectories, normalizer, batch_size=draws).indices(0)
+    drawn = np.searchsorted(trajectories.starts, indices, side="right") - 1
+    observed = np.bincount(drawn, minlength=len(lengths))
     expected = draws * np.array(lengths) / sum(lengths)
     assert chi_square(observed, expected) < 24  # 1 in 1000 by chance, 7 degrees
-    starts = np.bincount(indices, minlength=store.num_transitions)
-    uniform = np.full(store.num_transitions, draws / store.num_transitions)
+    count = trajectories.num_transitions
+    starts = np.bincount(indices, minlength=count)
+    uniform = np.full(count, draws / count)
     assert chi_square(starts, uniform) < 105  # 1 in 1000 by chance, 65 degrees
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_windows_of_a_part_are_those_of_its_trajectories(store, part):
-    of_part = store.hold_out(0.5)[part]
-    sampler = make(of_part)
+def test_windows_of_a_part_are_those_of_its_trajectories(
+    trajectories, normalizer, part
+):
+    of_part = trajectories.hold_out(0.5)[part]
+    sampler = make_sampler(of_part, normalizer)
     assert sampler.num_transitions == of_part.lengths.sum()
     batch = sampler.gather(np.arange(sampler.num_transitions))
-    whole = list(store.starts)
+    whole = list(trajectories.starts)
     places = [
         (whole.index(start), t)
         for start, length in zip(of_part.starts, of_part.lengths, strict=True)
         for t in range(length)
     ]
-    for i, (trajectory, start) in enumerate(places):
-        window = naive_window(store, trajectory, start, SEQ)
-        for ours, theirs in zip(batch, window, strict=True):
-            np.testing.assert_array_equal(ours[i], theirs, strict=True)
+    for i, place in enumerate(places):
+        window = naive_window(trajectories, normalizer, *place, T)
+        assert_equal(Batch(*(array[i] for array in batch)), window)
 
 
-@pytest.mark.parametrize("seq_len", [1, 3, SEQ, 100])
-def test_windows_side_by_side_show_every_transition_once(store, seq_len):
-    sampler = make(store, seq_len=seq_len)
+@pytest.mark.parametrize("context_len", [1, 3, T, 100])
+def test_tiling_contains_every_transition_once(trajectories, normalizer, context_len):
+    sampler = make_sampler(trajectories, normalizer, context_len=context_len)
     batch = sampler.gather(sampler.tiling())
-    valid = batch.mask.astype(bool)
-    shown = batch.states[valid] * store.state_std + store.state_mean
+    states = batch.states[batch.mask.astype(bool)]
     np.testing.assert_allclose(
-        shown, store.observations[: store.num_transitions], rtol=1e-5
+        states * trajectories.state_std + trajectories.state_mean,
+        trajectories.observations[: trajectories.num_transitions],
+        rtol=1e-5,
     )
 
 
-def test_states_are_scaled_by_what_is_given(store):
-    """After a warm start it is not the data's own mean and standard deviation."""
+def test_states_are_normalised_by_the_given_statistics(trajectories, normalizer):
+    """After a warm start they are not the data's own."""
     mean, std = np.full(4, 2, np.float32), np.full(4, 5, np.float32)
-    batch = make(store, state_mean=mean, state_std=std).gather(store.starts)
-    states = (store.observations[store.starts] - mean) / std
+    units = replace(normalizer, state_mean=mean, state_std=std)
+    batch = make_sampler(trajectories, units).gather(trajectories.starts)
+    states = (trajectories.observations[trajectories.starts] - mean) / std
     np.testing.assert_array_equal(batch.states[:, 0], states)

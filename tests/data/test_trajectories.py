@@ -4,8 +4,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from dt_jax.data.arrays import BLOCK_ROWS
 from dt_jax.data.d4rl import read_d4rl
-from dt_jax.data.schema import BLOCK_ROWS, RawData
+from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.utils.errors import UserError
 
@@ -13,7 +14,7 @@ ARRAYS = [f.name for f in dataclasses.fields(Trajectories) if f.type is np.ndarr
 
 
 def discounted_cumsum(rewards: np.ndarray) -> np.ndarray:
-    """Add as CORL does: in float32, one by one, from the end."""
+    """Sum like CORL: in float32, one by one, from the end."""
     total = np.zeros_like(rewards)
     total[-1] = rewards[-1]
     for t in reversed(range(len(rewards) - 1)):
@@ -22,7 +23,7 @@ def discounted_cumsum(rewards: np.ndarray) -> np.ndarray:
 
 
 def flat(lengths: list[int], tail: int = 0, size: int = 1) -> RawData:
-    """Return transitions in trajectories of these lengths, and an unfinished one."""
+    """Return trajectories of these lengths, and `tail` rows of an unfinished one."""
     random = np.random.default_rng(1)
     rows = sum(lengths) + tail
     timeouts = np.zeros(rows, bool)
@@ -36,20 +37,20 @@ def flat(lengths: list[int], tail: int = 0, size: int = 1) -> RawData:
     )
 
 
-def test_cuts_like_the_naive_loop(raw, lengths):
+def test_split_matches_a_naive_loop(raw, lengths):
     store = Trajectories.from_raw(raw, source="x")
-    cut, rows = [], []
+    expected, rows = [], []
     for i in range(len(raw.rewards)):
         rows.append(i)
         if raw.terminals[i] or raw.timeouts[i]:
-            cut.append(rows)
+            expected.append(rows)
             rows = []
     assert store.dropped_tail == len(rows) == 5
-    assert [len(rows) for rows in cut] == lengths
-    assert store.num_trajectories == len(cut)
+    assert [len(rows) for rows in expected] == lengths
+    assert store.num_trajectories == len(expected)
     assert store.num_transitions == sum(lengths)
     assert store.starts.dtype == store.lengths.dtype == np.int64
-    for start, length, rows in zip(store.starts, store.lengths, cut, strict=True):
+    for start, length, rows in zip(store.starts, store.lengths, expected, strict=True):
         window = slice(start, start + length)
         for ours, theirs in [
             (store.observations, raw.observations[rows]),
@@ -58,14 +59,14 @@ def test_cuts_like_the_naive_loop(raw, lengths):
             (store.returns_to_go, discounted_cumsum(raw.rewards[rows])),
         ]:
             np.testing.assert_array_equal(ours[window], theirs, strict=True)
-    totals = [discounted_cumsum(raw.rewards[rows])[0] for rows in cut]
+    totals = [discounted_cumsum(raw.rewards[rows])[0] for rows in expected]
     np.testing.assert_array_equal(store.episode_returns, totals)
 
 
-def test_mean_and_std_are_float64_sums_over_all_rows_the_tail_too():
+def test_mean_and_std_are_float64_sums_over_all_rows_including_the_tail():
     raw = flat([3] * BLOCK_ROWS, tail=BLOCK_ROWS // 2, size=2)
     raw = raw._replace(observations=raw.observations + np.float32(1000))
-    raw.observations[-BLOCK_ROWS // 2 :] += 5  # a mean without the tail would miss it
+    raw.observations[-BLOCK_ROWS // 2 :] += 5  # changes the mean only with the tail
     store = Trajectories.from_raw(raw, source="x")
     wide = raw.observations.astype(np.float64)
     assert store.state_mean.dtype == store.state_std.dtype == np.float32
@@ -74,7 +75,7 @@ def test_mean_and_std_are_float64_sums_over_all_rows_the_tail_too():
     np.testing.assert_array_max_ulp(store.state_std, std, maxulp=1)
 
 
-def test_a_constant_column_has_the_std_1e_6():
+def test_std_of_a_constant_column_is_1e_6():
     raw = flat([4])
     raw.observations[:] = 0.1
     store = Trajectories.from_raw(raw, source="x")
@@ -84,7 +85,7 @@ def test_a_constant_column_has_the_std_1e_6():
 @pytest.mark.parametrize(
     "lengths", [[1], [1] * 2000, [500], [1, 300, 1, 2, 299, 300, 1], [30] * 30]
 )
-def test_returns_to_go_equal_the_sequential_sum_bit_by_bit(lengths):
+def test_returns_to_go_equal_the_sequential_sum_bit_for_bit(lengths):
     raw = flat(lengths)
     store = Trajectories.from_raw(raw, source="x")
     pieces = np.split(raw.rewards, np.cumsum(lengths)[:-1])
@@ -92,7 +93,7 @@ def test_returns_to_go_equal_the_sequential_sum_bit_by_bit(lengths):
     np.testing.assert_array_equal(store.returns_to_go, expected, strict=True)
 
 
-def test_nothing_can_be_written_to_and_nothing_is_copied(raw):
+def test_arrays_are_read_only_views(raw):
     store = Trajectories.from_raw(raw, source="x")
     for name in ARRAYS:
         assert not getattr(store, name).flags.writeable, name
@@ -103,7 +104,7 @@ def test_nothing_can_be_written_to_and_nothing_is_copied(raw):
     raw.rewards[0] = 0  # the caller's own array stays writeable
 
 
-def test_memory_while_loading_stays_below_two_and_a_half_times_the_arrays(write_hdf5):
+def test_peak_memory_while_loading_is_below_two_and_a_half_times_the_arrays(write_hdf5):
     raw = flat([50] * 2000, tail=10, size=17)
     path = write_hdf5(raw, observations=raw.observations.astype(np.float64))
     del raw
@@ -117,14 +118,14 @@ def test_memory_while_loading_stays_below_two_and_a_half_times_the_arrays(write_
     assert arrays < peak < 2.5 * arrays
 
 
-def assert_one_line(caught, *told: str):
+def assert_one_line(caught, *parts: str):
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("some.hdf5", *told):
+    for part in ("some.hdf5", *parts):
         assert part in message
 
 
-def test_no_complete_trajectory(raw):
+def test_data_without_a_complete_trajectory_is_refused(raw):
     never = np.zeros_like(raw.terminals)
     with pytest.raises(UserError) as caught:
         Trajectories.from_raw(
@@ -134,24 +135,24 @@ def test_no_complete_trajectory(raw):
 
 
 @pytest.mark.parametrize("sizes", [(4, 3), (5, 2)])
-def test_sizes_of_another_environment(raw, sizes):
+def test_sizes_of_another_environment_are_refused(raw, sizes):
     store = Trajectories.from_raw(raw, source="some.hdf5")
     store.check_sizes(4, 2)
     with pytest.raises(UserError) as caught:
         store.check_sizes(*sizes)
-    assert_one_line(caught, "of 4 and actions of 2", f"{sizes[0]} and {sizes[1]}")
+    assert_one_line(caught, "size 4 and action size 2", f"{sizes[0]} and {sizes[1]}")
 
 
-def test_one_step_more_than_episode_len_may_load_and_two_may_not(raw):
+def test_trajectory_may_exceed_episode_len_by_one_step(raw):
     store = Trajectories.from_raw(raw, source="some.hdf5")
     store.check_lengths(39)
     with pytest.raises(UserError) as caught:
         store.check_lengths(38)
-    assert_one_line(caught, "trajectory 5 has 40 steps", "give episode_len=40")
+    assert_one_line(caught, "trajectory 5 has 40 steps", "set episode_len=40")
 
 
-def test_split_on_timeouts_alone(raw):
-    """The goal of antmaze is a terminal in the middle of an episode."""
+def test_split_at_timeouts_ignores_terminals(raw):
+    """In antmaze the goal is a terminal in the middle of an episode."""
     store = Trajectories.from_raw(raw, source="x", split="timeouts")
     ends = np.flatnonzero(raw.timeouts) + 1
     np.testing.assert_array_equal(store.starts + store.lengths, ends)
@@ -162,36 +163,45 @@ def test_split_on_timeouts_alone(raw):
         assert store.returns_to_go[start] == discounted_cumsum(rewards)[0]
 
 
-def test_split_on_timeouts_needs_them(raw):
+def test_split_at_timeouts_needs_timeouts(raw):
     without = raw._replace(timeouts=np.zeros_like(raw.timeouts))
     Trajectories.from_raw(without, source="x")
     with pytest.raises(UserError, match=r"x: no complete .* set timeouts in the last"):
         Trajectories.from_raw(without, source="x", split="timeouts")
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 8, 50, 10_000])
-def test_returns_do_not_depend_on_how_many_are_computed_together(
-    raw, monkeypatch, at_once
-):
+@pytest.mark.parametrize("split", ["corl", "timeouts"])
+def test_terminated_is_the_terminal_flag_of_the_last_row(raw, split):
+    store = Trajectories.from_raw(raw, source="x", split=split)
+    last = store.starts + store.lengths - 1
+    assert store.terminated.dtype == bool
+    np.testing.assert_array_equal(store.terminated, raw.terminals[last])
+    assert 0 < store.terminated.sum() < len(last)
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 8, 50, 10_000])
+def test_returns_do_not_depend_on_the_block_size(raw, monkeypatch, block_rows):
     whole = Trajectories.from_raw(raw, source="x").returns_to_go
-    monkeypatch.setattr("dt_jax.data.trajectories._ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("dt_jax.data.trajectories._BLOCK_ROWS", block_rows)
     parts = Trajectories.from_raw(raw, source="x").returns_to_go
     np.testing.assert_array_equal(parts, whole, strict=True)
 
 
 @pytest.mark.parametrize("at_end", [0.0, -3e38])
-def test_returns_too_large_for_float32(at_end):
+def test_returns_beyond_float32_are_refused(at_end):
     raw = flat([5, 4])
     raw.rewards[5:] = 3e38
     raw.rewards[-1] = at_end
-    with pytest.raises(UserError, match="x: the rewards of a trajectory add up to"):
+    with pytest.raises(
+        UserError, match="x: the return of a trajectory exceeds float32"
+    ):
         Trajectories.from_raw(raw, source="x")
 
 
 @pytest.mark.parametrize(
     ("fraction", "held_out"), [(0.01, 1), (0.25, 2), (0.5, 4), (0.99, 7)]
 )
-def test_hold_out_parts_the_trajectories(raw, fraction, held_out):
+def test_hold_out_splits_the_trajectories(raw, fraction, held_out):
     store = Trajectories.from_raw(raw, source="x")
     kept, held = store.hold_out(fraction)
     assert held.num_trajectories == held_out
@@ -203,18 +213,23 @@ def test_hold_out_parts_the_trajectories(raw, fraction, held_out):
         np.testing.assert_array_equal(
             part.lengths, store.lengths[np.searchsorted(store.starts, part.starts)]
         )
-        assert part.observations is store.observations  # nothing is copied
+        np.testing.assert_array_equal(
+            part.terminated,
+            store.terminated[np.searchsorted(store.starts, part.starts)],
+        )
+        assert not part.terminated.flags.writeable
+        assert part.observations is store.observations  # not copied
         np.testing.assert_array_equal(part.state_mean, store.state_mean)
 
 
-def test_the_same_are_held_out_every_time_and_not_just_the_last():
+def test_hold_out_is_deterministic_and_not_just_the_last_trajectories():
     store = Trajectories.from_raw(flat([2] * 1000), source="x")
     first, second = store.hold_out(0.1)[1], store.hold_out(0.1)[1]
     np.testing.assert_array_equal(first.starts, second.starts)
     assert 700 < first.starts.mean() < 1300
 
 
-def test_one_trajectory_cannot_be_held_out():
+def test_the_only_trajectory_cannot_be_held_out():
     store = Trajectories.from_raw(flat([4]), source="x")
     with pytest.raises(UserError, match=r"x: .*holdout_fraction=0"):
         store.hold_out(0.1)

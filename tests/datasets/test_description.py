@@ -4,20 +4,20 @@ import re
 import numpy as np
 import pytest
 
-from dt_jax.data import statistics
-from dt_jax.data.registry import lookup
+from dt_jax.data import arrays
+from dt_jax.data.registry import lookup, normalized_score
 from dt_jax.data.schema import RawData
-from dt_jax.data.scores import normalized_score
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets import describe as description
-from dt_jax.datasets.load import Dataset
+from dt_jax.datasets import Dataset, describe, describe_dataset
 
 LENGTHS = [1, 7, 1, 40, 12]
 TAIL = 3
 HOPPER = lookup("hopper-medium-v2")
 
 
-def made(lengths=LENGTHS, size=4, dtype=np.float32, **changes) -> Trajectories:
+def make_trajectories(
+    lengths=LENGTHS, size=4, dtype=np.float32, **changes
+) -> Trajectories:
     """Return trajectories of random numbers; observation 2 is always 7."""
     random = np.random.default_rng(0)
     rows = sum(lengths) + TAIL
@@ -37,12 +37,12 @@ def made(lengths=LENGTHS, size=4, dtype=np.float32, **changes) -> Trajectories:
     return Trajectories.from_raw(raw._replace(**changes), source="made.hdf5")
 
 
-def told(trajectories: Trajectories, spec=None) -> str:
-    return description.describe(Dataset(trajectories, "made.hdf5", "ab" * 32), spec)
+def summary(trajectories: Trajectories, spec=None) -> str:
+    return describe_dataset(Dataset(trajectories, "made.hdf5", "ab" * 32), spec)
 
 
 def table(text: str, name: str) -> list[str]:
-    """Return the cells of the row that begins with `name`."""
+    """Return the cells of the table row `name`."""
     return re.search(rf"^ *{name}  +(.*)$", text, re.MULTILINE)[1].split()
 
 
@@ -50,9 +50,9 @@ def table(text: str, name: str) -> list[str]:
     ("low", "high"),
     [(-0.5, 0.5), ((-1.0, -0.25, 0.0), (1.0, 0.5, 0.75))],
 )
-def test_out_of_range_is_what_a_loop_counts(low, high, monkeypatch):
-    monkeypatch.setattr(statistics, "BLOCK_ROWS", 16)
-    actions = made().actions
+def test_out_of_range_matches_a_loop(low, high, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK_ROWS", 16)
+    actions = make_trajectories().actions
     rows, farthest, value = 0, 0.0, 0.0
     for action in actions.astype(float):
         outside = False
@@ -65,46 +65,49 @@ def test_out_of_range_is_what_a_loop_counts(low, high, monkeypatch):
                 farthest, value = excess, x
         rows += outside
     assert 0 < rows < len(actions)
-    assert description.out_of_range(actions, low, high) == (rows, value, farthest)
+    assert describe.out_of_range(actions, low, high) == (rows, value, farthest)
 
 
 def test_rounding_is_not_out_of_range():
     actions = np.array([[1.0, -1.0], [1.0019, -1.0019], [np.nextafter(1, 2), 0.5]])
-    assert description.out_of_range(actions, -1, 1).rows == 0
-    assert description.out_of_range(actions, -0.9, 0.9).rows == 3
-    assert description.out_of_range(1.002 * actions[1:2], -1, 1).rows == 1
+    assert describe.out_of_range(actions, -1, 1).rows == 0
+    assert describe.out_of_range(actions, -0.9, 0.9).rows == 3
+    assert describe.out_of_range(1.002 * actions[1:2], -1, 1).rows == 1
 
 
-def test_out_of_range_line():
+def test_action_range_warning():
     actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
-    assert description.out_of_range_line(made(actions=actions), None, 1) is None
+    assert (
+        describe.action_range_warning(make_trajectories(actions=actions), None, 1)
+        is None
+    )
     actions[5] = 1.25, -1.3, 0
     actions[9] = -1.75
-    trajectories = made(actions=actions)
-    line = description.out_of_range_line(trajectories, HOPPER, 9)
+    trajectories = make_trajectories(actions=actions)
+    line = describe.action_range_warning(trajectories, HOPPER, 9)
     assert line.startswith(
-        "2 of 61 actions lie outside the bounds -1 to 1, the farthest by 0.750: "
+        "2 of 61 actions are outside the bounds -1 to 1, by up to 0.750, and"
     )
-    assert line.endswith("; check the units of actions, or clip them")
+    assert line.endswith("; check the units of actions, or clip the actions")
     spec = dataclasses.replace(HOPPER, action_low=(-1, -1, 0), action_high=(1, 1, 1))
-    line = description.out_of_range_line(trajectories, spec, 9)
+    line = describe.action_range_warning(trajectories, spec, 9)
     assert line.startswith(
-        "2 of 61 actions lie outside their bounds between -1 and 1, "
+        "2 of 61 actions are outside their bounds between -1 and 1, "
     )
 
 
 @pytest.mark.parametrize(
-    ("farthest", "covers"),
+    ("farthest", "suggested"),
     [(-1.75, "1.8"), (1.1, "1.1"), (1.101, "1.2"), (49.3, "50"), (200, "200")],
 )
-def test_out_of_range_without_an_environment(farthest, covers):
+def test_action_range_warning_suggests_max_action(farthest, suggested):
     actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
     actions[5] = -1.02
     actions[9, 1] = farthest
-    trajectories = made(actions=actions)
-    line = description.out_of_range_line(trajectories, None, 1)
-    assert line.endswith(f"; give max_action={covers}, or clip them")
-    assert description.out_of_range_line(trajectories, None, float(covers)) is None
+    trajectories = make_trajectories(actions=actions)
+    line = describe.action_range_warning(trajectories, None, 1)
+    assert line.endswith(f"; set max_action={suggested}, or clip the actions")
+    assert describe.action_range_warning(trajectories, None, float(suggested)) is None
 
 
 @pytest.mark.parametrize(
@@ -121,20 +124,20 @@ def test_out_of_range_without_an_environment(farthest, covers):
         ),
     ],
 )
-def test_lengths_line(lengths, line):
-    assert description.lengths_line(made(lengths)) == line
+def test_lengths_summary(lengths, line):
+    assert describe.lengths_summary(make_trajectories(lengths)) == line
 
 
 def test_facts():
-    text = told(made())
-    kept = made().rewards
+    text = summary(make_trajectories())
+    kept = make_trajectories().rewards
     assert "made.hdf5" in text
     assert "ab" * 32 in text
     for fact in (
         r"^transitions +61$",
         r"^trajectories +5; of one step: 2 \(40%\)$",
         r"^dropped tail +3 rows$",
-        rf"^rewards +{np.count_nonzero(kept)} \(\d\d(\.\d)?%\) other than zero$",
+        rf"^rewards +{np.count_nonzero(kept)} \(\d\d(\.\d)?%\) nonzero$",
         r"^actions +3 numbers from -0\.\d+ to 0\.\d+$",
         r"^ +none outside the bounds -1 to 1$",
         r"^ +constant: 2$",
@@ -142,13 +145,13 @@ def test_facts():
         assert re.search(fact, text, re.MULTILINE), fact
 
 
-def test_distributions_are_those_of_a_loop():
-    trajectories = made()
+def test_distributions_match_a_loop():
+    trajectories = make_trajectories()
     returns = [
         sum(trajectories.rewards[start : start + length].tolist())
         for start, length in zip(trajectories.starts, trajectories.lengths, strict=True)
     ]
-    text = told(trajectories)
+    text = summary(trajectories)
     assert table(text, "length") == ["1", "1", "7", "12", "40", "12.200", "14.497"]
     quartiles = [*np.quantile(returns, (0, 0.25, 0.5, 0.75, 1))]
     expected = [*quartiles, np.mean(returns), np.std(returns)]
@@ -160,18 +163,18 @@ def test_distributions_are_those_of_a_loop():
     np.testing.assert_allclose(shown, expected, atol=6e-4)
 
 
-def test_each_observed_number_has_a_row():
-    trajectories = made()
-    text = told(trajectories)
+def test_each_observation_dimension_has_a_row():
+    trajectories = make_trajectories()
+    text = summary(trajectories)
     for number, column in enumerate(trajectories.observations.T):
         expected = [f(column) for f in (np.min, np.max, np.mean, np.std)]
         shown = [float(cell) for cell in table(text, f"{number}")]
         np.testing.assert_allclose(shown, expected, atol=6e-4)
 
 
-def test_many_observed_numbers_are_summarised():
-    trajectories = made(size=51)
-    text = told(trajectories)
+def test_many_observation_dimensions_are_summarised():
+    trajectories = make_trajectories(size=51)
+    text = summary(trajectories)
     highest = trajectories.observations.max(0)
     shown = [float(cell) for cell in table(text, "max")]
     expected = [highest.min(), np.median(highest), highest.max()]
@@ -179,13 +182,13 @@ def test_many_observed_numbers_are_summarised():
     assert text.splitlines()[-1].startswith("std")
 
 
-def test_the_environment_gives_scores_and_bounds():
+def test_environment_provides_scores_and_bounds():
     spec = dataclasses.replace(HOPPER, action_low=-0.5, action_high=0.5)
     actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
     actions[4, 1] = -0.75
-    trajectories = made(actions=actions)
-    text = told(trajectories, spec)
-    assert "1 (1.64%) outside the bounds -0.5 to 0.5, as far as -0.750" in text
+    trajectories = make_trajectories(actions=actions)
+    text = summary(trajectories, spec)
+    assert "1 (1.64%) outside the bounds -0.5 to 0.5, up to -0.750" in text
     assert "-20.272 scores 0, 3,234.3 scores 100" in text
     scores = normalized_score(spec, trajectories.episode_returns)
     shown = [float(cell) for cell in table(text, "normalised")]
@@ -193,10 +196,10 @@ def test_the_environment_gives_scores_and_bounds():
     np.testing.assert_allclose(shown[4:6], [scores.max(), scores.mean()], atol=0.06)
 
 
-def test_no_scores_without_references():
+def test_scores_need_reference_scores():
     spec = dataclasses.replace(HOPPER, ref_min=None, ref_max=None)
-    assert "normalised" not in told(made(), spec)
-    assert "normalised" not in told(made())
+    assert "normalised" not in summary(make_trajectories(), spec)
+    assert "normalised" not in summary(make_trajectories())
 
 
 @pytest.mark.parametrize("size", [4, 300])
@@ -204,9 +207,11 @@ def test_lines_fit_80_columns(size):
     random = np.random.default_rng(0)
     rows = sum(LENGTHS) + TAIL
     observations = -99_999.4 * random.random((rows, size), np.float32)
-    observations[:, ::3] = 0  # constant, too many to name in a line
+    observations[:, ::3] = 0  # constant, too many for one line
     rewards = -9_999.4 * random.random(rows, np.float32)
-    text = told(made(observations=observations, rewards=rewards), HOPPER)
+    text = summary(
+        make_trajectories(observations=observations, rewards=rewards), HOPPER
+    )
     assert max(map(len, text.splitlines())) <= 80
     last_constant = (size - 1) // 3 * 3
     assert re.search(rf"\b{last_constant}$", text, re.MULTILINE)
@@ -227,5 +232,5 @@ def test_lines_fit_80_columns(size):
         (-9.1e-5, "-9.1e-05"),
     ],
 )
-def test_numbers(value, text):
-    assert description._number(value) == text
+def test_number_format(value, text):
+    assert describe._number(value) == text

@@ -19,7 +19,7 @@ def play_random(task, seeds=(1, 2, 3, 4), steps=40, scale=1.0, **options):
 
 
 def raw_rewards(task, seeds, actions):
-    """Step EnvPool itself: observations [T, N, S] and rewards [T, N]."""
+    """Return observations [T, N, S] and rewards [T, N] of EnvPool itself."""
     pool = envpool.make_gymnasium(
         f"AdroitHand{task.capitalize()}-v1",
         num_envs=len(seeds),
@@ -35,8 +35,8 @@ def norm(vectors):
     return np.sqrt((vectors**2).sum(axis=-1))
 
 
-# Mean return ± standard error of a uniformly random policy, 64 episodes, measured
-# elsewhere. D4RL's ref_min: pen 96.3, door -56.5, hammer -274.9, relocate -6.4.
+# Mean return ± standard error of a uniformly random policy, 64 episodes of another
+# implementation. D4RL's ref_min: pen 96.3, door -56.5, hammer -274.9, relocate -6.4.
 @pytest.mark.parametrize(
     ("task", "mean", "error"),
     [
@@ -46,7 +46,7 @@ def norm(vectors):
         ("relocate", -7.6, 0.5),
     ],
 )
-def test_return_of_a_random_policy(task, mean, error):
+def test_random_policy_has_the_reference_return(task, mean, error):
     n = 24
     limit = lookup(f"{task}-human-v1").max_episode_steps
     env = AdroitEnv(task, episode_seeds(0, n), limit)
@@ -62,7 +62,7 @@ def test_return_of_a_random_policy(task, mean, error):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_sizes_and_time_limit_are_those_of_the_registry(task):
+def test_sizes_and_time_limit_match_the_registry(task):
     spec = lookup(f"{task}-expert-v1")
     assert spec.max_episode_steps == (100 if task == "pen" else 200)
     env = AdroitEnv(task, [3], spec.max_episode_steps)
@@ -75,24 +75,24 @@ def test_sizes_and_time_limit_are_those_of_the_registry(task):
     assert done[-1].all()
 
 
-def test_relocate_is_rewarded_as_in_d4rl():
+def test_relocate_has_d4rls_reward():
     (observations, rewards, _), _ = play_random("relocate")
     o = observations[1:]
-    # The ball lies on the table, at most 0.04 m high: nothing else is rewarded.
+    # The ball lies on the table, below 0.04 m: this is the only term.
     np.testing.assert_allclose(rewards[:5], -0.1 * norm(o[:5, :, 30:33]), atol=1e-6)
 
 
-def test_door_is_rewarded_as_in_d4rl():
+def test_door_has_d4rls_reward():
     (observations, rewards, _), _ = play_random("door", scale=0.1)
     o = observations[1:]
     expected = -0.1 * norm(o[..., 35:38]) - 0.1 * (o[..., 28] - 1.57) ** 2
-    # What is left is -1e-5 |qvel|^2, whose velocities are not in the observation.
+    # The remaining term is -1e-5 |qvel|^2, which is not observed.
     assert (rewards - expected < 1e-6).all()
     assert (rewards - expected > -0.03).all()
 
 
 @pytest.mark.parametrize("task", ["door", "hammer", "relocate"])
-def test_the_sign_of_the_distance_is_turned(task, monkeypatch):
+def test_sign_of_the_palm_distance_is_corrected(task, monkeypatch):
     seeds = (1, 2, 3, 4)
     (_, rewards, _), actions = play_random(task, seeds)
     o, raw = raw_rewards(task, seeds, actions)
@@ -102,28 +102,28 @@ def test_the_sign_of_the_distance_is_turned(task, monkeypatch):
         "relocate": o[..., 30:33],
     }[task]
     np.testing.assert_allclose(rewards, raw - 0.2 * norm(palm_to_object), atol=1e-5)
-    # Where EnvPool's sign is D4RL's already, nothing is done.
+    # With D4RL's sign in EnvPool, nothing is corrected.
     monkeypatch.setattr(adroit, "_excess", lambda: 0.0)
     np.testing.assert_array_equal(play_random(task, seeds)[0][1], raw)
 
 
-def test_either_sign_is_known_and_anything_else_refused():
+def test_unknown_reward_weights_are_refused():
     assert adroit._excess_of(reward=0.05, distance=0.5) == 0.2
     assert adroit._excess_of(reward=-0.05, distance=0.5) == 0
     with pytest.raises(UserError, match=r"envpool 1\..* 0\.0400 at 0\.5000 m"):
         adroit._excess_of(reward=0.04, distance=0.5)
 
 
-def test_layout_of_the_observations():
+def test_observation_layout():
     door, hammer, relocate = (
         play_random(task)[0][0] for task in ("door", "hammer", "relocate")
     )
-    # Door: palm, handle, palm minus handle; the last entry says whether it is open.
+    # Door: palm, handle, palm minus handle; the last entry is whether it is open.
     np.testing.assert_allclose(
         door[..., 29:32] - door[..., 32:35], door[..., 35:38], atol=1e-6
     )
     assert (door[..., 38] == -1).all()
-    # All hands start alike, so door's palm shows where it is in the other two.
+    # All hands start in one pose: door's palm position holds for the other two.
     palm = door[0, :, 29:32]
     np.testing.assert_allclose(hammer[0, :, 33:36], palm, atol=1e-3)
     np.testing.assert_allclose(hammer[0, :, 36:39], [[0, -0.2, 0.035]] * 4, atol=1e-6)
@@ -134,11 +134,11 @@ def test_layout_of_the_observations():
     ball = palm - relocate[0, :, 30:33]
     np.testing.assert_allclose(ball[:, 2], 0.035, atol=1e-3)
     target = palm - relocate[0, :, 33:36]
-    assert (np.abs(target[:, :2]) < 0.21).all()  # drawn from ±0.2 m
+    assert (np.abs(target[:, :2]) < 0.21).all()  # uniform in ±0.2 m
     assert ((target[:, 2] > 0.14) & (target[:, 2] < 0.36)).all()  # 0.15 to 0.35 m
 
 
-def test_pens_episode_ends_when_it_drops():
+def test_pen_episode_ends_when_the_pen_drops():
     (observations, rewards, done), _ = play_random("pen", range(12), steps=99)
     fell = done.any(axis=0)
     assert fell.sum() > 3
@@ -147,8 +147,8 @@ def test_pens_episode_ends_when_it_drops():
         o = observations[: end + 2, i]
         assert (o[:-1, 26] >= 0.075).all()
         assert o[-1, 26] < 0.075
-        # Reward: minus the distance, plus the cosine, less 5 for the drop. A pen that
-        # falls is too far from its place for the bonuses.
+        # Reward: cosine - distance - 5 for the drop. A falling pen is too far from its
+        # target for the bonuses.
         cosine = o[-1, 33:36] @ o[-1, 36:39]
         expected = cosine - norm(o[-1, 39:42]) - 5
         np.testing.assert_allclose(rewards[end, i], expected, atol=1e-5)
@@ -157,17 +157,17 @@ def test_pens_episode_ends_when_it_drops():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_threads_do_not_matter_nor_the_other_episodes(task):
+def test_results_do_not_depend_on_threads_or_other_episodes(task):
     one, actions = play_random(task, num_threads=1)
     three, _ = play_random(task, num_threads=3)
     for got, want in zip(three, one, strict=True):
         np.testing.assert_array_equal(got, want)
-    alone = play(AdroitEnv(task, [3], 200), actions[:, 2:3])
-    np.testing.assert_array_equal(alone[0][:, 0], one[0][:, 2])
+    single = play(AdroitEnv(task, [3], 200), actions[:, 2:3])
+    np.testing.assert_array_equal(single[0][:, 0], one[0][:, 2])
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_reset_starts_the_same_episodes_again(task):
+def test_reset_repeats_the_episodes(task):
     env = AdroitEnv(task, [1, 2, 1], 200)
     actions = np.ones((3, 3, env.action_size))
     first = play(env, actions)
@@ -183,7 +183,7 @@ def test_actions_are_clipped():
     np.testing.assert_array_equal(wild, play(env, np.clip(actions, -1, 1))[0])
 
 
-def test_a_nan_action_is_refused():
+def test_nan_action_is_refused():
     env = AdroitEnv("hammer", [1, 2], 200)
     env.host_reset()
     actions = np.zeros((2, env.action_size))

@@ -11,8 +11,8 @@ from dt_jax.envs import antmaze, mazes
 from dt_jax.envs.antmaze import AntMaze
 from dt_jax.utils.errors import UserError
 
-STANCE = np.array([0, 0, 2, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # within its limits
-# Where the joint is, in qpos, that each action drives: hip 4, ankle 4, hip 1, ...
+STANCE = np.array([0, 0, 2, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # within limits
+# The index into qpos of the joint that each action drives: hip 4, ankle 4, hip 1, ...
 DRIVEN = [13, 14, 7, 8, 9, 10, 11, 12]
 
 
@@ -20,10 +20,10 @@ def random_actions(steps, n, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (steps, n, 8))
 
 
-def test_the_controller_reaches_the_goal_as_fast_as_elsewhere():
-    """12 of 12 in 150 to 198 steps, 8 of 8 in 136 to 176: two other implementations.
+def test_controller_reaches_the_goal_as_fast_as_in_other_implementations():
+    """Two others have 12 of 12 in 150 to 198 steps, and 8 of 8 in 136 to 176.
 
-    Here it is 98 of 100, in 141 to 202: the others' ants have turned over.
+    This one has 98 of 100 in 141 to 202; the remaining two ants turned over.
     """
     n, noise = 12, np.random.default_rng(0)
     env, controller = AntMaze("umaze", envs.episode_seeds(0, n), 250), AntController()
@@ -32,20 +32,20 @@ def test_the_controller_reaches_the_goal_as_fast_as_elsewhere():
     corners = [antmaze.center(maze, cell) for cell in maze.path(maze.start, maze.goal)]
     followers = Followers([np.array([*corners[1:-1], goal]) for goal in env.goals])
     lengths, running = np.zeros(n, int), np.ones(n, bool)
-    arrived = np.zeros(n, bool)
+    reached = np.zeros(n, bool)
     while running.any():
         directions = followers.directions(observations[:, :2])
         actions = controller.act(observations, directions)
         step = env.host_step(actions + 0.2 * noise.standard_normal(actions.shape))
         lengths += running
-        arrived |= running & (step.rewards == 1)
+        reached |= running & (step.rewards == 1)
         running &= ~step.done
         observations = step.observations.astype(np.float64)
-    assert arrived.sum() >= 10
-    assert 130 <= lengths[arrived].min() <= lengths[arrived].max() <= 230, lengths
+    assert reached.sum() >= 10
+    assert 130 <= lengths[reached].min() <= lengths[reached].max() <= 230, lengths
 
 
-def test_the_physics_are_d4rls():
+def test_physics_parameters_are_d4rls():
     model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     assert model.opt.timestep == 0.02
     assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
@@ -56,7 +56,7 @@ def test_the_physics_are_d4rls():
     assert model.geom_solimp[:, :3].tolist() == [[0.8, 0.8, 0.01]] * model.ngeom
 
 
-def test_the_walls_are_those_of_the_map():
+def test_walls_match_the_map():
     model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     walls = model.geom_type == mujoco.mjtGeom.mjGEOM_BOX
     rows = ["#####", "#S..#", "###.#", "#B..#", "#####"]  # the start is the origin
@@ -73,8 +73,8 @@ def test_the_walls_are_those_of_the_map():
         assert (flags[walls] == 1).all()
 
 
-def test_a_fall_from_rest():
-    """In the air and in its stance nothing but gravity acts: 0.1 s of it, by hand."""
+def test_free_fall_from_rest():
+    """In the air only gravity acts; expected values computed by hand for 0.1 s."""
     ant = antmaze.ants(mazes.antmaze("umaze"), 1)
     ant.qpos[0] = STANCE
     ant.step(np.zeros((1, 8)))
@@ -85,18 +85,18 @@ def test_a_fall_from_rest():
 
 
 def test_each_action_drives_its_joint():
-    """30 N m against an inertia and a damping of about 1 (armature, xml): by hand."""
+    """By hand: 30 N m, inertia and damping of about 1 (armature in the xml)."""
     ants = antmaze.ants(mazes.antmaze("umaze"), 8)
     ants.qpos[:] = STANCE
     ants.step(0.1 * np.eye(8))
-    speeds = ants.qvel[:, 6:]  # qvel has one number less before the joints than qpos
+    speeds = ants.qvel[:, 6:]  # qvel has one entry fewer before the joints than qpos
     driven = np.array(DRIVEN) - 7
     assert np.abs(speeds).argmax(axis=1).tolist() == driven.tolist()
     expected = 0.1 * 30 * (1 - np.exp(-0.1))
     np.testing.assert_allclose(speeds[range(8), driven], expected, rtol=0.2)
 
 
-def test_the_start_and_the_goals():
+def test_starts_and_goals_are_distributed_as_in_d4rl():
     env = AntMaze("large", list(range(300)), 1000)
     observations = env.host_reset()
     assert observations.shape == (300, 29)
@@ -107,15 +107,15 @@ def test_the_start_and_the_goals():
     offsets = env.goals - [32, 24]
     assert offsets.min() >= 0
     assert offsets.max() <= 1.5
-    error = np.sqrt((1 + 0.25) / 12 / 300)  # of the mean of two uniform draws' sums
+    error = np.sqrt((1 + 0.25) / 12 / 300)  # of the mean: sums of two uniforms
     np.testing.assert_allclose(offsets.mean(axis=0), antmaze.GOAL_MEAN, atol=4 * error)
 
 
-def test_the_end_is_at_the_goal_or_the_time_limit():
+def test_episode_ends_at_the_goal_or_the_time_limit():
     env = AntMaze("umaze", [1, 2, 3], 4)
     env.host_reset()
-    env._bodies.qpos[1, :2] = env.goals[1] + [0.3, 0.3]
-    env._bodies.qpos[2, :2] = env.goals[2] + [0.5, 0.5]
+    env._ants.qpos[1, :2] = env.goals[1] + [0.3, 0.3]
+    env._ants.qpos[2, :2] = env.goals[2] + [0.5, 0.5]
     steps = [env.host_step(np.zeros((3, 8))) for _ in range(4)]
     assert [step.rewards.tolist() for step in steps[:1]] == [[0, 1, 0]]
     done = np.array([step.done for step in steps])
@@ -124,21 +124,21 @@ def test_the_end_is_at_the_goal_or_the_time_limit():
     assert not done[:3, 2].any()
 
 
-def test_the_goal_has_a_radius_of_half_a_metre():
+def test_goal_radius_is_half_a_metre():
     goal = np.array([3.0, -2.0])
     for x, y in [(1, 0), (0, -1), (0.6, 0.8)]:
         away = np.outer([0.49, 0.51], [x, y])
         assert antmaze.at_goal(goal + away, goal).tolist() == [True, False]
 
 
-def test_contacts_begin_a_centimetre_away():
-    """By D4RL's margin, whichever way MuJoCo puts those of two geoms together."""
+def test_contacts_begin_at_one_centimetre():
+    """D4RL's margin, however MuJoCo combines those of two geoms."""
     model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     data = mujoco.MjData(model)
     for gap, contacts in [(0.009, 4), (0.011, 0)]:
         data.qpos = STANCE
         mujoco.mj_forward(model, data)
-        feet = data.geom_xpos[:, 2] - 0.08  # capsules, each with its lower end below
+        feet = data.geom_xpos[:, 2] - 0.08  # capsules; half lengths next
         feet -= np.abs(data.geom_xmat[:, 8]) * model.geom_size[:, 1]
         lowest = feet[model.geom_bodyid > 1].min()
         data.qpos[2] += gap - lowest
@@ -146,8 +146,8 @@ def test_contacts_begin_a_centimetre_away():
         assert data.ncon == contacts
 
 
-def test_walls_hold_it():
-    """Thrown at each wall around its cell it stays in the maze."""
+def test_walls_stop_the_ant():
+    """Thrown at each wall around its cell, it stays in the maze."""
     ants = antmaze.ants(mazes.antmaze("umaze"), 3)
     ants.qvel[:, :2] = [[-8, 0], [0, -8], [0, 8]]
     for _ in range(20):
@@ -156,14 +156,14 @@ def test_walls_hold_it():
     assert (ants.qpos[:, 1] < 2).all()
 
 
-def test_a_random_policy_never_gets_there():
+def test_random_policy_never_reaches_the_goal():
     """D4RL's ref_min is 0."""
     env = AntMaze("umaze", envs.episode_seeds(0, 4), 700)
     rewards = play(env, random_actions(700, 4))[1]
     assert rewards.sum() == 0
 
 
-def test_seeds_alone_make_the_episodes():
+def test_results_depend_only_on_the_seeds():
     actions = random_actions(15, 3)
     one = AntMaze("medium", [7, 8, 7], 1000, num_threads=1)
     first = play(one, actions)[0]
@@ -172,8 +172,8 @@ def test_seeds_alone_make_the_episodes():
     np.testing.assert_array_equal(play(two, actions)[0], first)
     np.testing.assert_array_equal(first[0, 0], first[0, 2])
     assert (first[0, 0] != first[0, 1]).all()
-    alone = AntMaze("medium", [8], 1000)
-    np.testing.assert_array_equal(play(alone, actions[:, 1:2])[0][:, 0], first[:, 1])
+    single = AntMaze("medium", [8], 1000)
+    np.testing.assert_array_equal(play(single, actions[:, 1:2])[0][:, 0], first[:, 1])
 
 
 def test_actions_are_clipped_and_nan_is_refused():
@@ -186,7 +186,7 @@ def test_actions_are_clipped_and_nan_is_refused():
         play(env, actions)
 
 
-def test_play_and_diverse_are_evaluated_in_the_same_maze():
+def test_play_and_diverse_have_the_same_environment():
     env = envs.make(lookup("antmaze-medium-diverse-v2"), [0])
     other = envs.make(lookup("antmaze-medium-play-v2"), [0])
     np.testing.assert_array_equal(env.host_reset(), other.host_reset())

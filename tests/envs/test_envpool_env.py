@@ -44,7 +44,7 @@ def test_shapes_and_dtypes(env_name, sizes):
     assert step.done.dtype == bool
 
 
-def test_the_threads_do_not_matter_nor_the_other_episodes():
+def test_results_do_not_depend_on_threads_or_other_episodes():
     actions = random_actions(30, 5, 3)
     seeds = [7, 8, 7, 9, 10]
     one = EnvPoolEnv(seeds=seeds, num_threads=1, **HOPPER)
@@ -52,13 +52,13 @@ def test_the_threads_do_not_matter_nor_the_other_episodes():
     expected = play(one, actions)
     for got, want in zip(play(three, actions), expected, strict=True):
         np.testing.assert_array_equal(got, want)
-    alone = EnvPoolEnv(seeds=[9], **HOPPER)
+    single = EnvPoolEnv(seeds=[9], **HOPPER)
     np.testing.assert_array_equal(
-        play(alone, actions[:, 3:4])[0][:, 0], expected[0][:, 3]
+        play(single, actions[:, 3:4])[0][:, 0], expected[0][:, 3]
     )
 
 
-def test_reset_starts_the_same_episodes_again():
+def test_reset_repeats_the_episodes():
     env = EnvPoolEnv(seeds=[1, 2, 1], **HOPPER)
     first = env.host_reset()
     env.host_step(np.ones((3, 3)))
@@ -67,20 +67,20 @@ def test_reset_starts_the_same_episodes_again():
     assert (first[0] != first[1]).any()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="not measured elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux only")
 def test_memory_does_not_grow_with_resets():
     def resident():
         return psutil.Process().memory_info().rss / 1e6
 
-    env = EnvPoolEnv(seeds=range(50), **HOPPER)  # of 1 MB each
+    env = EnvPoolEnv(seeds=range(50), **HOPPER)  # 1 MB each
     after = []
     for _ in range(10):
         env.host_reset()
         after.append(resident())
-    assert np.median(after[-5:]) < after[0] + 12  # was 30 to 50 more
+    assert np.median(after[-5:]) < after[0] + 12  # without malloc_trim: 30 to 50 more
 
 
-def test_done_at_the_time_limit_and_at_a_fall():
+def test_episode_ends_at_the_time_limit_or_a_fall():
     env = EnvPoolEnv("HalfCheetah-v4", seeds=[0, 1], max_episode_steps=4)
     done = play(env, np.zeros((4, 2, 6)))[2]
     np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
@@ -97,8 +97,8 @@ def test_actions_are_clipped():
     np.testing.assert_array_equal(wild[1], clipped[1])
 
 
-# Mean return ± standard error of a uniformly random policy, 256 episodes, measured
-# elsewhere; D4RL's ref_min of HalfCheetah, -280.2, is the same thing.
+# Mean return ± standard error of a uniformly random policy, 256 episodes of another
+# implementation; D4RL's ref_min of HalfCheetah, -280.2, is such a mean.
 @pytest.mark.parametrize(
     ("env_name", "mean", "error"),
     [
@@ -107,7 +107,7 @@ def test_actions_are_clipped():
         ("walker2d-demo", 3.33, 0.42),
     ],
 )
-def test_return_of_a_random_policy(env_name, mean, error):
+def test_random_policy_has_the_reference_return(env_name, mean, error):
     n = 96
     env = envs.make(lookup(env_name), envs.episode_seeds(0, n))
     rng = np.random.default_rng(1)
@@ -122,7 +122,7 @@ def test_return_of_a_random_policy(env_name, mean, error):
 
 
 def in_scan(env, actions):
-    """Step inside a compiled scan: what `play` gives, without the first."""
+    """Return the steps of a compiled scan: as `play`, without the first observation."""
 
     @jax.jit
     def run(state, actions):
@@ -132,7 +132,7 @@ def in_scan(env, actions):
     return jax.block_until_ready(run(state, actions))
 
 
-def test_inside_a_compiled_scan_it_steps_as_on_the_host():
+def test_compiled_scan_matches_host_steps():
     env = EnvPoolEnv(seeds=[0, 1, 2], max_episode_steps=15, env_id="Walker2d-v4")
     actions = random_actions(20, 3, 6)
     observations, rewards, done = play(env, actions)
@@ -143,7 +143,7 @@ def test_inside_a_compiled_scan_it_steps_as_on_the_host():
     np.testing.assert_array_equal(step.done, done)
 
 
-def test_a_nan_action_is_refused():
+def test_nan_action_is_refused():
     env = EnvPoolEnv(seeds=[0, 1, 2], **HOPPER)
     actions = random_actions(4, 3, 3)
     actions[2, 1, 0] = np.nan
@@ -151,7 +151,7 @@ def test_a_nan_action_is_refused():
         play(env, actions)
 
 
-def test_a_nan_action_in_a_compiled_program_ends_it_and_check_tells(caplog):
+def test_nan_action_in_a_compiled_program_is_raised_by_check(caplog):
     env = EnvPoolEnv(seeds=[0, 1, 2], **HOPPER)
     actions = random_actions(4, 3, 3)
     bad = actions.copy()
@@ -164,11 +164,11 @@ def test_a_nan_action_in_a_compiled_program_ends_it_and_check_tells(caplog):
     assert not step.done[:2].any()
     assert np.isnan(step.rewards[2:]).all()
     assert step.done[2:].all()
-    in_scan(env, actions)  # a reset forgets it
+    in_scan(env, actions)  # a reset clears the error
     env.check()
 
 
-def test_actions_of_ended_episodes_are_not_looked_at():
+def test_actions_of_ended_episodes_are_ignored():
     env = EnvPoolEnv("HalfCheetah-v4", seeds=[0], max_episode_steps=2)
     play(env, np.zeros((2, 1, 6)))
     env.host_step(np.full((1, 6), np.nan))

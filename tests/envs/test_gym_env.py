@@ -1,4 +1,4 @@
-"""The user's own gym: old and new environments, and D4RL's normalised score."""
+"""An installed gym: old and new environments, and D4RL's normalised score."""
 
 import importlib.util
 import subprocess
@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from dt_jax import envs
-from dt_jax.data.scores import normalized_score
+from dt_jax.data.registry import normalized_score
 from dt_jax.envs import gym_env
 from dt_jax.utils.errors import UserError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # gym's farewell
+    warnings.simplefilter("ignore")  # gym's deprecation notice
     gym = pytest.importorskip("gym")
 
 SPACE = gym.spaces.Box(-1, 1, (2,), np.float32)
 
 
 class Old(gym.Env):
-    """The API before gym 0.26: `seed`, an observation alone, and four values."""
+    """The API before gym 0.26: `seed`, a bare observation, and four values."""
 
     observation_space = action_space = SPACE
 
@@ -44,7 +44,7 @@ class Old(gym.Env):
 
 
 class New(Old):
-    """The API of gym 0.26: reset(seed=...) with an info, and five values.
+    """The API of gym 0.26: reset(seed=...) returns an info, step five values.
 
     Episodes of an odd length end by truncation.
     """
@@ -83,14 +83,14 @@ def _registered():
 
 
 @pytest.mark.parametrize("env_id", ["Old-v0", "New-v0"])
-def test_each_episode_is_what_a_loop_of_its_own_gives(env_id):
+def test_episodes_match_a_plain_loop(env_id):
     spec = envs.lookup(env_id, "gym")
     assert (spec.observation_size, spec.action_size) == (2, 2)
     assert (spec.action_low, spec.max_episode_steps) == ((-1, -1), 5)
     seeds = [1, 9, 2, 1]
     env = envs.make(spec, seeds)
     actions = np.random.default_rng(0).uniform(-2, 2, (5, 4, 2))
-    for _ in range(2):  # a reset starts the same episodes
+    for _ in range(2):  # a reset repeats the episodes
         observations = env.host_reset()
         loops = [Old() for _ in seeds]
         for n, seed in enumerate(seeds):
@@ -108,13 +108,13 @@ def test_each_episode_is_what_a_loop_of_its_own_gives(env_id):
         assert not running.any()
 
 
-def test_an_environment_without_seeds_is_taken_as_it_is():
+def test_environment_without_a_seed_argument_is_not_seeded():
     env = envs.make(envs.lookup("Unseeded-v0", "gym"), [1, 2])
     observations = env.host_reset()
     assert (observations[0] != observations[1]).any()
 
 
-def test_references_are_those_of_get_normalized_score():
+def test_reference_scores_come_from_get_normalized_score():
     spec = envs.lookup("Old-v0", "gym")
     assert (spec.ref_min, spec.ref_max) == pytest.approx((-20.272305, 3234.3))
     assert normalized_score(spec, 1000) == pytest.approx(
@@ -124,7 +124,7 @@ def test_references_are_those_of_get_normalized_score():
     assert envs.lookup("Old-v0", "gym", (0.0, 1.0)).ref_max == 1
 
 
-def test_a_dataset_of_d4rls_keeps_its_file_and_its_constants():
+def test_d4rl_dataset_keeps_its_url_and_reference_scores():
     spec, known = (
         envs.lookup("hopper-medium-v2", "gym"),
         envs.lookup("hopper-medium-v2"),
@@ -134,11 +134,12 @@ def test_a_dataset_of_d4rls_keeps_its_file_and_its_constants():
         known.ref_min,
         known.ref_max,
     )
-    assert (spec.family, spec.observation_size) == ("gym", 2)
+    assert (spec.engine, spec.env_id) == ("gym", "hopper-medium-v2")
+    assert (spec.environment, spec.observation_size) == (known.environment, 2)
 
 
-def test_gyms_own_pendulum():
-    """Its checker and its spaces would meet NumPy 2 here."""
+def test_gyms_pendulum_works_with_numpy_2():
+    """gym 0.26's checker and spaces fail with it."""
     env = envs.make(envs.lookup("Pendulum-v1", "gym"), [1, 2])
     first = env.host_reset()
     step = env.host_step(np.array([[5.0], [-5.0]]))
@@ -147,12 +148,12 @@ def test_gyms_own_pendulum():
     np.testing.assert_array_equal(env.host_reset(), first)
 
 
-def test_an_unknown_name_is_told():
+def test_unknown_name_is_refused():
     with pytest.raises(UserError, match=r"gym cannot make 'maze2d-umaze-v1': .* d4rl"):
         envs.lookup("maze2d-umaze-v1", "gym")
 
 
-def test_a_mistake_is_one_line_though_gym_prints_at_its_import():
+def test_error_is_one_line_although_gym_prints_a_notice():
     program = (
         "from dt_jax import envs; from dt_jax.cli.common import run_command; "
         "run_command(lambda: envs.lookup('Nothing-v0', 'gym'), '-c')"
@@ -165,14 +166,14 @@ def test_a_mistake_is_one_line_though_gym_prints_at_its_import():
     assert "gym cannot make 'Nothing-v0'" in done.stderr
 
 
-def test_without_gym_one_line_names_the_extra(monkeypatch):
+def test_missing_gym_names_the_extra(monkeypatch):
     monkeypatch.setattr(gym_env, "find_spec", lambda package: None)
     with pytest.raises(UserError, match=r"pip install 'dt_jax\[gym\]'"):
         envs.lookup("Pendulum-v1", "gym")
 
 
-def test_d4rl_is_imported_where_it_is_installed(monkeypatch, tmp_path):
-    """For it registers its environments then."""
+def test_d4rl_is_imported_if_installed(monkeypatch, tmp_path):
+    """The import registers its environments."""
     (tmp_path / "d4rl.py").write_text(
         "import gym\ngym.register('Fake-v0', gym.spec('New-v0').entry_point)\n"
     )

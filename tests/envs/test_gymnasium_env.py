@@ -1,4 +1,4 @@
-"""Environments outside D4RL: their spaces, seeds, ends and refusals."""
+"""Environments outside D4RL: spaces, seeds, ends of episodes and errors."""
 
 import gymnasium
 import numpy as np
@@ -17,9 +17,9 @@ ACTION = Box(np.array(LOW, np.float32), np.array(HIGH, np.float32))
 
 
 class Drift(gymnasium.Env):
-    """The state adds up the actions; an episode lasts for `seed % 7 + 1` steps.
+    """The state is the sum of the actions; an episode has `seed % 7 + 1` steps.
 
-    It ends by termination where that is even, and by truncation where it is odd.
+    It ends by termination if that is even, by truncation if it is odd.
     """
 
     observation_space, action_space = STATE, ACTION
@@ -43,8 +43,8 @@ class Drift(gymnasium.Env):
         assert self.action_space.contains(action), action
         self.left -= 1
         self.state = self.state + np.append(action, 1).astype(np.float32)
-        over = self.left == 0
-        ends = over and not self.truncates, over and self.truncates
+        ended = self.left == 0
+        ends = ended and not self.truncates, ended and self.truncates
         return self.state, float(action[0]), *ends, {}
 
 
@@ -56,7 +56,7 @@ def _registered():
     del gymnasium.registry["Drift-v0"], gymnasium.registry["Limited-v0"]
 
 
-def test_a_spec_is_made_from_the_spaces():
+def test_spec_follows_from_the_spaces():
     spec = envs.lookup("Drift-v0")
     assert (spec.observation_size, spec.action_size) == (3, 2)
     assert (spec.action_low, spec.action_high) == (tuple(LOW), tuple(HIGH))
@@ -66,15 +66,15 @@ def test_a_spec_is_made_from_the_spaces():
     assert envs.lookup("Limited-v0").max_episode_steps == 4
 
 
-def test_references_are_what_the_user_says():
+def test_reference_scores_of_the_user_take_precedence():
     spec = envs.lookup("Drift-v0", reference_scores=(-7.0, 3.0))
     assert (spec.ref_min, spec.ref_max) == (-7, 3)
     assert envs.lookup("hopper-demo").ref_max == pytest.approx(3234.3)
     assert envs.lookup("hopper-demo", "auto", (0.0, 1.0)).ref_max == 1
 
 
-def test_each_episode_is_what_a_loop_of_its_own_gives():
-    """With its own seed and end; what comes after the end does not count."""
+def test_episodes_match_a_plain_loop():
+    """Each has its own seed and length."""
     seeds = [13, 2, 2, 6]
     rng = np.random.default_rng(0)
     actions = rng.uniform(-4, 4, (8, 4, 2))
@@ -99,15 +99,15 @@ def test_each_episode_is_what_a_loop_of_its_own_gives():
         np.testing.assert_array_equal(got, want)
 
 
-def test_the_registered_limit_ends_an_episode():
+def test_registered_time_limit_ends_an_episode():
     env = envs.make(envs.lookup("Limited-v0"), [6, 1])
     done = play(env, np.zeros((4, 2, 2)))[2]
     np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
     assert done[1, 1]
 
 
-def test_a_name_without_a_version_is_the_latest_one():
-    """Without Gymnasium's coloured warning; any other would still be an error here."""
+def test_name_without_a_version_means_the_latest():
+    """Gymnasium's warning about it is hidden; other warnings are errors here."""
     gymnasium.register("Drift-v1", Drift, max_episode_steps=3)
     spec = envs.lookup("Drift")
     assert (spec.name, spec.max_episode_steps) == ("Drift", 3)
@@ -117,17 +117,17 @@ def test_a_name_without_a_version_is_the_latest_one():
     del gymnasium.registry["Drift-v1"]
 
 
-def test_a_nan_action_is_refused():
+def test_nan_action_is_refused():
     env = envs.make(envs.lookup("Drift-v0"), [6, 6])
     env.host_reset()
     with pytest.raises(UserError, match=r"Drift-v0 .* NaN action in episode 1 of 2"):
         env.host_step(np.array([[0, 0], [0, np.nan]]))
 
 
-def test_envpools_pendulum_is_gymnasiums():
-    """EnvPool is taken where it has the name: the same physics and reward."""
+def test_envpools_pendulum_matches_gymnasiums():
+    """EnvPool takes precedence for names that both have."""
     spec = envs.lookup("Pendulum-v1")
-    assert (spec.family, spec.action_low, spec.action_high) == ("envpool", (-2,), (2,))
+    assert (spec.engine, spec.action_low, spec.action_high) == ("envpool", (-2,), (2,))
     assert spec.max_episode_steps == 200
     rng = np.random.default_rng(0)
     env, single = envs.make(spec, [1, 2]), gymnasium.make("Pendulum-v1")
@@ -143,7 +143,7 @@ def test_envpools_pendulum_is_gymnasiums():
 
 
 @pytest.mark.parametrize(
-    ("env_name", "told"),
+    ("env_name", "message"),
     [
         ("Pendulm-v1", "nearest: Pendulum-v1"),
         ("hoper-medium-v2", "nearest: hopper-medium-v2"),
@@ -154,31 +154,31 @@ def test_envpools_pendulum_is_gymnasiums():
         ("Pong-v5", r"observations of the kind Box of uint8, shape \(4, 84, 84\)"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_line(env_name, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_unsupported_environment_is_refused_in_one_line(env_name, message):
+    with pytest.raises(UserError, match=message) as caught:
         envs.lookup(env_name)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"action_space": STATE}, "actions between .*inf"),
-        ({"action_space": Box(1, 1, (2,))}, "a greater largest one"),
+        ({"action_space": Box(1, 1, (2,))}, "greater, finite upper bound"),
         ({"action_space": Box(0, 9, (2,), int)}, "actions of the kind Box of int64"),
         ({"action_space": Discrete(3)}, "actions of the kind Discrete"),
         ({"observation_space": Dict(a=STATE)}, "observations of the kind Dict"),
         ({"observation_space": Box(0, 1, (2, 2))}, r"shape \(2, 2\)"),
     ],
 )
-def test_spaces_that_cannot_be_used(changes, told):
+def test_unsupported_spaces_are_refused(changes, message):
     spaces = {"observation_space": STATE, "action_space": ACTION} | changes
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         spec_from_spaces("X-v0", "gymnasium", **spaces, max_episode_steps=None)
     assert "\n" not in str(caught.value)
 
 
-def test_an_environment_that_cannot_be_built_says_why():
+def test_build_error_states_the_reason():
     def broken():
         raise ImportError("no module\nnamed wheels")
 
@@ -188,7 +188,7 @@ def test_an_environment_that_cannot_be_built_says_why():
     del gymnasium.registry["Broken-v0"]
 
 
-def test_mujoco_writes_no_file_and_what_it_says_is_a_warning(tmp_path, monkeypatch):
+def test_mujoco_messages_are_warnings_and_no_log_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = GymnasiumEnv("HalfCheetah-v5", [0], 1000)
     env.host_reset()

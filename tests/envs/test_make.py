@@ -4,10 +4,10 @@ from dt_jax import envs
 from dt_jax.data.registry import all_specs
 
 
-def test_every_dataset_has_its_environment():
+def test_every_dataset_has_an_environment_of_its_sizes():
     checked = set()
     for spec in all_specs().values():
-        # Building takes a second or so: once for each engine and maze.
+        # Once per environment: building takes about a second.
         if spec.environment not in checked:
             env = envs.make(spec, seeds=[0])
             sizes = (env.observation_size, env.action_size)
@@ -28,7 +28,7 @@ def test_episode_seeds_are_distinct_int32_and_stable():
     assert envs.episode_seeds(42, 0) == []
 
 
-def test_a_seed_drawn_twice_is_used_once(monkeypatch):
+def test_repeated_draws_are_skipped(monkeypatch):
     class Repeating:
         def __init__(self, seed):
             pass

@@ -11,7 +11,7 @@ from dt_jax.utils.errors import UserError
 
 LIMITS = {"umaze": 300, "medium": 600, "large": 800}
 TIMESTEP, GEAR = 0.01, 100.0
-# Euler with implicit damping: h f = (m + h) dv, of a sphere of 0.1 m and 1000 kg/m³.
+# Euler with implicit damping: h f = (m + h) dv, for a sphere of 0.1 m and 1000 kg/m³.
 INERTIA = 4 / 3 * np.pi * 0.1**3 * 1000 + TIMESTEP * 1.0
 
 
@@ -28,12 +28,12 @@ def random_actions(steps, n, seed=0):
         ("large", "PointMaze_Large-v3"),
     ],
 )
-def test_the_physics_are_those_of_envpools_pointmaze(name, env_id):
+def test_physics_match_envpools_pointmaze(name, env_id):
     maze, n, steps = mazes.maze2d(name), 4, 300
     top, left = np.array(maze.free.shape) / 2 - 0.7
 
-    def in_d4rls_frame(answer):
-        x, y, vx, vy = answer["observation"].T
+    def in_d4rls_frame(result):
+        x, y, vx, vy = result["observation"].T
         return np.stack([top - y, left + x, -vy, vx], axis=1)
 
     pool = envpool.make_gymnasium(
@@ -46,27 +46,27 @@ def test_the_physics_are_those_of_envpools_pointmaze(name, env_id):
         reset_target=False,
     )
     spec = maze2d.model_spec(maze)
-    for geom in spec.geoms:  # its MuJoCo adds the two of a contact
+    for geom in spec.geoms:  # as in EnvPool's model; MuJoCo adds them
         geom.margin = 0.002
     balls = maze2d.Points(spec.compile(), n, substeps=1)
     start = in_d4rls_frame(pool.reset()[0])
     balls.qpos[:], balls.qvel[:] = start[:, :2], start[:, 2:]
     actions = random_actions(steps, n)
     held = random_actions(steps // 20, n // 2).repeat(20, axis=0)
-    actions[:, ::2] = held  # far enough to reach walls
+    actions[:, ::2] = held  # moves far enough to hit walls
     error, bounces = 0.0, 0
     for action in actions:
         before = balls.qvel.copy()
         balls.step(action)
-        answer = pool.step(np.stack([action[:, 1], -action[:, 0]], axis=1))[0]
-        error = max(error, np.abs(balls.observations - in_d4rls_frame(answer)).max())
+        result = pool.step(np.stack([action[:, 1], -action[:, 0]], axis=1))[0]
+        error = max(error, np.abs(balls.observations - in_d4rls_frame(result)).max())
         bounces += (np.abs(balls.qvel - before) > 1.5 * TIMESTEP * GEAR / INERTIA).sum()
     pool.close()
     assert error < 2e-6
     assert bounces > 0
 
 
-def test_a_step_from_rest_computed_by_hand():
+def test_step_from_rest_matches_hand_computation():
     balls = maze2d.points(mazes.maze2d("umaze"), 2)
     balls.qpos[:] = [1.0, 2.0], [3.0, 1.0]
     balls.step(np.array([[1.0, 0.0], [0.0, -0.5]]))
@@ -80,7 +80,7 @@ def test_a_step_from_rest_computed_by_hand():
     )
 
 
-def test_velocities_are_clipped_before_a_step_and_of_moving_balls_alone():
+def test_velocities_of_moving_balls_are_clipped_before_a_step():
     balls = maze2d.points(mazes.maze2d("umaze"), 2)
     balls.qpos[:], balls.qvel[:] = [1.0, 2.0], [9.0, -9.0]
     balls.step(np.zeros((2, 2)), np.array([True, False]))
@@ -101,18 +101,18 @@ def test_walls_stop_the_ball_where_d4rls_do(name):
         balls.qpos[:] = blocked - 0.2
         for _ in range(150):
             balls.step(np.tile(np.array(towards, float), (len(blocked), 1)))
-        # 0.4 m from a cell's centre the ball touches the wall; 1.4 mm before, its
-        # margin of 2 mm bears it, less what the push presses it in.
+        # The ball touches the wall 0.4 m from the cell's centre. Its margin of 2 mm,
+        # compressed by the push, stops it 1.4 mm before.
         off = (balls.qpos - (blocked - 0.2)) @ towards
         np.testing.assert_allclose(off, 0.4 - 0.0014, atol=3e-4)
 
 
-def test_episodes_start_as_d4rls():
+def test_starts_are_distributed_as_in_d4rl():
     maze = mazes.maze2d("medium")
     starts = Maze2D("medium", range(1000), 600).host_reset()
     cells = np.rint(starts[:, :2])
     counts = np.unique(cells, axis=0, return_counts=True)[1]
-    assert {(int(r), int(c)) for r, c in cells} == set(maze.cells)  # the goal's too
+    assert {(int(r), int(c)) for r, c in cells} == set(maze.cells)  # goal too
     assert counts.min() > 1000 / len(maze.cells) / 2
     off = starts[:, :2] - cells
     assert 0.095 < np.abs(off).max() <= 0.1 + 1e-6
@@ -121,15 +121,15 @@ def test_episodes_start_as_d4rls():
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_target_of_each_maze(name):
-    target = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}[name]
-    assert mazes.maze2d(name).goal == target
-    around = np.add(target, [[0.5, 0], [0, -0.49], [0.36, 0.36], [0.51, 0]])
+def test_goal_of_each_maze(name):
+    goal = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}[name]
+    assert mazes.maze2d(name).goal == goal
+    around = np.add(goal, [[0.5, 0], [0, -0.49], [0.36, 0.36], [0.51, 0]])
     reached = maze2d.at_goal(around, mazes.maze2d(name))
     np.testing.assert_array_equal(reached, [True, True, False, False])
 
 
-def test_rewards_are_for_where_the_step_ends_and_nothing_but_the_limit_ends_it():
+def test_steps_that_end_at_the_goal_are_rewarded_until_the_time_limit():
     env = Maze2D("umaze", range(40), 50)
     observations, rewards, done = play(env, random_actions(50, 40))
     away = np.linalg.norm(observations[1:, :, :2] - (1, 1), axis=-1)
@@ -139,7 +139,7 @@ def test_rewards_are_for_where_the_step_ends_and_nothing_but_the_limit_ends_it()
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_make_builds_it_with_d4rls_limit(name):
+def test_make_uses_d4rls_time_limit(name):
     spec = lookup(f"maze2d-{name}-v1")
     env = envs.make(spec, [0, 1, 2])
     assert isinstance(env, Maze2D)
@@ -149,19 +149,19 @@ def test_make_builds_it_with_d4rls_limit(name):
     assert env.host_step(np.zeros((3, 2))).rewards.dtype == np.float32
 
 
-def test_the_threads_do_not_matter_nor_the_other_episodes():
+def test_results_do_not_depend_on_threads_or_other_episodes():
     seeds, actions = [7, 8, 7, 9, 10], random_actions(60, 5)
     one = play(Maze2D("umaze", seeds, 60, num_threads=1), actions)
     three = play(Maze2D("umaze", seeds, 60, num_threads=3), actions)
     for got, want in zip(three, one, strict=True):
         np.testing.assert_array_equal(got, want)
-    alone = play(Maze2D("umaze", [9], 60), actions[:, 3:4])
-    np.testing.assert_array_equal(alone[0][:, 0], one[0][:, 3])
+    single = play(Maze2D("umaze", [9], 60), actions[:, 3:4])
+    np.testing.assert_array_equal(single[0][:, 0], one[0][:, 3])
     np.testing.assert_array_equal(one[0][0, 0], one[0][0, 2])
     assert (one[0][0, 0] != one[0][0, 1]).any()
 
 
-def test_reset_starts_the_same_episodes_again():
+def test_reset_repeats_the_episodes():
     env, actions = Maze2D("large", [1, 2], 800), random_actions(30, 2)
     np.testing.assert_array_equal(play(env, actions)[0], play(env, actions)[0])
 
@@ -176,14 +176,15 @@ def test_actions_are_clipped_and_nan_is_refused():
         env.host_step(np.array([[0, 0], [0, np.nan]]))
 
 
-# Mean returns of 100 episodes of a uniformly random policy, measured elsewhere; D4RL's
-# ref_min is 23.85, 13.13 and 6.7.
+# Mean returns of a uniformly random policy, 100 episodes of another implementation;
+# D4RL's ref_min is 23.85, 13.13 and 6.7.
 @pytest.mark.parametrize(
     ("name", "mean"), [("umaze", 29.4), ("medium", 14.9), ("large", 12.0)]
 )
-def test_return_of_a_random_policy(name, mean):
+def test_random_policy_has_the_reference_return(name, mean):
     n, limit = 100, LIMITS[name]
     env = Maze2D(name, envs.episode_seeds(0, n), limit)
     returns = play(env, random_actions(limit, n))[1].sum(0, dtype=np.float64)
     error = returns.std(ddof=1) / n**0.5
-    assert abs(returns.mean() - mean) < 4 * 2**0.5 * error  # theirs errs as much
+    # The reference has about the same standard error.
+    assert abs(returns.mean() - mean) < 4 * 2**0.5 * error

@@ -7,27 +7,27 @@ from dt_jax.envs import mazes
 
 
 def distances(maze, goal):
-    """Relax all cells until nothing changes, as value iteration does."""
+    """Return the steps from each cell to `goal`, by value iteration."""
     steps = np.full(maze.free.shape, np.inf)
     steps[goal] = 0
     while True:
         before = steps.copy()
         for row, column in maze.cells:
-            for there in [
+            for neighbour in [
                 (row - 1, column),
                 (row + 1, column),
                 (row, column - 1),
                 (row, column + 1),
             ]:
-                if maze.free[there]:
-                    steps[row, column] = min(steps[row, column], steps[there] + 1)
+                if maze.free[neighbour]:
+                    steps[row, column] = min(steps[row, column], steps[neighbour] + 1)
         if (steps == before).all():
             return steps
 
 
 @pytest.mark.parametrize("kind", [mazes.antmaze, mazes.maze2d])
 @pytest.mark.parametrize("name", ["umaze", "medium", "large"])
-def test_paths_are_shortest_and_through_free_cells(kind, name):
+def test_paths_are_shortest_and_avoid_walls(kind, name):
     maze = kind(name)
     for goal in maze.cells[::5]:
         steps = distances(maze, goal)
@@ -40,13 +40,13 @@ def test_paths_are_shortest_and_through_free_cells(kind, name):
                 assert abs(row - next_row) + abs(column - next_column) == 1
 
 
-def test_a_wall_cannot_be_reached():
+def test_path_to_a_wall_is_an_error():
     maze = mazes.antmaze("umaze")
-    with pytest.raises(ValueError, match="no way"):
+    with pytest.raises(ValueError, match="no path"):
         maze.path((1, 1), (0, 0))
 
 
-def test_the_marked_cells():
+def test_starts_and_goals():
     assert mazes.antmaze("umaze").play_goals == [(3, 1)]
     medium, large = mazes.antmaze("medium"), mazes.antmaze("large")
     assert (medium.start, medium.goal) == ((1, 1), (6, 6))

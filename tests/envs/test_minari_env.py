@@ -1,4 +1,4 @@
-"""Minari's recordings of D4RL's tasks beside D4RL's, and how each is evaluated."""
+"""Conversion of Minari's recordings to D4RL's form, and their environments."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
 
 
-class Rewarded(minari.StepDataCallback):
+class RecordReward(minari.StepDataCallback):
     """Records the reward `change(observation, reward)`."""
 
     change = staticmethod(lambda observation, reward: reward)
@@ -40,9 +40,9 @@ class Rewarded(minari.StepDataCallback):
         return super().__call__(env, obs, info, action, rew, **ends)
 
 
-def rewarded(change):
-    """Return the collector's argument for another reward than the environment's."""
-    callback = type("Changed", (Rewarded,), {"change": staticmethod(change)})
+def with_reward(change):
+    """Return collector arguments that replace the environment's reward."""
+    callback = type("Changed", (RecordReward,), {"change": staticmethod(change)})
     return {"step_data_callback": callback}
 
 
@@ -53,8 +53,8 @@ def before_and_after(episodes):
     return np.array(before), np.array(after)
 
 
-def spoiled(dataset_id, change):
-    """Change the metadata of a dataset."""
+def edit_metadata(dataset_id, change):
+    """Apply `change` to the metadata of a dataset."""
     path = open_dataset(f"minari:{dataset_id}").storage.data_path / "metadata.json"
     metadata = json.loads(path.read_text())
     change(metadata)
@@ -62,41 +62,43 @@ def spoiled(dataset_id, change):
 
 
 @cache
-def sign_of_this_release():
-    """Return whether Gymnasium-Robotics rewards the palm's distance, 1, or -1."""
+def installed_sign():
+    """Return the sign of the palm's distance in Gymnasium-Robotics' rewards."""
     env = gymnasium.make("AdroitHandRelocate-v1")
     env.reset(seed=0)
     return np.sign(env.step(np.zeros(30, np.float32))[1])
 
 
 @pytest.mark.parametrize("task", ["door", "hammer", "relocate"])
-def test_rewards_of_either_sign_become_d4rls(task):
-    env_id, sign = f"AdroitHand{task.capitalize()}-v1", sign_of_this_release()
+def test_rewards_of_either_sign_are_converted_to_d4rls(task):
+    env_id, sign = f"AdroitHand{task.capitalize()}-v1", installed_sign()
 
     def other_release(observation, reward):
         return reward - sign * 0.2 * palm_distance(task, observation[None])[0]
 
     episodes = record(env_id, "this-v0", (80, 70))
-    record(env_id, "other-v0", (80, 70), collector=rewarded(other_release))
+    record(env_id, "other-v0", (80, 70), collector=with_reward(other_release))
     before, after = before_and_after(episodes)
     rewards = np.concatenate([rewards for _, rewards in episodes])
-    d4rls = rewards - (sign * 0.1 + 0.1) * palm_distance(task, after)
+    expected = rewards - (sign * 0.1 + 0.1) * palm_distance(task, after)
     for name in ("minari:this-v0", "minari:other-v0"):
         raw = minari_env.read(name)
-        np.testing.assert_allclose(raw.rewards, d4rls, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(raw.rewards, expected, rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(raw.observations, before.astype(np.float32))
 
 
-def test_a_reward_that_is_not_adroits_is_told(tmp_path):
-    record("AdroitHandDoor-v1", "free-v0", (30,), collector=rewarded(lambda o, r: 0.3))
+def test_unrecognised_adroit_reward_is_refused(tmp_path):
+    record(
+        "AdroitHandDoor-v1", "free-v0", (30,), collector=with_reward(lambda o, r: 0.3)
+    )
     (tmp_path / "free-v0").rename(tmp_path / "mine-v0")
     with pytest.raises(
-        UserError, match=r"^minari:mine-v0: .*\+0.1 of other releases, but"
+        UserError, match=r"^minari:mine-v0: .*\+0.1 of other releases, got"
     ):
         minari_env.read("minari:mine-v0")
 
 
-def test_adroit_is_scored_as_d4rl_does():
+def test_adroit_has_d4rls_environment_and_scores():
     record("AdroitHandPen-v1", "D4RL/pen/test-v0", (3,))
     spec = envs.lookup("minari:D4RL/pen/test-v0")
     d4rl = all_specs()["pen-human-v1"]
@@ -118,8 +120,8 @@ MAZES = pytest.mark.parametrize(
 
 
 @MAZES
-def test_pointmaze_becomes_maze2d(env_id, name):
-    """From each state, D4RL's ball does what was recorded, and meets the same walls."""
+def test_pointmaze_is_converted_to_maze2d(env_id, name):
+    """From each state, D4RL's ball moves as recorded and hits the same walls."""
     lengths = (150, 80)
     episodes = record(env_id, "maze-v0", lengths)
     raw, maze = minari_env.read("minari:maze-v0"), mazes.maze2d(name)
@@ -130,8 +132,8 @@ def test_pointmaze_becomes_maze2d(env_id, name):
     cells = raw.observations[:, :2] + 0.2
     rows, columns = np.rint(cells).astype(int).T
     assert maze.free[rows, columns].all()
-    assert np.ptp(cells, axis=0).max() > 1  # the ball went somewhere
-    free = np.abs(cells - np.rint(cells)).max(axis=1) < 0.3  # of walls
+    assert np.ptp(cells, axis=0).max() > 1  # the ball moves
+    free = np.abs(cells - np.rint(cells)).max(axis=1) < 0.3  # away from walls
     followed = np.setdiff1d(np.flatnonzero(free), np.cumsum(lengths) - 1)
     assert len(followed) > 40
     error = ball.observations[followed] - raw.observations[followed + 1]
@@ -140,20 +142,21 @@ def test_pointmaze_becomes_maze2d(env_id, name):
 
 
 @MAZES
-def test_every_cell_comes_to_its_place(env_id, name):
+def test_every_cell_is_converted_to_d4rls_frame(env_id, name):
     record(env_id, "maze-v0", (1,))
     convert = minari_d4rl.converter(open_dataset("minari:maze-v0"))
     maze = mazes.maze2d(name)
     grid = gymnasium.make(env_id).unwrapped.maze
     centers = np.array([grid.cell_rowcol_to_xy(cell) for cell in maze.cells])
-    seen = {"observation": np.concatenate([centers, 0 * centers], axis=1)}
-    none = np.zeros(len(centers) - 1)
-    converted, _, _ = convert(Episode(seen, np.zeros((len(none), 2)), none, none > 0))
+    observations = {"observation": np.concatenate([centers, 0 * centers], axis=1)}
+    zeros = np.zeros(len(centers) - 1)
+    actions = np.zeros((len(zeros), 2))
+    converted, _, _ = convert(Episode(observations, actions, zeros, zeros > 0))
     np.testing.assert_allclose(converted[:, :2], np.array(maze.cells) - 0.2)
 
 
-def test_pointmaze_is_rewarded_at_d4rls_goal_after_the_step():
-    """D4RL's (1, 1), where the ball begins here; the recorded goal is elsewhere."""
+def test_pointmaze_is_rewarded_at_d4rls_goal():
+    """D4RL's goal is (1, 1), the start here; the recorded goal is elsewhere."""
     start_at_goal = [
         [1, 1, 1, 1, 1],
         [1, "r", 0, "g", 1],
@@ -165,21 +168,21 @@ def test_pointmaze_is_rewarded_at_d4rls_goal_after_the_step():
     episodes = record(env, "goal-v0", (120, 120))
     raw = minari_env.read("minari:goal-v0")
     _, after = before_and_after(
-        [([o["observation"] for o in seen], rewards) for seen, rewards in episodes]
+        [([o["observation"] for o in each], rewards) for each, rewards in episodes]
     )
-    x, y = after[:, :2].T  # Gymnasium's frame: 5 x 5 cells about the origin, y upwards
+    x, y = after[:, :2].T  # Gymnasium's frame: the centre is 0, y runs up
     distances = np.hypot(2.5 - 0.7 - y - 1, x + 2.5 - 0.7 - 1)
     np.testing.assert_array_equal(raw.rewards, distances <= 0.5)
     assert 0 < raw.rewards.mean() < 1
     assert np.array_equal(np.flatnonzero(raw.timeouts), [119, 239])
 
 
-def test_maze2d_is_scored_as_d4rl_does():
+def test_maze2d_has_d4rls_environment_and_scores():
     record("PointMaze_Medium-v3", "D4RL/pointmaze/test-v0", (2,))
     spec = envs.lookup("minari:D4RL/pointmaze/test-v0")
     d4rl = all_specs()["maze2d-medium-v1"]
     assert spec.label == spec.name
-    assert (spec.family, spec.maze) == ("maze2d", "medium")
+    assert (spec.engine, spec.env_id) == ("maze2d", "medium")
     assert spec.environment == d4rl.environment
     assert (spec.ref_min, spec.ref_max) == (d4rl.ref_min, d4rl.ref_max)
     assert spec.max_episode_steps == 600
@@ -204,8 +207,8 @@ def other_maze():
         ("AntMaze_UMaze-v5", (29, 8)),  # with contact forces
     ],
 )
-def test_all_else_is_evaluated_where_it_was_recorded(env, sizes):
-    """With the recorded layout and reward, from the same seeds to the same ends."""
+def test_other_datasets_have_the_recorded_environment(env, sizes):
+    """Replaying the recorded actions repeats observations and rewards."""
     env = env() if callable(env) else env
     episodes = record(env, "else-v0", (12, 9))
     spec = envs.lookup("minari:else-v0")
@@ -229,7 +232,7 @@ def test_all_else_is_evaluated_where_it_was_recorded(env, sizes):
 
 @pytest.mark.parametrize("version", ["v4", "v5"])
 def test_antmaze_has_d4rls_layout(version):
-    """x, y and z, the quaternion, 8 joints, and the velocities of all: the state."""
+    """The full state: x, y, z, the quaternion, 8 joints, and their velocities."""
     states = []
 
     class KeepState(minari.StepDataCallback):
@@ -248,7 +251,7 @@ def test_antmaze_has_d4rls_layout(version):
     np.testing.assert_array_equal(raw.observations, np.float32(states[:-1]))
 
 
-def test_the_environment_for_evaluation_and_its_scores_are_the_datasets():
+def test_datasets_evaluation_environment_and_scores_are_used():
     evaluation = deepcopy(gymnasium.spec("Hopper-v5"))
     evaluation.max_episode_steps = 7
     evaluation.kwargs = {"healthy_reward": 50.0}
@@ -263,13 +266,13 @@ def test_the_environment_for_evaluation_and_its_scores_are_the_datasets():
 
 
 def test_dictionaries_of_other_tasks_are_refused(tmp_path):
-    """MuJoCo 4 has no Fetch any more, so a maze's dataset takes its name."""
+    """A renamed maze dataset, because Fetch does not run on MuJoCo 4."""
 
     def rename(metadata):
         metadata["env_spec"] = metadata["env_spec"].replace("PointMaze_UMaze", "Fetch")
 
     record("PointMaze_UMaze-v3", "fetch-v0", (2,))
-    spoiled("fetch-v0", rename)
+    edit_metadata("fetch-v0", rename)
     (tmp_path / "fetch-v0").rename(tmp_path / "mine-v0")
     for use in (envs.lookup, minari_env.read):
         with pytest.raises(
@@ -278,7 +281,7 @@ def test_dictionaries_of_other_tasks_are_refused(tmp_path):
             use("minari:mine-v0")
 
 
-def test_actions_that_are_choices_are_refused():
+def test_discrete_actions_are_refused():
     record("CartPole-v1", "cart-v0", (3,))
     with pytest.raises(UserError, match="cart-v0 has actions of the kind Discrete"):
         envs.lookup("minari:cart-v0")
@@ -289,16 +292,16 @@ class Halved(minari.StepDataCallback):
         return super().__call__(env, obs=obs[:5], **step)
 
 
-def test_recorded_observations_must_be_those_of_the_environment():
+def test_recorded_observations_must_match_the_environment():
     space = Box(-np.inf, np.inf, (5,))
     collector = {"step_data_callback": Halved, "observation_space": space}
     record("AdroitHandDoor-v1", "half-v0", (3,), collector=collector)
     spec = envs.lookup("minari:half-v0")
-    assert (spec.family, spec.observation_size) == ("minari", 5)
+    assert (spec.engine, spec.observation_size) == ("minari", 5)
     assert minari_env.read(spec.name).observations.shape == (3, 5)
     with pytest.raises(
         UserError,
-        match=r"shape \(5,\), .* shape \(39,\).* eval_episodes=0 .* env_name$",
+        match=r"shape \(5,\), .* shape \(39,\).* eval_episodes=0, .* --env_name$",
     ):
         envs.make(spec, [0])
 
@@ -308,7 +311,7 @@ class Vector(minari.StepDataCallback):
         return super().__call__(env, obs=obs["observation"], **step)
 
 
-def test_vectors_are_not_played_where_dictionaries_are_given():
+def test_recorded_vectors_must_match_flattened_dictionaries():
     space = Box(-np.inf, np.inf, (27,), np.float64)
     collector = {"step_data_callback": Vector, "observation_space": space}
     record("AntMaze_UMaze-v4", "vector-v0", (2,), collector=collector)
@@ -316,7 +319,7 @@ def test_vectors_are_not_played_where_dictionaries_are_given():
         envs.make(envs.lookup("minari:vector-v0"), [0])
 
 
-def test_dictionaries_of_the_environment_for_evaluation_are_its_own():
+def test_evaluation_environments_dictionaries_must_match():
     point = gymnasium.make("PointMaze_UMaze-v3")
     record("AntMaze_UMaze-v4", "ant-v0", (2,), eval_env=point)
     with pytest.raises(UserError, match=r"shape \(29,\), .* shape \(4,\)"):
@@ -324,7 +327,7 @@ def test_dictionaries_of_the_environment_for_evaluation_are_its_own():
 
 
 def rescaled(low, high):
-    """Return Pendulum with actions between other bounds than its ±2."""
+    """Return Pendulum with other action bounds than its ±2."""
     env = gymnasium.make("Pendulum-v1")
     return RescaleAction(env, low, high)
 
@@ -336,17 +339,17 @@ class Doubled(minari.StepDataCallback):
 
 
 def doubled(low, high):
-    """Return the collector's arguments for twice the actions."""
+    """Return collector arguments that record each action twice."""
     space = Box(low, high, (2,))
     return {"step_data_callback": Doubled, "action_space": space}
 
 
-# Printed in rows.
+# Bounds that NumPy prints in several lines.
 MANY = Box(np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64)
 
 
 @pytest.mark.parametrize(
-    ("env", "collector", "more", "told"),
+    ("env", "collector", "more", "message"),
     [
         (
             "Pendulum-v1",
@@ -365,46 +368,46 @@ MANY = Box(np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64)
         ),
     ],
 )
-def test_recorded_actions_must_be_those_of_the_environment(env, collector, more, told):
+def test_recorded_actions_must_match_the_environment(env, collector, more, message):
     record(env, "act-v0", (3,), collector=collector, **more)
     spec = envs.lookup("minari:act-v0")
     with pytest.raises(
-        UserError, match=f"holds actions of {told}.* eval_episodes=0"
+        UserError, match=f"has actions of {message}.* eval_episodes=0"
     ) as caught:
         envs.make(spec, [0])
     assert "\n" not in str(caught.value)
 
 
-def test_bounds_that_float32_cannot_tell_apart_are_the_same():
+def test_bounds_are_compared_in_float32():
     space = Box(-0.4, 0.4, (17,), np.float64)
     record("Humanoid-v5", "double-v0", (2,), collector={"action_space": space})
     assert isinstance(envs.make(envs.lookup("minari:double-v0"), [0]), MinariEnv)
 
 
-def test_without_an_environment_there_is_data_and_no_evaluation():
-    record("Hopper-v5", "alone-v0", (3,))
-    spoiled("alone-v0", lambda metadata: metadata.pop("env_spec"))
-    spec = envs.lookup("minari:alone-v0")
+def test_dataset_without_an_environment_can_be_read_but_not_evaluated():
+    record("Hopper-v5", "unnamed-v0", (3,))
+    edit_metadata("unnamed-v0", lambda metadata: metadata.pop("env_spec"))
+    spec = envs.lookup("minari:unnamed-v0")
     assert minari_env.read(spec.name).observations.shape == (3, 11)
     with pytest.raises(
-        UserError, match=r"doesn't say in which environment .* eval_episodes=0"
+        UserError, match=r"does not name its environment: .* eval_episodes=0"
     ):
         envs.make(spec, [0])
 
 
-def test_dictionaries_need_their_environment_named():
-    record("AntMaze_UMaze-v4", "alone-v0", (2,))
-    spoiled("alone-v0", lambda metadata: metadata.pop("env_spec"))
-    with pytest.raises(UserError, match="alone-v0 has observations of the kind Dict"):
-        envs.lookup("minari:alone-v0")
+def test_dictionaries_without_an_environment_are_refused():
+    record("AntMaze_UMaze-v4", "unnamed-v0", (2,))
+    edit_metadata("unnamed-v0", lambda metadata: metadata.pop("env_spec"))
+    with pytest.raises(UserError, match="unnamed-v0 has observations of the kind Dict"):
+        envs.lookup("minari:unnamed-v0")
 
 
-def test_an_environment_that_cannot_be_built_says_why():
-    def forget(metadata):
+def test_build_error_states_the_reason():
+    def break_env_id(metadata):
         metadata["env_spec"] = metadata["env_spec"].replace("hopper_v5", "skipper")
 
     record("Hopper-v5", "lost-v0", (3,))
-    spoiled("lost-v0", forget)
+    edit_metadata("lost-v0", break_env_id)
     with pytest.raises(
         UserError, match=r"lost-v0 cannot be built: .*skipper"
     ) as caught:
@@ -412,8 +415,7 @@ def test_an_environment_that_cannot_be_built_says_why():
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_printed_that_the_user_cannot_act_on():
-    """Such as which releases of Adroit had which reward, or what versions are old."""
+def test_notices_of_third_party_packages_are_hidden():
     record("AntMaze_UMaze-v4", "ant-v0", (2,))
     code = (
         "from dt_jax import envs\n"

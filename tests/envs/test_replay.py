@@ -7,13 +7,12 @@ import pytest
 
 from benchmarks import replay as module
 from benchmarks.replay import replay
-from dt_jax.cli.common import run_command
 from dt_jax.data.registry import lookup
 from dt_jax.datasets.demo import collect_demo
 from dt_jax.utils.errors import UserError
 
 KEYS = ("qpos", "qvel")
-FLOAT32 = 1e-6  # how far a stored observation may be from the state, in a maze
+FLOAT32 = 1e-6  # tolerance of observations stored in float32
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def maze2d(tmp_path_factory):
 
 
 def changed(path, out, **arrays):
-    """Write a file with some of its arrays replaced; None leaves one out."""
+    """Write a copy of a file with replaced arrays; None omits one."""
     with h5py.File(path) as source, h5py.File(out, "w") as file:
         for key in ["observations", "actions", "rewards", "terminals", "timeouts"]:
             file[key] = arrays.get(key, source[key][()])
@@ -40,21 +39,21 @@ def read(path, key):
         return file[key][()]
 
 
-def test_what_we_collect_can_be_repeated(maze2d, tmp_path):
+def test_demo_datasets_are_reproduced(maze2d, tmp_path):
     ends = read(maze2d, "timeouts")
     result = replay(maze2d, lookup("maze2d-medium-demo"))
     assert result.rows.tolist() == np.flatnonzero(~ends[:-1]).tolist()
     assert result.after.shape == (len(result.rows), 4)
-    assert max(result.now.max(), result.after.max()) < FLOAT32
+    assert max(result.before.max(), result.after.max()) < FLOAT32
 
     out = tmp_path / "antmaze.hdf5"
     collect_demo("antmaze-umaze-demo", out, steps=9)  # one episode
     result = replay(out, lookup("antmaze-umaze-demo"))
-    assert len(result.rows) == 700  # of 701: terminals cut nothing
-    assert max(result.now.max(), result.after.max()) < FLOAT32
+    assert len(result.rows) == 700  # of 701: terminals do not end an episode
+    assert max(result.before.max(), result.after.max()) < FLOAT32
 
 
-def test_a_row_that_was_tampered_with_is_found(maze2d, tmp_path):
+def test_modified_action_is_detected(maze2d, tmp_path):
     actions = read(maze2d, "actions")
     row = int(np.flatnonzero(~read(maze2d, "timeouts"))[1000])
     actions[row] += np.where(actions[row] > 0, -0.1, 0.1)
@@ -62,17 +61,17 @@ def test_a_row_that_was_tampered_with_is_found(maze2d, tmp_path):
     result = replay(other, lookup("maze2d-medium-v1"))
     wrong = (result.after > FLOAT32).any(axis=1)
     assert result.rows[wrong].tolist() == [row]
-    assert result.now.max() < FLOAT32
+    assert result.before.max() < FLOAT32
 
 
-def test_states_from_after_the_actions_as_in_d4rls_antmaze_files(maze2d, tmp_path):
-    """Which row's state is the next row's is found out."""
+def test_states_may_be_stored_after_the_actions(maze2d, tmp_path):
+    """As in D4RL's antmaze files; the offset is detected."""
     states = {key: np.roll(read(maze2d, f"infos/{key}"), -1, axis=0) for key in KEYS}
     other = changed(maze2d, tmp_path / "after.hdf5", **states)
     result = replay(other, lookup("maze2d-medium-v1"))
     ends = read(maze2d, "timeouts")
     assert len(result.rows) == np.count_nonzero(~ends[1:-1] & ~ends[:-2])
-    assert max(result.now.max(), result.after.max()) < FLOAT32
+    assert max(result.before.max(), result.after.max()) < FLOAT32
 
 
 @pytest.mark.parametrize(
@@ -83,8 +82,8 @@ def test_states_from_after_the_actions_as_in_d4rls_antmaze_files(maze2d, tmp_pat
         ("walker2d-demo", "Walker2d-v4"),
     ],
 )
-def test_the_bodies_of_envpool_are_gymnasiums(tmp_path, env_name, env_id):
-    """So is what evaluation plays; x, which nothing depends on, is put to 0."""
+def test_envpools_bodies_match_gymnasiums(tmp_path, env_name, env_id):
+    """x, which has no effect, is set to 0."""
     pool = envpool.make_gymnasium(env_id, num_envs=1, seed=0)
     rng, spec, steps = np.random.default_rng(0), lookup(env_name), 60
     observation, _ = pool.reset()
@@ -95,10 +94,10 @@ def test_the_bodies_of_envpool_are_gymnasiums(tmp_path, env_name, env_id):
         rows.append((observation[0], action[0], terminated[0]))
         observation = following
         if terminated[0]:
-            observation, *_ = pool.step(action)  # starts it anew
+            observation, *_ = pool.step(action)  # starts a new episode
     pool.close()
     observations, actions, terminals = map(np.array, zip(*rows, strict=True))
-    clipped = (np.abs(observations) == 10).any(axis=1)  # no state to go on from
+    clipped = (np.abs(observations) == 10).any(axis=1)  # the state is unknown there
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["observations"], file["actions"] = observations, actions
         file["rewards"], file["terminals"] = np.zeros(steps), terminals
@@ -111,7 +110,7 @@ def test_the_bodies_of_envpool_are_gymnasiums(tmp_path, env_name, env_id):
     assert result.after.max() < 1e-4
 
 
-def test_errors(maze2d, tmp_path):
+def test_error_messages(maze2d, tmp_path):
     def line(path, env_name):
         with pytest.raises(UserError) as error:
             replay(path, lookup(env_name))
@@ -119,18 +118,18 @@ def test_errors(maze2d, tmp_path):
         return str(error.value)
 
     assert "--env_name names another" in line(maze2d, "antmaze-umaze-v2")
-    assert "lacks infos/qvel" in line(
+    assert "infos/qvel [5204, size] is missing" in line(
         changed(maze2d, tmp_path / "a.hdf5", qvel=None), "maze2d-medium-v1"
     )
     short = read(maze2d, "infos/qpos")[:-1]
-    assert "the arrays differ in length" in line(
+    assert "infos/qpos [5204, size] is missing" in line(
         changed(maze2d, tmp_path / "b.hdf5", qpos=short), "maze2d-medium-v1"
     )
     assert "pen-human-v1 cannot be replayed" in line(maze2d, "pen-human-v1")
     assert "no such file" in line(tmp_path / "none", "maze2d-medium-v1")
 
 
-def test_there_must_be_something_to_compare(maze2d, tmp_path):
+def test_file_without_successive_rows_is_refused(maze2d, tmp_path):
     def refused(name, **arrays):
         path = changed(maze2d, tmp_path / name, **arrays)
         with pytest.raises(UserError, match="nothing to compare"):
@@ -138,7 +137,7 @@ def test_there_must_be_something_to_compare(maze2d, tmp_path):
 
     rows = len(read(maze2d, "rewards"))
     refused("a.hdf5", timeouts=np.ones(rows, bool))
-    # Two rows each: with states from after the actions, none has one before its own.
+    # Episodes of two rows: with states after the actions, no row has its own state.
     states = {key: np.roll(read(maze2d, f"infos/{key}"), -1, axis=0) for key in KEYS}
     refused("b.hdf5", timeouts=np.arange(rows) % 2 == 1, **states)
     first = {
@@ -149,9 +148,7 @@ def test_there_must_be_something_to_compare(maze2d, tmp_path):
     refused("c.hdf5", **first, **states)
 
 
-def test_a_nan_in_the_states_is_refused_before_mujoco_logs_it(
-    maze2d, tmp_path, monkeypatch
-):
+def test_nan_state_is_refused_before_mujoco_logs_it(maze2d, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     qpos = read(maze2d, "infos/qpos")
     qpos[7, 1] = np.nan
@@ -164,7 +161,7 @@ def test_a_nan_in_the_states_is_refused_before_mujoco_logs_it(
     assert not (tmp_path / "MUJOCO_LOG.TXT").exists()
 
 
-def test_the_command(maze2d, monkeypatch, capsys, tmp_path):
+def test_command(maze2d, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["replay", str(maze2d)])
     module.main()
     out = capsys.readouterr().out
@@ -172,7 +169,5 @@ def test_the_command(maze2d, monkeypatch, capsys, tmp_path):
     assert "after the step" in out
     nameless = changed(maze2d, tmp_path / "nameless.hdf5")
     monkeypatch.setattr(sys, "argv", ["replay", str(nameless)])
-    with pytest.raises(SystemExit) as error:
-        run_command(module.main, "replay.py")
-    assert error.value.code == 2
-    assert "give --env_name" in capsys.readouterr().err
+    with pytest.raises(UserError, match="does not name its dataset: give --env_name"):
+        module.main()

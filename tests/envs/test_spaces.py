@@ -9,12 +9,12 @@ from dt_jax.envs.spaces import action_units
 
 
 def map_action(center, scale, action):
-    """Do what the agent does, which XLA may round once or twice."""
+    """Compute as the agent does; XLA may round once or twice."""
     return center + scale * action
 
 
 @pytest.mark.parametrize("env_name", sorted(all_specs()))
-def test_d4rls_actions_are_left_alone(env_name):
+def test_d4rls_actions_are_not_scaled(env_name):
     spec = lookup(env_name)
     center, scale = action_units(spec, spec.action_size, 1.0)
     np.testing.assert_array_equal(center, np.zeros(spec.action_size, np.float32))
@@ -23,7 +23,7 @@ def test_d4rls_actions_are_left_alone(env_name):
 
 
 @pytest.mark.parametrize("max_action", [1.0, 3.0])
-def test_the_bounds_are_mapped_to_max_action(max_action):
+def test_max_action_maps_to_the_bounds(max_action):
     spec = replace(lookup("hopper-demo"), action_low=(-3, 0), action_high=(1.0, 0.5))
     center, scale = action_units(spec, 2, max_action)
     np.testing.assert_allclose(center - max_action * scale, [-3, 0], atol=1e-6)
@@ -31,7 +31,7 @@ def test_the_bounds_are_mapped_to_max_action(max_action):
 
 
 @pytest.mark.parametrize("max_action", [1.0, 0.1, 3.7])
-def test_without_an_environment_the_units_are_the_same(max_action):
+def test_actions_are_not_scaled_without_an_environment(max_action):
     center, scale = action_units(None, 4, max_action)
     np.testing.assert_array_equal(center, [0, 0, 0, 0])
     np.testing.assert_array_equal(scale, [1, 1, 1, 1])
@@ -39,8 +39,8 @@ def test_without_an_environment_the_units_are_the_same(max_action):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("max_action", [1.0, 0.1, 3.7])
-def test_a_saturated_action_lies_within_the_bounds(dtype, max_action):
-    """And reaches them, but for the rounding, however it is rounded."""
+def test_saturated_action_lies_within_the_bounds(dtype, max_action):
+    """It reaches them up to rounding, whichever way XLA rounds."""
     rng, n = np.random.default_rng(0), 4000
     low = rng.normal(size=n) * 10 ** rng.uniform(-3, 3, n)
     high = low + np.maximum(1e-3 * np.abs(low), 10 ** rng.uniform(-3, 3, n))
@@ -62,7 +62,7 @@ def test_a_saturated_action_lies_within_the_bounds(dtype, max_action):
         assert (largest <= high).all()
 
 
-def test_symmetric_bounds_are_their_own_scale():
+def test_symmetric_bounds_equal_the_scale():
     high = np.random.default_rng(0).uniform(0.01, 50, 1000).astype(np.float32)
     bounds = {
         "action_low": tuple((-high).tolist()),

@@ -13,8 +13,8 @@ def arrays():
     return {name: 0.5 * rng.standard_normal(shape) for name, shape in shapes.items()}
 
 
-def naive(arrays, starts, actions, horizons):
-    """Loop over steps and episodes; observations, rewards and done after each step."""
+def plain_loop(arrays, starts, actions, horizons):
+    """Return observations, rewards and done of a loop over steps and episodes."""
     observations = np.zeros((len(actions), *starts.shape))
     rewards, done = np.zeros((2, *actions.shape[:2]))
     for n, s in enumerate(starts):
@@ -25,7 +25,7 @@ def naive(arrays, starts, actions, horizons):
     return observations, rewards, done
 
 
-def test_against_a_loop_in_float64(arrays):
+def test_matches_a_plain_loop_in_float64(arrays):
     actions = np.random.default_rng(1).standard_normal((6, 3, 2))
     with jax.enable_x64(True):
         env = LinearEnv(**arrays, horizons=HORIZONS, seeds=[5, 6, 5])
@@ -38,13 +38,13 @@ def test_against_a_loop_in_float64(arrays):
     starts = np.asarray(starts)
     np.testing.assert_array_equal(starts[0], starts[2])
     assert (starts[0] != starts[1]).all()
-    observations, rewards, done = naive(arrays, starts, actions, HORIZONS)
+    observations, rewards, done = plain_loop(arrays, starts, actions, HORIZONS)
     np.testing.assert_allclose(step.observations, observations, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(step.rewards, rewards, rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(step.done, done)
 
 
-def test_float32_and_no_seeds(arrays):
+def test_dtype_is_kept_and_seeds_are_optional(arrays):
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     env = LinearEnv(**arrays, horizons=[2, 2])
     state, starts = env.reset()

@@ -1,4 +1,4 @@
-"""From a recorded file to actions, in environments that are not D4RL's."""
+"""From a recorded file to actions, in environments outside D4RL."""
 
 import gymnasium
 import h5py
@@ -17,7 +17,7 @@ LOW, HIGH = np.array([-3, 0], np.float32), np.array([1, 0.5], np.float32)
 
 
 class Lopsided(gymnasium.Env):
-    """Rewards the distance of the action from LOW; lasts for 6 steps."""
+    """Rewards the distance of the action from LOW; an episode has 6 steps."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,))
     action_space = gymnasium.spaces.Box(LOW, HIGH)
@@ -44,7 +44,7 @@ def _registered():
 
 
 def record(env_id, path, act, episodes=2):
-    """Write whole episodes of act(observation, rng) as a user would."""
+    """Record episodes of the policy act(observation, rng), as a user would."""
     env, rng = gymnasium.make(env_id), np.random.default_rng(0)
     rows = []
     for seed in range(episodes):
@@ -86,8 +86,8 @@ def config_for(env_name, data_path, **changes):
 
 
 @pytest.mark.slow
-def test_pendulum(tmp_path, capsys, monkeypatch):
-    """The data goes to ±2, and so does the policy; nothing is scored."""
+def test_pendulum_without_reference_scores(tmp_path, capsys, monkeypatch):
+    """The policy uses the bounds of ±2, as the data does."""
     path = record(
         "Pendulum-v1", tmp_path / "pendulum.hdf5", lambda o, rng: [2 * np.sign(o[1])]
     )
@@ -115,8 +115,8 @@ def test_pendulum(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_each_action_has_bounds_of_its_own(tmp_path, capsys, monkeypatch):
-    """References of the user's own are used, but not for another environment."""
+def test_action_bounds_differ_per_dimension(tmp_path, capsys, monkeypatch):
+    """Also: the user's reference scores hold for the run's environment only."""
     path = record(
         "Lopsided-v0",
         tmp_path / "lopsided.hdf5",
@@ -150,15 +150,15 @@ def test_each_action_has_bounds_of_its_own(tmp_path, capsys, monkeypatch):
     assert "normalised score" not in shown
 
 
-def test_what_does_not_fit_is_told_before_anything_is_written(tmp_path):
+def test_mismatched_environment_is_refused_before_anything_is_written(tmp_path):
     path = record(
         "Lopsided-v0", tmp_path / "a.hdf5", lambda o, rng: rng.uniform(LOW, HIGH)
     )
-    for env_name, told in [
+    for env_name, message in [
         ("Pendulum-v1", "observations of 2 and actions of 2 numbers"),
         ("CartPole-v1", "actions of the kind Discrete"),
         ("Lopsded-v0", "nearest: Lopsided-v0"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             train(config_for(env_name, path), tmp_path / "run")
     assert not (tmp_path / "run").exists()

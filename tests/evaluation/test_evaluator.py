@@ -6,9 +6,8 @@ import pytest
 from small_agent import large_params, normalizer, small_agent
 
 from dt_jax.data.registry import NO_LIMIT, lookup
+from dt_jax.envs import ENGINES, EnvGroup
 from dt_jax.envs import lookup as lookup_env
-from dt_jax.envs import may_run_side_by_side
-from dt_jax.envs.group import InParts
 from dt_jax.evaluation import evaluator as evaluator_module
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.evaluations import (
@@ -55,8 +54,8 @@ def test_seeds_are_shared_across_targets_and_numbers_of_episodes(agent, params):
 def test_two_halves_equal_one_whole(agent, params, monkeypatch):
     """Three episodes at three targets: five in each half, one of them twice."""
     targets = [50000.0, 5.0, 0.06]
-    traced, step = [], InParts.step
-    monkeypatch.setattr(InParts, "step", lambda *args: traced.append(0) or step(*args))
+    traced, step = [], EnvGroup.step
+    monkeypatch.setattr(EnvGroup, "step", lambda *args: traced.append(0) or step(*args))
     halves = Evaluator(agent, SPEC, targets, episodes=3, seed=1)
     assert [part.num_envs for part in halves._env.parts] == [5, 5]
     monkeypatch.setattr(evaluator_module, "_MIN_EPISODES", 11)
@@ -82,10 +81,10 @@ def test_two_halves_equal_one_whole(agent, params, monkeypatch):
 
 
 def test_environments_of_other_packages_are_stepped_by_one_thread():
-    assert may_run_side_by_side(SPEC)
-    for name in ("antmaze-umaze-v2", "maze2d-umaze-v1", "pen-human-v1", "Ant-v5"):
-        assert may_run_side_by_side(lookup_env(name))
-    assert not may_run_side_by_side(replace(SPEC, family="gymnasium"))
+    d4rl = ("antmaze-umaze-v2", "maze2d-umaze-v1", "pen-human-v1")
+    for name in (SPEC.name, *d4rl, "Ant-v5"):
+        assert ENGINES[lookup_env(name).engine].thread_safe
+    assert not any(ENGINES[name].thread_safe for name in ("gymnasium", "gym", "minari"))
 
 
 def test_metrics_have_corls_names(evaluator, params):

@@ -1,6 +1,5 @@
-"""What launch.py is given, and all that is promised of its refusal."""
+"""Runs of launch.py on bad input, and checks of how it fails."""
 
-import os
 import resource
 import time
 
@@ -18,12 +17,11 @@ TINY = [
     "--config.eval_every=2",
 ]
 ROWS, EPISODE = 60, 15
-MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-MOST_MEMORY, MOST_SECONDS = 1 << 30, 120  # of a program that refuses a file
+MAX_MEMORY, MAX_SECONDS = 1 << 30, 120  # of a program that refuses a file
 
-SUFFIXES = (".npy", ".sha256", ".lock")  # of what may stay in a cache folder
-DAMAGED = ("is no HDF5 or .npz file, or is damaged", "get it again")
-UNWRITTEN = ("that is not what was written", "record it to the end")
+SUFFIXES = (".npy", ".sha256", ".lock")  # of files that may stay in a cache folder
+CORRUPT = ("corrupt, or not an HDF5 or .npz file", "download it again")
+INCOMPLETE = ("fewer or more numbers are stored", "finish recording")
 
 
 def arrays(rows=ROWS, **changes):
@@ -52,7 +50,7 @@ def to_npz(path, data):
 
 
 class Launch:
-    """launch.py with a run's folder and a cache folder of its own."""
+    """launch.py with its own run folder and cache folder."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -62,23 +60,23 @@ class Launch:
     def command(self, *arguments):
         return ("launch.py", *TINY, *arguments, f"--workdir={self.workdir}")
 
-    def refuses(self, told, *arguments):
-        """Hold what it does against all that is promised of a refusal."""
-        begin, before = time.monotonic(), _most_memory_of_children()
+    def refuses(self, parts, *arguments):
+        """Check that it fails quickly, in one line, and without leaving files."""
+        start, before = time.monotonic(), _peak_memory_of_children()
         line = refusal(*self.command(*arguments), **self.environment)
-        assert time.monotonic() - begin < MOST_SECONDS
-        assert _most_memory_of_children() <= max(before, MOST_MEMORY)
+        assert time.monotonic() - start < MAX_SECONDS
+        assert _peak_memory_of_children() <= max(before, MAX_MEMORY)
         assert line.startswith("launch.py: error: ")
-        for part in told:
+        for part in parts:
             assert part in line
         assert not self.workdir.exists()
         assert files_in(self.cache) == []
 
-    def refuses_file(self, told, path, *arguments):
-        self.refuses((str(path), *told), f"--config.data_path={path}", *arguments)
+    def refuses_file(self, parts, path, *arguments):
+        self.refuses((str(path), *parts), f"--config.data_path={path}", *arguments)
 
     def runs(self, *arguments):
-        """Return what it says on stderr beside its progress."""
+        """Check that it succeeds; return its stderr without progress lines."""
         status, _, err = run(*self.command(*arguments), **self.environment)
         assert status == 0, err
         assert (self.workdir / "metrics.jsonl").exists()
@@ -90,7 +88,7 @@ def files_in(folder):
     return [path for path in folder.rglob("*") if not path.is_dir()]
 
 
-def _most_memory_of_children():
+def _peak_memory_of_children():
     return 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 

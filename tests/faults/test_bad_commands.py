@@ -153,14 +153,14 @@ def launch_in(name, tmp_path, data):
             "RaisesInConstructor",
             ["cannot be built: RuntimeError: the licence has expired"],
         ),
-        ("ExitsInConstructor", ["cannot be built: SystemExit: 0", "another"]),
+        ("ExitsInConstructor", ["cannot be built: SystemExit: 0", "choose another"]),
         ("RaisesInClose", ["cannot be built: RuntimeError: closed already"]),
         ("NoSpaces", ["cannot be built: AttributeError", "observation_space"]),
         ("ImageObservations", ["uint8, shape (8, 8, 3)", "only vectors"]),
         ("DiscreteActions", ["actions of the kind Discrete", "only vectors"]),
         ("UnboundedActions", ["between [-inf", "needs a finite"]),
         ("OtherSizes", ["11 and actions of 3", "4 and 3", "give the env_name"]),
-        ("Missing", ["'broken_environments:Missing-v0'"]),
+        ("Missing", ["'broken_environments:Missing-v0'", "neither a dataset"]),
     ],
 )
 def test_environment_that_cannot_be_used(refused, tmp_path, hopper_file, name, words):
@@ -184,8 +184,11 @@ def test_environment_that_cannot_be_used(refused, tmp_path, hopper_file, name, w
         ),
         ("NanReward", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
         ("NoneReward", ["a reward with NaN", "after 1 steps"]),
-        ("ShortObservation", ["observation of shape (1,)", "(11,)"]),
-        ("LongFirstObservation", ["observation of shape (11, 1)", "(11,)"]),
+        ("ShortObservation", ["observation of shape (1,)", "(11,)", "fix the env"]),
+        (
+            "LongFirstObservation",
+            ["observation of shape (11, 1)", "(11,)", "fix the env"],
+        ),
         ("FourValues", ["failed at step 1", "expected 5, got 4"]),
     ],
 )
@@ -193,7 +196,7 @@ def test_environment_that_fails_in_an_episode(tmp_path, hopper_file, name, words
     """The run's folder exists by then: its files are complete, and the run resumes."""
     command = launch_in(name, tmp_path, hopper_file)
     line = refusal(*command, **WITH_BROKEN_ENVIRONMENTS)
-    for word in (f"broken_environments:{name}-v0", *words):
+    for word in (f"broken_environments:{name}-v0", "fix", *words):
         assert word in line
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files <= {"config.json", "versions.json", "metrics.jsonl", "checkpoints"}
@@ -222,11 +225,11 @@ def test_environment_that_fails_in_an_episode(tmp_path, hopper_file, name, words
         ([*DATA, "verify", "hopper-medium-v2"], ["data download hopper-medium-v2"]),
         ([*COLLECT, "hopper-medium-v2"], ["demo dataset", "nearest: hopper-demo"]),
         ([*COLLECT, "hopper-demo", "--steps=x"], ["--steps", "invalid int", "'x'"]),
-        ([*COLLECT, "hopper-demo", "--steps=0"], ["steps", "4"]),
-        ([*COLLECT, "hopper-demo", "--seed=-1"], ["seed", "-1"]),
-        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is a folder"]),
+        ([*COLLECT, "hopper-demo", "--steps=0"], ["steps is 0", "at least 4"]),
+        ([*COLLECT, "hopper-demo", "--seed=-1"], ["seed is -1", "between 0"]),
+        ([*COLLECT, "hopper-demo", "--out=tests"], ["tests is not a regular file"]),
         ([*REPLAY, "nowhere.hdf5"], ["no such file", "nowhere.hdf5"]),
-        ([*REPLAY, "tests/conftest.py"], ["tests/conftest.py", "HDF5"]),
+        ([*REPLAY, "tests/conftest.py"], ["conftest.py: corrupt, or not an HDF5"]),
     ],
 )
 def test_wrong_arguments_of_other_commands(refused, tmp_path, command, words):

@@ -1,7 +1,7 @@
-"""Datasets that are cut short, damaged, absurd or of something else altogether.
+"""Truncated, corrupt and inconsistent datasets, and files of other kinds.
 
-Each is given to the real launch.py, which must end with status 2 and one line that
-says what is wrong and what to do, having written nothing.
+launch.py must end with status 2 and one line that says what is wrong and what to do,
+without writing anything.
 """
 
 import random
@@ -14,7 +14,7 @@ import pytest
 from bad_files import FILES
 from command import run
 from refusals import (
-    DAMAGED,
+    CORRUPT,
     ROWS,
     SUFFIXES,
     WRITERS,
@@ -28,7 +28,7 @@ from refusals import (
 
 @pytest.mark.parametrize("place", range(20))
 @pytest.mark.parametrize("kind", WRITERS)
-def test_cut_short(launch, kind, place):
+def test_truncated_file_is_refused(launch, kind, place):
     path = WRITERS[kind](launch.folder / f"data.{kind}", arrays())
     content = path.read_bytes()
     rng = random.Random(place)
@@ -36,19 +36,25 @@ def test_cut_short(launch, kind, place):
         rng.randrange(9, len(content) - 1)
     ]
     path.write_bytes(content[: kept[0]])
-    launch.refuses_file(DAMAGED, path)
+    launch.refuses_file(CORRUPT, path)
 
 
-WRONG = {  # what is changed in the arrays -> what the line says
-    "strings": ({"actions": np.full((ROWS, 2), b"left")}, "holds |S4, numbers are nee"),
-    "complex": ({"rewards": np.zeros(ROWS, complex)}, "holds complex128, numbers are"),
-    "a vector of observations": ({"observations": np.zeros(ROWS)}, "[steps, size] is"),
-    "images": ({"observations": np.zeros((ROWS, 8, 8, 3))}, "[steps, size] is needed"),
-    "two rewards a step": ({"rewards": np.zeros((ROWS, 2))}, "[steps] is needed"),
-    "a single number": ({"rewards": np.float32(3)}, "has shape (); [steps] is needed"),
-    "no rewards": ({"rewards": None}, "lacks rewards; a dataset needs"),
-    "no terminals": ({"terminals": None}, "lacks terminals; a dataset needs"),
-    "no ends": ({"timeouts": None}, "add one of them, or give episode_len"),
+WRONG = {  # name -> changed arrays, part of the error
+    "strings": (
+        {"actions": np.full((ROWS, 2), b"left")},
+        "has dtype |S4, expected",
+    ),
+    "complex": ({"rewards": np.zeros(ROWS, complex)}, "has dtype complex128, expected"),
+    "a vector of observations": (
+        {"observations": np.zeros(ROWS)},
+        "expected [steps, size]",
+    ),
+    "images": ({"observations": np.zeros((ROWS, 8, 8, 3))}, "expected [steps, size]"),
+    "two rewards a step": ({"rewards": np.zeros((ROWS, 2))}, "expected [steps]"),
+    "a single number": ({"rewards": np.float32(3)}, "has shape (), expected [steps]"),
+    "no rewards": ({"rewards": None}, "rewards missing; a dataset needs"),
+    "no terminals": ({"terminals": None}, "terminals missing; a dataset needs"),
+    "no ends": ({"timeouts": None}, "add one of them, or set episode_len"),
     "no end set": ({"timeouts": np.zeros(ROWS, bool)}, "no complete trajectory in 60"),
     "one row less": ({"actions": np.zeros((ROWS - 1, 2))}, "differ in length: obse"),
     "one row more": ({"timeouts": np.zeros(ROWS + 1, bool)}, "differ in length: obse"),
@@ -60,53 +66,59 @@ WRONG = {  # what is changed in the arrays -> what the line says
     "NaN in terminals": (with_value("terminals", 10, np.nan), "first in row 10"),
     "infinity in timeouts": (with_value("timeouts", 11, np.inf), "first in row 11"),
     "beyond float32": (with_value("rewards", 12, 1e39), "too large for float32, first"),
-    "returns beyond float32": ({"rewards": np.full(ROWS, 3e38)}, "scale them down in"),
-    "a flag of 2": (with_value("terminals", 13, 2), "has 0 to 2, not 0 or 1"),
-    "a flag of -1": (with_value("timeouts", 13, -1), "has -1 to 1, not 0 or 1"),
+    "returns beyond float32": (
+        {"rewards": np.full(ROWS, 3e38)},
+        "scale the rewards",
+    ),
+    "a flag of 2": (with_value("terminals", 13, 2), "contains 0 to 2, expected 0 or 1"),
+    "a flag of -1": (
+        with_value("timeouts", 13, -1),
+        "contains -1 to 1, expected",
+    ),
     "ends that are lengths": (
         {"timeouts": None, "episode_ends": [15, 15, 15, 15]},
-        "episode_ends must be growing integers from 1 to 60",
+        "episode_ends must be increasing integers from 1 to 60",
     ),
     "ends beyond the data": (
         {"timeouts": None, "episode_ends": [15, 61]},
-        "episode_ends must be growing integers from 1 to 60",
+        "episode_ends must be increasing integers from 1 to 60",
     ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arrays(launch, name):
-    """In one format or the other: what they have in common reads both."""
-    changes, told = WRONG[name]
+def test_wrong_arrays_are_refused(launch, name):
+    """In either format: the checks are shared."""
+    changes, message = WRONG[name]
     kind = sorted(WRITERS)[list(WRONG).index(name) % 2]
     path = WRITERS[kind](launch.folder / f"data.{kind}", arrays(**changes))
     launch.refuses(
-        (told, str(path)), f"--config.data_path={path}", "--config.reward_scale=1"
+        (message, str(path)), f"--config.data_path={path}", "--config.reward_scale=1"
     )
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_bad_file(launch, name):
-    make, told = FILES[name]
-    launch.refuses_file(told, make(launch.folder / name.replace(" ", "_")))
+def test_bad_file_is_refused(launch, name):
+    write, parts = FILES[name]
+    launch.refuses_file(parts, write(launch.folder / name.replace(" ", "_")))
 
 
-def test_what_is_no_file_of_ours(launch):
-    launch.refuses_file(("is no ordinary file",), "/dev/zero")
+def test_paths_that_are_not_local_files_are_refused(launch):
+    launch.refuses_file(("is not a regular file",), "/dev/zero")
     launch.refuses(
-        ("is no path: download the file",),
+        ("is not a local path; download it",),
         "--config.data_path=https://example.org/a.hdf5",
     )
     launch.refuses(("no such file",), f"--config.data_path={launch.folder}/none.hdf5")
 
 
-def test_another_environments_observations(launch):
+def test_data_of_another_environment_is_refused(launch):
     path = to_hdf5(launch.folder / "data.hdf5", arrays())
     launch.refuses_file(
         (
-            "observations of 3 and actions of 2 numbers don't fit",
+            "observation size 3 and action size 2 do not match",
             "11 and 3",
-            "give the",
+            "set env_name",
         ),
         path,
         "--config=configs/hopper.py:medium",
@@ -114,16 +126,16 @@ def test_another_environments_observations(launch):
     )
 
 
-def test_a_longer_episode_than_said(launch):
+def test_episode_longer_than_episode_len_is_refused(launch):
     path = to_hdf5(launch.folder / "data.hdf5", arrays())
-    told = ("trajectory 0 has 15 steps, more than", "give episode_len=15")
-    launch.refuses_file(told, path, "--config.episode_len=10")
+    parts = ("trajectory 0 has 15 steps, more than", "set episode_len=15")
+    launch.refuses_file(parts, path, "--config.episode_len=10")
 
 
-# What looks odd and is right.
+# Unusual, but valid data.
 
 
-def test_names_with_spaces_and_of_any_script(launch):
+def test_names_with_spaces_and_any_script(launch):
     folder = launch.folder / "мои данные" / "数据 😀"
     folder.mkdir(parents=True)
     launch.workdir = folder / "a run"
@@ -131,34 +143,34 @@ def test_names_with_spaces_and_of_any_script(launch):
     link = folder / "a link"
     link.symlink_to(path)
     for name in (path, link):
-        said = launch.runs(f"--config.data_path={name}")
-        # The picture's font has not every letter.
-        assert all("Glyph" in line for line in said.splitlines())
+        stderr = launch.runs(f"--config.data_path={name}")
+        # The plot's font does not have every character.
+        assert all("Glyph" in line for line in stderr.splitlines())
         shutil.rmtree(launch.workdir)
 
 
 def test_episodes_of_one_step(launch):
-    """Bandits are data too; that a third of antmaze's episodes are such, is D4RL's."""
+    """Bandits are valid data, and so are D4RL's antmaze files."""
     path = to_hdf5(launch.folder / "data.hdf5", arrays(terminals=np.ones(ROWS, bool)))
     assert launch.runs(f"--config.data_path={path}") == ""
 
 
-def test_actions_out_of_range_are_warned_of(launch):
+def test_actions_out_of_range_give_a_warning(launch):
     data = arrays(**with_value("actions", 3, 1.5))
     path = to_hdf5(launch.folder / "data.hdf5", data)
     err = launch.runs(f"--config.data_path={path}", "--config.max_action=1")
     assert re.fullmatch(
-        r"launch.py: warning: .*data.hdf5: 1 of 60 actions lie outside .*clip them\n",
+        r"launch.py: warning: .*data.hdf5: 1 of 60 actions are outside .*clip .*\n",
         err,
     )
 
 
-# Where there is less room than the data needs.
+# Less disk space than the data needs.
 
 
 @pytest.fixture
 def small_disk(launch):
-    """Return what mounts a disk of 1 MB as the cache folder, if we may."""
+    """Return a function that mounts a small disk as the cache folder."""
 
     def mount(options="size=1m"):
         launch.cache.mkdir()
@@ -171,8 +183,8 @@ def small_disk(launch):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_disk_that_is_too_small_is_told_before_it_is_filled(launch, small_disk, kind):
-    """A small file of zeros, which unpacks to more than there is."""
+def test_small_disk_is_reported_before_it_is_filled(launch, small_disk, kind):
+    """The small file of zeros is unpacked to more than the disk can hold."""
     small_disk()
     rows = 100_000
     data = {key: np.zeros((rows, *a.shape[1:])) for key, a in arrays().items()}
@@ -183,7 +195,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_filled(launch, small_disk
         (
             str(launch.cache),
             "0.00105 GB are free",
-            "0.0024 GB are to be kept",
+            "0.0024 GB are needed",
             "DT_JAX",
         ),
         f"--config.data_path={path}",
@@ -191,8 +203,8 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_filled(launch, small_disk
     )
 
 
-def test_a_disk_that_is_full_in_the_middle(launch, small_disk):
-    """No name is left for the second file: one line more, and nothing half-written."""
+def test_disk_that_gets_full_is_reported(launch, small_disk):
+    """The disk has no inode for the second file; no partial file may be left."""
     small_disk("size=64m,nr_inodes=6")
     path = to_hdf5(launch.folder / "data.hdf5", arrays(), compression="gzip")
     status, _, err = run(
@@ -201,9 +213,9 @@ def test_a_disk_that_is_full_in_the_middle(launch, small_disk):
     )
     *progress, line = err.splitlines()
     assert status == 2
-    assert all("stay on the disk" in said or "unpacking" in said for said in progress)
+    assert all("memory-mapping" in text or "unpacking" in text for text in progress)
     assert line.startswith(f"launch.py: error: {launch.cache}")
     assert "No space left on device" in line
-    assert "name another folder by DT_JAX_DATA" in line
+    assert "set DT_JAX_DATA to another folder" in line
     assert not launch.workdir.exists()
     assert not [path for path in files_in(launch.cache) if path.suffix not in SUFFIXES]

@@ -1,4 +1,4 @@
-"""Minari's datasets, spoilt: a folder of main_data.hdf5 and metadata.json."""
+"""Corrupt Minari datasets: a folder with main_data.hdf5 and metadata.json."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture
 def copy(launch, recorded):
-    """The data folder of a copy; launch looks for it there."""
+    """The data folder of a copy, which launch uses."""
     root = launch.folder / "minari"
     shutil.copytree(recorded, root)
     launch.environment |= {
@@ -33,11 +33,11 @@ def copy(launch, recorded):
 
 
 def change_metadata(**changes):
-    def spoil(folder):
+    def corrupt(folder):
         metadata = json.loads((folder / "metadata.json").read_text()) | changes
         (folder / "metadata.json").write_text(json.dumps(metadata))
 
-    return spoil
+    return corrupt
 
 
 def write_metadata(text):
@@ -45,21 +45,21 @@ def write_metadata(text):
 
 
 def cut_file(size):
-    def spoil(folder):
+    def corrupt(folder):
         file = folder / "main_data.hdf5"
         file.write_bytes(file.read_bytes()[:size])
 
-    return spoil
+    return corrupt
 
 
 def replace_array(key, change):
-    def spoil(folder):
+    def corrupt(folder):
         with h5py.File(folder / "main_data.hdf5", "a") as file:
             array = change(file[key][:])
             del file[key]
             file[key] = array
 
-    return spoil
+    return corrupt
 
 
 def put_nan(array):
@@ -67,15 +67,8 @@ def put_nan(array):
     return array
 
 
-def announce(folder):
-    with h5py.File(folder / "main_data.hdf5", "a") as file:
-        del file["episode_1/observations"]
-        shape, chunks = (10**12, 11), (1000, 11)
-        file["episode_1"].create_dataset("observations", shape, "f8", chunks=chunks)
-
-
-AGAIN = ("can't be read; get it again into",)
-MINARI = {  # what spoils it -> what the line says
+AGAIN = ("cannot be read", "download it again into")
+MINARI = {  # name -> function that corrupts the dataset, parts of the error
     "empty file": (cut_file(0), AGAIN),
     "cut file": (cut_file(3000), AGAIN),
     "file without its end": (cut_file(-1), AGAIN),
@@ -85,14 +78,11 @@ MINARI = {  # what spoils it -> what the line says
     "wrong JSON": (write_metadata('{"total_steps": 45,'), AGAIN),
     "a list": (write_metadata("[1, 2]"), AGAIN),
     "no keys": (write_metadata("{}"), AGAIN),
-    "no episode": (change_metadata(total_episodes=0), ("holds no step",)),
-    "no step": (change_metadata(total_steps=0), ("holds no step",)),
-    "too many episodes": (change_metadata(total_episodes=10**15), AGAIN),
-    "too many steps": (change_metadata(total_steps=10**15), AGAIN),
-    "fewer steps": (change_metadata(total_steps=3), ("should have 3 steps",)),
+    "no episode": (change_metadata(total_episodes=0), ("contains no steps",)),
+    "no step": (change_metadata(total_steps=0), ("contains no steps",)),
+    "fewer steps": (change_metadata(total_steps=3), ("announces 3 steps",)),
     "another space": (change_metadata(observation_space="{}"), AGAIN),
     "another format": (change_metadata(data_format="tape"), AGAIN),
-    "huge array": (announce, (*AGAIN, "announces 88,000,000,000,000 bytes")),
     "NaN": (replace_array("episode_1/rewards", put_nan), ("rewards is NaN",)),
     "NaN observed": (
         replace_array("episode_1/observations", put_nan),
@@ -100,28 +90,28 @@ MINARI = {  # what spoils it -> what the line says
     ),
     "strings": (
         replace_array("episode_1/actions", lambda array: array.astype("S")),
-        ("episode 1 has actions of |S", "numbers of shape (3,) are needed"),
+        ("episode 1 has actions of dtype |S", "numbers of shape (3,)"),
     ),
     "another size": (
         replace_array("episode_1/actions", lambda array: array[:, :2]),
-        ("shape (2,) a step; numbers of shape (3,) are needed",),
+        ("shape (2,) per step; metadata.json announces numbers of shape (3,)",),
     ),
     "another length": (
         replace_array("episode_1/actions", lambda array: array[:-1]),
-        ("as many of all are needed, and one observation more",),
+        ("expected equal numbers, and one observation more",),
     ),
 }
 
 
 @pytest.mark.parametrize("name", MINARI)
-def test_bad_minari_dataset(launch, copy, name):
-    spoil, told = MINARI[name]
-    spoil(copy)
+def test_corrupt_minari_dataset_is_refused(launch, copy, name):
+    corrupt, parts = MINARI[name]
+    corrupt(copy)
     arguments = f"--config.env_name=minari:{NAME}", "--config.eval_episodes=0"
-    launch.refuses((f"minari:{NAME}", *told), *arguments)
+    launch.refuses((f"minari:{NAME}", *parts), *arguments)
 
 
 @pytest.mark.usefixtures("copy")
-def test_the_minari_dataset_that_is_not_spoilt_is_read(launch):
+def test_intact_minari_dataset_is_read(launch):
     arguments = f"--config.env_name=minari:{NAME}", "--config.eval_episodes=0"
     assert launch.runs(*arguments) == ""

@@ -66,8 +66,8 @@ def refused(folder, *command, words, **environment):
         ("--checkpoint=7", ["no checkpoint '7'", "there are: last, best, 2"]),
         ("--checkpoint=../../x", ["no checkpoint '../../x'", "last, best, 2"]),
         (
-            "--env_name=broken_environments:RaisesInTheMiddle-v0",
-            ["RaisesInTheMiddle-v0 failed at step 8", "ZeroDivisionError"],
+            "--env_name=broken_environments:RaisesInStep-v0",
+            ["RaisesInStep-v0 failed at step 8", "ZeroDivisionError"],
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The readers under 2,000 examples of each kind; tests/data tries 100 of each."""
+"""The readers with 2,000 examples of each kind; tests/data tries 100 of each."""
 
 import damage
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 EXAMPLES = 2000
 CHECKS = {
     "datasets written and read": (damage.check_round_trip, []),
-    "damaged files": (damage.check_damage, [damage.damages()]),
+    "corrupt files": (damage.check_damage, [damage.damages()]),
     "arrays of another kind": (damage.check_change, [damage.changes()]),
 }
 

@@ -1,84 +1,73 @@
+"""Batches from the host and from the device are the same."""
+
 import jax
 import numpy as np
 import pytest
+from updates import B, make_sampler
 
-from dt_jax.data.aligned import aligned_empty
-from dt_jax.data.sampler import Sampler
-from dt_jax.data.schema import RawData
-from dt_jax.data.trajectories import Trajectories
 from dt_jax.training import batches
+from dt_jax.types import Batch
 from dt_jax.utils.sharding import RunSharding
-
-S, A, T = 5, 2, 7
-LENGTHS = [1, 30, 4, T, T + 1, 60, 3]
 
 
 @pytest.fixture
 def sampler():
-    rng, rows = np.random.default_rng(0), sum(LENGTHS)
-
-    def drawn(*shape):
-        array = aligned_empty(shape, np.float32)
-        array[:] = rng.normal(3, 10, shape)
-        return array
-
-    raw = RawData(
-        observations=drawn(rows, S),
-        actions=drawn(rows, A),
-        rewards=drawn(rows),
-        terminals=np.zeros(rows, bool),
-        timeouts=np.isin(np.arange(1, rows + 1), np.cumsum(LENGTHS)),
-    )
-    return Sampler(
-        Trajectories.from_raw(raw, source="made up"),
-        batch_size=64,
-        seq_len=T,
-        reward_scale=0.013,
-        seed=1,
-        state_mean=rng.normal(size=S).astype(np.float32),
-        state_std=rng.uniform(0.5, 3, S).astype(np.float32),
-        action_center=rng.normal(size=A).astype(np.float32),
-        action_scale=rng.uniform(0.5, 3, A).astype(np.float32),
-    )
+    return make_sampler(fields=Batch._fields)
 
 
 @pytest.fixture
-def alone():
-    """A placement on one device."""
-    return RunSharding(jax.devices()[:1], num_seeds=1, batch_size=64)
+def sharding():
+    return RunSharding(jax.devices()[:1], num_seeds=1, batch_size=B)
 
 
-def test_both_ways_give_the_same_bits(sampler, alone):
-    """Windows from every trajectory's start to past the end of the last one."""
-    on_host, on_device = (
-        batches.HostBatches([sampler], alone),
-        batches.DeviceBatches([sampler], alone),
-    )
+@pytest.mark.parametrize(
+    "fields", [Batch._fields, ("states", "timesteps", "next_states")]
+)
+def test_host_and_device_give_the_same_bits(fields, sharding):
+    """tests/data/test_sampler.py compares those of the host with a loop."""
+    sampler = make_sampler(fields)
+    on_host = batches.HostBatches([sampler], sharding)
+    on_device = batches.DeviceBatches([sampler], sharding)
     gather = jax.jit(on_device.batch)
     for step in range(8):
         expected = on_host.inputs(step)
-        batch = gather(on_device.data, on_device.inputs(step))
-        for name, theirs in expected._asdict().items():
-            ours = np.asarray(getattr(batch, name))
-            assert ours.dtype == theirs.dtype
-            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+        batch = gather(on_device.dataset, on_device.inputs(step))
+        for name in Batch._fields:
+            ours, theirs = getattr(batch, name), getattr(expected, name)
+            assert (ours is None) == (theirs is None) == (name not in fields)
+            if name in fields:
+                np.testing.assert_array_equal(ours, theirs, err_msg=name, strict=True)
     assert gather._cache_size() == 1
 
 
-def test_on_the_cpu_the_data_are_not_copied(sampler, alone):
-    if jax.default_backend() != "cpu":
-        pytest.skip("a device with a memory of its own")
-    data = batches.DeviceBatches([sampler], alone).data
-    for ours, theirs in zip(data[:3], sampler.data[:3], strict=True):
+def test_the_batches_have_every_kind_of_window(sampler, sharding):
+    """From the first row to past the last one, with both kinds of ends."""
+    drawn = [batches.HostBatches([sampler], sharding).inputs(i) for i in range(8)]
+    starts = {int(each) for i in range(8) for each in sampler.indices(i)}
+    assert {0, sampler.num_transitions - 1} <= starts
+    mask, terminals = (
+        np.concatenate([getattr(batch, name) for batch in drawn])
+        for name in ("mask", "terminals")
+    )
+    ends = mask.sum(axis=1) < mask.shape[1]
+    assert terminals[ends].any()
+    assert not terminals[ends].any(axis=1).all()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a device with own memory")
+def test_on_the_cpu_the_dataset_is_not_copied(sampler, sharding):
+    dataset = batches.DeviceBatches([sampler], sharding).dataset
+    for ours, theirs in zip(dataset[:4], sampler.dataset[:4], strict=True):
         assert ours.unsafe_buffer_pointer() == theirs.ctypes.data
 
 
-def test_large_and_mapped_data_stay_on_the_host(sampler, alone, tmp_path):
-    assert isinstance(
-        batches.make_batches([sampler], alone, 0.5), batches.DeviceBatches
-    )
-    assert isinstance(batches.make_batches([sampler], alone, 0.0), batches.HostBatches)
-    np.save(tmp_path / "rows.npy", sampler.data.observations)
+def test_large_and_memory_mapped_data_stays_on_the_host(sampler, sharding, tmp_path):
+    def kind(share):
+        return type(batches.make_batches([sampler], sharding, share))
+
+    assert kind(0.5) is batches.DeviceBatches
+    assert kind(0.0) is batches.HostBatches
+    np.save(tmp_path / "rows.npy", sampler.dataset.observations)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    sampler.data = sampler.data._replace(observations=mapped)
-    assert isinstance(batches.make_batches([sampler], alone, 0.5), batches.HostBatches)
+    sampler.dataset = sampler.dataset._replace(observations=mapped)
+    assert kind(0.5) is batches.HostBatches

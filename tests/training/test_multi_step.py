@@ -1,20 +1,15 @@
+"""Several updates in one call: the same bits as any other number per call."""
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_batches import alone, sampler  # noqa: F401
+from updates import B, make_agent, make_sampler, run_updates
 
-from dt_jax.agents.dt import (
-    DecisionTransformerAgent,
-    init_train_state,
-    make_update,
-)
-from dt_jax.agents.optim import make_optimizer, make_schedule
-from dt_jax.networks.decision_transformer import DecisionTransformer
-from dt_jax.training import batches
+from dt_jax.training.batches import DeviceBatches, HostBatches
 from dt_jax.training.multi_step import MultiStep, step_chunks
+from dt_jax.utils.sharding import RunSharding
 
 
 @given(
@@ -23,97 +18,70 @@ from dt_jax.training.multi_step import MultiStep, step_chunks
     st.integers(1, 12),
     st.lists(st.integers(1, 30), min_size=1, max_size=3),
 )
-def test_calls_cover_the_steps_and_end_where_something_is_due(
-    start, more, most, between
+def test_chunks_cover_the_steps_and_end_at_the_boundaries(
+    start, more, most, boundaries
 ):
-    calls = list(step_chunks(start, start + more, most, between))
-    assert [step for call in calls for step in call] == [*range(start, start + more)]
-    for call in calls:
-        assert 1 <= len(call) <= most
-        assert not any(step % n == 0 for step in call[1:] for n in between)
-    shortest = sum(1 for call in calls if len(call) < most)
-    dues = {s for s in range(start + 1, start + more) for n in between if s % n == 0}
-    assert shortest <= len(dues) + 1  # none is cut short without need
-
-
-def network(sampler):  # noqa: F811
-    """Return an agent for the sampler's windows, an optimiser and its schedule."""
-    data = sampler.data
-    model = DecisionTransformer(
-        action_size=2,
-        seq_len=7,
-        episode_len=60,
-        embedding_dim=8,
-        num_layers=1,
-        num_heads=2,
-        attention_dropout=0.0,  # each takes long to compile
-        residual_dropout=0.0,
-        embedding_dropout=0.1,
-        max_action=1.0,
-    )
-    agent = DecisionTransformerAgent(model, data.state_mean, data.state_std, 0.1)
-    schedule = make_schedule("warmup_cosine", 1e-2, 3, 10)
-    return agent, make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25), schedule
+    chunks = list(step_chunks(start, start + more, most, boundaries))
+    steps = [step for chunk in chunks for step in chunk]
+    assert steps == [*range(start, start + more)]
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= most
+        assert not any(step % n == 0 for step in chunk[1:] for n in boundaries)
+    shorter = sum(1 for chunk in chunks if len(chunk) < most)
+    inside = range(start + 1, start + more)
+    assert shorter <= 1 + sum(any(s % n == 0 for n in boundaries) for s in inside)
 
 
 @pytest.fixture
-def training(sampler, alone):  # noqa: F811
-    agent, optimizer, schedule = network(sampler)
-
-    def start():
-        init = jax.jit(
-            lambda: init_train_state(agent, optimizer, 0), out_shardings=alone.state
-        )
-        return init()
-
-    return make_update(agent, optimizer, schedule), start
+def sampler():
+    return make_sampler()
 
 
-def run(dispatch, state, calls):
-    losses = []
-    for steps in calls:
-        state, metrics = dispatch(state, dispatch.inputs(steps), len(steps))
-        losses += metrics["train_loss"][: len(steps)].tolist()
-    return jax.tree.leaves((state.params, state.opt_state, state.step)), losses
+@pytest.fixture
+def sharding():
+    return RunSharding(jax.devices()[:1], num_seeds=1, batch_size=B)
 
 
-def same(ours, theirs):
-    return ours[1] == theirs[1] and all(map(np.array_equal, ours[0], theirs[0]))
+def initial_state(agent, sharding):
+    init = jax.jit(agent.init, out_shardings=sharding.state)
+    return init(jax.random.key(0))
 
 
-def test_updates_have_the_same_bits_however_they_are_shared_out(
-    training,
-    sampler,  # noqa: F811
-    alone,  # noqa: F811
-):
-    update, start = training
-    dispatch = MultiStep(update, batches.DeviceBatches([sampler], alone), most=4)
-    whole = run(dispatch, start(), [range(0, 4), range(4, 8)])
-    apart = run(dispatch, start(), [range(0, 1), range(1, 4), range(4, 6), range(6, 8)])
-    assert same(whole, apart)
-    assert dispatch._program._cache_size() == 1  # compiled once
-    host = run(
-        MultiStep(update, batches.HostBatches([sampler], alone), most=3),
-        start(),
-        [range(0, 3), range(3, 6), range(6, 8)],
+def assert_same_bits(ours, theirs):
+    assert ours[1] == theirs[1]
+    for a, b in zip(ours[0], theirs[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_updates_have_the_same_bits_for_every_chunking(sampler, sharding):
+    """On the host and on the device, with two limits."""
+    agent = make_agent()
+
+    def run(multi_step, *calls):
+        return run_updates(multi_step, initial_state(agent, sharding), calls)
+
+    on_device = MultiStep(agent.update, DeviceBatches([sampler], sharding), most=4)
+    whole = run(on_device, range(0, 4), range(4, 8))
+    apart = run(on_device, range(0, 1), range(1, 4), range(4, 6), range(6, 8))
+    assert_same_bits(whole, apart)
+    assert on_device._program._cache_size() == 1  # compiled once
+    on_host = MultiStep(agent.update, HostBatches([sampler], sharding), most=3)
+    assert_same_bits(whole, run(on_host, range(0, 3), range(3, 6), range(6, 8)))
+
+
+def test_updates_are_those_of_a_plain_loop(sampler, sharding):
+    agent = make_agent()
+    multi_step = MultiStep(agent.update, DeviceBatches([sampler], sharding), most=4)
+    leaves, losses = run_updates(
+        multi_step, initial_state(agent, sharding), [range(0, 4), range(4, 5)]
     )
-    assert same(whole, host)
-
-
-def test_updates_are_those_of_the_plain_loop(
-    training,
-    sampler,  # noqa: F811
-    alone,  # noqa: F811
-):
-    update, start = training
-    dispatch = MultiStep(update, batches.DeviceBatches([sampler], alone), most=4)
-    leaves, losses = run(dispatch, start(), [range(0, 4), range(4, 5)])
-    plain, state, expected = jax.jit(update), start(), []
+    update, state, expected = jax.jit(agent.update), initial_state(agent, sharding), []
     for step in range(5):
-        state, metrics = plain(state, sampler.batch(step))
+        state, metrics = update(state, sampler.batch(step))
         expected.append(float(metrics["train_loss"]))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert len(set(losses)) == 5
-    for ours, theirs in zip(leaves, jax.tree.leaves(state.params), strict=False):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
-    assert jnp.all(leaves[-1] == 5)
+    theirs = jax.tree.leaves((state.params, state.opt_state, state.step))
+    for a, b in zip(leaves, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert leaves[-1] == 5

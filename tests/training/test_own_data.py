@@ -1,4 +1,4 @@
-"""Runs on a user's own data and what it suggests, and runs that begin with others."""
+"""Runs on a user's own data: values taken from it, held-out error, warm starts."""
 
 import io
 import json
@@ -9,18 +9,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers import changed, steps_of
 
-from configs import own_data
-from dt_jax.config.load import validate
+from dt_jax.config import load_config
 from dt_jax.data.sampler import Sampler
-from dt_jax.evaluation.policy import restore
-from dt_jax.runs.checkpoint import find_checkpoints
+from dt_jax.evaluation.policy import load_agent
+from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.dry_run import dry_run
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
-HOLDOUT = "eval/holdout_action_mse"
+HOLDOUT_ERROR = "eval/holdout_action_mse"
 SMALL = {
     "embedding_dim": 8,
     "num_layers": 1,
@@ -38,10 +38,8 @@ SMALL = {
 
 
 def own(path, **changes):
-    config = own_data.get_config()
-    config.update(SMALL | changes, data_path=str(path))
-    validate(config.lock())
-    return config
+    """Return the small configuration of a run on a file."""
+    return load_config("configs/own_data.py", **SMALL | changes, data_path=str(path))
 
 
 @pytest.fixture(scope="module")
@@ -54,75 +52,75 @@ def npz(hopper_file, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(npz, tmp_path_factory):
-    """A run on own data, and what it has printed."""
-    workdir, printed = tmp_path_factory.mktemp("finished"), io.StringIO()
+def own_run(npz, tmp_path_factory):
+    """Return the folder of a complete run and its output."""
+    workdir, printed = tmp_path_factory.mktemp("own run"), io.StringIO()
     with redirect_stdout(printed):
         train(own(npz), workdir)
     return workdir, printed.getvalue()
 
 
 @pytest.fixture
-def source(finished, tmp_path):
-    """A copy of that run, to go on with or to begin others with."""
-    return Path(shutil.copytree(finished[0], tmp_path / "source"))
+def source(own_run, tmp_path):
+    """Return a copy of that run, to resume or to start others from."""
+    return Path(shutil.copytree(own_run[0], tmp_path / "source"))
 
 
 def saved_config(workdir):
     return json.loads((workdir / "config.json").read_text())
 
 
-def test_what_the_data_suggests_is_told_kept_and_gone_on_with(
-    npz, finished, source, capsys
+def test_values_from_the_data_are_printed_saved_and_kept_on_resume(
+    npz, own_run, source, capsys
 ):
-    run, out = source, finished[1]
+    run, out = source, own_run[1]
     assert "141 transitions in 6 trajectories of 1 to 40 steps" in out
     returns = json.loads((run / "versions.json").read_text())["dataset"]
     best, mean = returns["return_best"], returns["return_mean"]
-    chosen = {
+    expected = {
         "episode_len": 40,
         "reward_scale": 0.1,
         "target_returns": [float(f"{best:.3g}"), float(f"{mean:.3g}")],
         "holdout_fraction": 0.1,
     }
-    assert {key: saved_config(run)[key] for key in chosen} == chosen
-    for key in chosen:
+    assert {key: saved_config(run)[key] for key in expected} == expected
+    for key in expected:
         assert out.count(f"\n{key} ") == 1
     rows = read_metrics(run / "metrics.jsonl")
-    assert [row["step"] for row in rows if HOLDOUT in row] == [0, 4, 8]
+    assert [row["step"] for row in rows if HOLDOUT_ERROR in row] == [0, 4, 8]
 
     train(own(npz), run)
     assert "this run is complete" in capsys.readouterr().out
     train(own(npz, update_steps=12), run)
-    assert "going on from the checkpoint at step 8" in capsys.readouterr().out
-    assert {key: saved_config(run)[key] for key in chosen} == chosen
+    assert "resuming from the checkpoint at step 8" in capsys.readouterr().out
+    assert {key: saved_config(run)[key] for key in expected} == expected
     with pytest.raises(UserError, match=r"reward_scale 0.1 -> 0.5"):
         train(own(npz, update_steps=14, reward_scale=0.5), run)
 
 
-def test_the_best_checkpoint_is_that_with_the_least_error(npz, tmp_path):
+def test_the_best_checkpoint_has_the_lowest_held_out_error(npz, tmp_path):
     config = own(npz, keep_checkpoints=2, eval_every=2)
     train(config, tmp_path / "run")
     errors = {
-        row["step"]: row[HOLDOUT]
+        row["step"]: row[HOLDOUT_ERROR]
         for row in read_metrics(tmp_path / "run/metrics.jsonl")
-        if row.get(HOLDOUT) and row["step"]
+        if HOLDOUT_ERROR in row and row["step"]
     }
-    *_, record = restore(tmp_path / "run", "best")
-    assert record["step"] == min(errors, key=errors.get)
+    best = choose_checkpoint(tmp_path / "run" / "checkpoints", "best")
+    assert best.step == min(errors, key=errors.get)
+    assert best.score == pytest.approx(-errors[best.step])
 
 
 @pytest.mark.slow
-def test_any_run_can_have_the_error(small_config, tmp_path):
-    config = small_config.copy_and_resolve_references().unlock()
-    config.update(holdout_fraction=0.3, update_steps=4)
-    train(config.lock(), tmp_path / "run")
+def test_a_run_with_an_environment_can_have_the_held_out_error(small_config, tmp_path):
+    config = changed(small_config, holdout_fraction=0.3, update_steps=4)
+    train(config, tmp_path / "run")
     row = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
-    assert HOLDOUT in row
+    assert HOLDOUT_ERROR in row
     assert "eval/30.0_return_mean" in row
 
 
-def test_what_is_held_out_is_not_trained_on(npz, tmp_path, monkeypatch):
+def test_held_out_trajectories_are_not_trained_on(npz, tmp_path, monkeypatch):
     drawn = []
     windows = Sampler.windows
 
@@ -145,7 +143,7 @@ def other_data(npz, tmp_path):
     return tmp_path / "other.npz"
 
 
-def test_a_warm_start_begins_where_the_source_ended(npz, source, tmp_path, capsys):
+def test_a_warm_start_starts_with_the_sources_parameters(npz, source, tmp_path, capsys):
     config = own(npz, init_from=str(source), update_steps=1)
     train(config, tmp_path / "run")
     out = capsys.readouterr().out
@@ -154,37 +152,32 @@ def test_a_warm_start_begins_where_the_source_ended(npz, source, tmp_path, capsy
     first = read_metrics(tmp_path / "run/metrics.jsonl")[0]
     last = read_metrics(source / "metrics.jsonl")[-1]
     assert first["step"] == 0
-    assert first[HOLDOUT] == last[HOLDOUT]
+    assert first[HOLDOUT_ERROR] == last[HOLDOUT_ERROR]
 
 
 @pytest.mark.slow
-def test_a_warm_start_keeps_the_sources_normalisation_for_ever(
+def test_a_warm_start_keeps_the_sources_normalisation_on_resume(
     source, other_data, tmp_path
 ):
-    """Also where the run is gone on with, when the source is no longer there."""
+    """Also when the source does not exist any more."""
     run = tmp_path / "run"
     train(own(other_data, init_from=str(source)), run)
-    agent, _, _ = restore(source, "last")
+    expected = load_agent(source, "last").agent.normalizer
     shutil.rmtree(source)
     longer = own(other_data, init_from=str(source), update_steps=12)
     dry_run(longer, run)
     train(longer, run)
-    assert find_checkpoints(run / "checkpoints")[-1].step == 12
-    warm, _, _ = restore(run, "last")
-    np.testing.assert_array_equal(warm.state_mean, agent.state_mean)
-    np.testing.assert_array_equal(warm.state_std, agent.state_std)
+    assert steps_of(run)[-1] == 12
+    found = load_agent(run, "last").agent.normalizer
+    np.testing.assert_array_equal(found.state_mean, expected.state_mean)
+    np.testing.assert_array_equal(found.state_std, expected.state_std)
 
 
-def test_a_warm_start_of_another_network_is_refused(npz, source, tmp_path):
+def test_a_warm_start_of_another_architecture_is_refused(npz, source, tmp_path):
     config = own(npz, init_from=str(source), embedding_dim=16)
     with pytest.raises(UserError, match=r"embedding_dim=8 \(here 16\)"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_nothing_to_evaluate_is_told(npz, tmp_path, capsys):
-    train(own(npz, holdout_fraction=0.0), tmp_path / "run")
-    assert "nothing is evaluated" in capsys.readouterr().out
 
 
 def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz):
@@ -198,10 +191,10 @@ def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz)
         train(config, tmp_path / "run")
 
 
-def test_actions_that_the_network_cannot_give_are_told(npz, tmp_path):
+def test_actions_outside_the_agents_bounds_are_reported(npz, tmp_path):
     with np.load(npz) as arrays:
         wide = dict(arrays) | {"actions": arrays["actions"] * 1.5}
     np.savez(tmp_path / "wide.npz", **wide)
     config = own(tmp_path / "wide.npz", update_steps=1, max_action=1.0)
-    with pytest.warns(UserWarning, match=r"actions lie outside the bounds -1 to 1"):
+    with pytest.warns(UserWarning, match=r"actions are outside the bounds -1 to 1"):
         train(config, tmp_path / "run")

@@ -1,3 +1,5 @@
+"""Batches are prepared ahead by background threads, in order."""
+
 import threading
 import time
 
@@ -21,7 +23,7 @@ def workers() -> list[threading.Thread]:
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_batches_come_in_order(num_workers):
     def uneven(step: int) -> Batch:
-        time.sleep(0.002 * (step % 3 == 0))  # later steps are ready first
+        time.sleep(0.002 * (step % 3 == 0))  # later steps finish first
         return make_batch(step)
 
     batches = list(prefetch(uneven, range(4, 20), num_workers))
@@ -33,7 +35,7 @@ def test_batches_come_in_order(num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_threads_are_at_most_twice_as_many_batches_ahead(num_workers):
+def test_threads_prepare_at_most_twice_as_many_batches_ahead(num_workers):
     made = []
     batches = prefetch(
         lambda step: (made.append(step), make_batch(step))[1], range(50), num_workers
@@ -43,12 +45,12 @@ def test_threads_are_at_most_twice_as_many_batches_ahead(num_workers):
         deadline = time.monotonic() + 5
         while len(made) < taken + 2 * num_workers and time.monotonic() < deadline:
             time.sleep(0.001)
-        time.sleep(0.01)  # one batch too many would be made now
+        time.sleep(0.01)  # in which one batch too many would be made
         assert len(made) == taken + 2 * num_workers
     batches.close()
 
 
-def test_without_workers_a_batch_is_made_when_it_is_asked_for():
+def test_without_workers_batches_are_made_on_demand_in_the_callers_thread():
     made = []
     batches = prefetch(
         lambda step: (made.append(threading.current_thread()), make_batch(step))[1],
@@ -60,7 +62,7 @@ def test_without_workers_a_batch_is_made_when_it_is_asked_for():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_exception_reaches_the_consumer_in_its_turn(num_workers):
+def test_an_exception_is_raised_at_its_item(num_workers):
     def fails(step: int) -> Batch:
         if step == 3:
             raise ValueError("step 3")

@@ -1,32 +1,24 @@
+"""A run from its start to its end: what it writes, prints and leaves alone."""
+
 import hashlib
 import json
-import os
-import re
-import shutil
-import signal
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from helpers import assert_same_run, changed, restored, steps_of, untimed
 
-from dt_jax.config.load import RULES
-from dt_jax.data.registry import lookup
+from dt_jax.agents.optim import make_schedule
 from dt_jax.data.sampler import Sampler
-from dt_jax.datasets import load as datasets
-from dt_jax.evaluation.evaluator import Evaluator
-from dt_jax.runs.checkpoint import choose_checkpoint
+from dt_jax.datasets import load_dataset
+from dt_jax.evaluation.policy import load_agent
+from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
-from dt_jax.training import trainer
-from dt_jax.training.batches import OnHost
-from dt_jax.training.resume import MAY_CHANGE, last_checkpoint
+from dt_jax.training.batches import HostBatches
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import locked
-from dt_jax.utils.signals import SIGNALS, Stopped
 
 EVALUATED = [
     *(
@@ -38,52 +30,9 @@ EVALUATED = [
     "eval/seconds",
 ]
 TRAINED = ["train_loss", "learning_rate", "grad_norm", "steps_per_second"]
-TIMED = {"steps_per_second", "eval/seconds"}
 
 
-def changed(config, **changes):
-    config = config.copy_and_resolve_references().unlock()
-    config.update(changes)
-    return config.lock()
-
-
-def arrays(workdir):
-    """Return all that the last checkpoint holds, as bytes by path."""
-    checkpoint = find_checkpoints(workdir / "checkpoints")[-1]
-    as_saved = ocp.args.StandardRestore()
-    restored = checkpoint._restore(params=as_saved, train=as_saved)
-    flat, _ = jax.tree_util.tree_flatten_with_path(
-        {"params": restored["params"], "train": restored["train"]}
-    )
-    return {
-        jax.tree_util.keystr(path): np.asarray(
-            jax.random.key_data(x)
-            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-            else x
-        ).tobytes()
-        for path, x in flat
-    }
-
-
-def untimed(workdir):
-    rows = read_metrics(workdir / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in TIMED} for row in rows]
-
-
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    """Where `small_config` has been run from start to end; made on first use."""
-    return tmp_path_factory.mktemp("whole") / "run"
-
-
-@pytest.fixture
-def finished(whole_run, small_config):
-    if not whole_run.exists():
-        train(small_config, whole_run)
-    return whole_run
-
-
-def test_a_run_leaves_its_folder(finished, small_config):
+def test_a_run_writes_its_folder(finished, small_config):
     assert {path.name for path in finished.iterdir()} == {
         "config.json",
         "metrics.jsonl",
@@ -98,368 +47,166 @@ def test_a_run_leaves_its_folder(finished, small_config):
     for row in rows[1:]:
         evaluated = EVALUATED if row["step"] % 4 == 0 else []
         assert sorted(row) == sorted(["step", *TRAINED, *evaluated])
-    # The rate that the update before the row has used.
-    assert rows[1]["learning_rate"] == pytest.approx(small_config.learning_rate)
-    assert rows[4]["learning_rate"] < rows[3]["learning_rate"]
+    # The learning rate is that of the update before the row.
+    schedule = make_schedule("warmup_cosine", small_config.learning_rate, 2, 8)
+    expected = [float(schedule(step - 1)) for step in (2, 4, 6, 8)]
+    assert [row["learning_rate"] for row in rows[1:]] == pytest.approx(expected)
     evaluations = {path.name for path in (finished / "eval").iterdir()}
     assert evaluations == {"0.npz", "4.npz", "8.npz"}
-    kept = [
-        checkpoint.step for checkpoint in find_checkpoints(finished / "checkpoints")
-    ]
-    assert kept[-2:] == [6, 8]
+    assert steps_of(finished)[-2:] == [6, 8]
+
+
+def test_the_json_files_are_copies_of_the_checkpoints_record(finished, small_config):
+    record = find_checkpoints(finished / "checkpoints")[-1].record
     config = json.loads((finished / "config.json").read_text())
+    assert config == record["config"]
     assert config["target_returns"] == [30.0, 5.5]
     about = json.loads((finished / "versions.json").read_text())
+    assert about == record["versions"] | {"dataset": record["dataset"]}
     assert about["jax"] == jax.__version__
-    assert about["dataset"]["num_trajectories"] == 6
-    data = hashlib.sha256(Path(small_config.data_path).read_bytes())
-    assert about["dataset"]["sha256"] == data.hexdigest()
     assert about["device"] == jax.devices()[0].device_kind
     assert "git_revision" in about
-    saved = find_checkpoints(finished / "checkpoints")[-1].record
-    assert saved["versions"] | {"dataset": saved["dataset"]} == about
+    data = hashlib.sha256(Path(small_config.data_path).read_bytes())
+    assert about["dataset"]["sha256"] == data.hexdigest()
+    assert about["dataset"]["num_trajectories"] == 6
+    assert record["step"] == 8
 
 
-def test_step_0_is_of_the_untouched_initialisation(finished, small_config, tmp_path):
-    other = changed(small_config, learning_rate=0.5, update_steps=1)
-    train(other, tmp_path / "run")
+def test_train_returns_the_run(finished, small_config):
+    run = train(small_config, finished)
+    assert (run.workdir, run.step, run.stopped) == (finished, 8, False)
+    assert run.config.to_dict() == small_config.to_dict()
+    assert run.config.is_locked
+    assert run.metrics() == read_metrics(finished / "metrics.jsonl")
+    policy = run.policy()
+    policy.reset(30.0)
+    assert policy.act(np.zeros(11)).shape == (3,)
+
+
+def test_step_0_evaluates_the_initial_parameters(finished, small_config, tmp_path):
+    train(changed(small_config, learning_rate=0.5, update_steps=1), tmp_path / "run")
     rows = untimed(tmp_path / "run")
     assert rows[0] == untimed(finished)[0]
     assert rows[1]["step"] == 1
 
 
-def test_a_complete_run_says_so_and_is_left_alone(finished, small_config, capsys):
-    before = arrays(finished)
+def test_a_complete_run_is_reported_and_not_changed(finished, small_config, capsys):
+    before = restored(finished, "params"), untimed(finished)
     train(small_config, finished)
     out = capsys.readouterr().out
     assert "this run is complete, with 8 updates" in out
-    assert "after 8 updates" in out  # the table
-    assert arrays(finished) == before
+    assert "after 8 updates" in " ".join(out.split())  # the table's title
+    assert (restored(finished, "params"), untimed(finished)) == before
 
 
-@pytest.mark.parametrize("interrupted_at", [7])
-def test_an_interrupted_run_ends_as_an_undisturbed_one(
-    finished, small_config, tmp_path, monkeypatch, interrupted_at
+def test_the_callers_configuration_is_not_changed(small_config, tmp_path):
+    """It may be unlocked, and leave values to the data."""
+    config = changed(
+        small_config, target_returns=None, eval_episodes=0, update_steps=1
+    ).unlock()
+    before = config.to_dict()
+    run = train(config, tmp_path / "run")
+    assert config.to_dict() == before
+    assert not config.is_locked
+    assert len(run.config.target_returns) == 2
+
+
+def test_an_invalid_configuration_is_refused_before_a_folder_exists(
+    small_config, tmp_path
 ):
-    """Parameters, optimiser, key and metrics, bit for bit."""
-    indices = trainer.Sampler.indices
-
-    def breaking(self, step):
-        if step == interrupted_at:
-            raise KeyboardInterrupt
-        return indices(self, step)
-
-    monkeypatch.setattr(trainer.Sampler, "indices", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        train(small_config, tmp_path / "run")
-    monkeypatch.undo()
-    train(small_config, tmp_path / "run")
-    assert arrays(tmp_path / "run") == arrays(finished)
-    assert untimed(tmp_path / "run") == untimed(finished)
-
-
-def test_a_signal_between_updates_saves_and_stops(
-    finished, small_config, tmp_path, monkeypatch
-):
-    indices = trainer.Sampler.indices
-
-    def signalling(self, step):
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return indices(self, step)
-
-    monkeypatch.setattr(trainer.Sampler, "indices", signalling)
-    config = changed(small_config, num_workers=0)
-    line = "^interrupted by SIGTERM after 6 updates, all saved: the same command"
-    with pytest.raises(Stopped, match=line):
+    config = changed(small_config, batch_size=0)
+    with pytest.raises(UserError, match="batch_size=0: expected an integer from 1"):
         train(config, tmp_path / "run")
-    assert find_checkpoints(tmp_path / "run" / "checkpoints")[-1].step == 6
-    monkeypatch.undo()
-    train(config, tmp_path / "run")
-    assert arrays(tmp_path / "run") == arrays(finished)
-    assert untimed(tmp_path / "run") == untimed(finished)
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("evaluation", [8, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_signal_in_an_evaluation_stops_it_there(
-    finished, small_config, tmp_path, monkeypatch, capsys, evaluation
-):
-    """It is made up for: metrics and scores are those of an undisturbed run."""
-    chunk_ends = []
-
-    def signalling(evaluator, params, between_chunks):
-        def signal_and_check():
-            chunk_ends.append(0)
-            os.kill(os.getpid(), signal.SIGUSR1)
-            between_chunks()
-
-        due = len(list((tmp_path / "run" / "eval").glob("*"))) == evaluation / 4
-        return call(evaluator, params, signal_and_check if due else between_chunks)
-
-    call = Evaluator.__call__
-    monkeypatch.setattr(Evaluator, "__call__", signalling)
-    with pytest.raises(Stopped, match="interrupted by SIGUSR1") as stopped:
-        train(small_config, tmp_path / "run")
-    told = (
-        f"after {evaluation} updates, all saved" if evaluation else "before the first"
-    )
-    assert told in str(stopped.value)
-    assert len(chunk_ends) == 1  # not at the episodes' end
-    monkeypatch.undo()
-    if evaluation == 0:
-        assert find_checkpoints(tmp_path / "run" / "checkpoints") == []
-        return
-    with monkeypatch.context() as patch:  # killed once the row is there
-        patch.setattr(trainer.Trainer, "_save", lambda self, *args: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(small_config, tmp_path / "run")
-    train(small_config, tmp_path / "run")
-    capsys.readouterr()
-    train(small_config, tmp_path / "run")
-    assert "this run is complete" in capsys.readouterr().out
-    assert arrays(tmp_path / "run") == arrays(finished)
-    assert untimed(tmp_path / "run") == untimed(finished)
-    for run in (finished, tmp_path / "run"):
-        assert [
-            c.score is None for c in find_checkpoints(run / "checkpoints")[-2:]
-        ] == [
-            True,
-            False,
-        ]
-    best, whole_best = (
-        choose_checkpoint(run / "checkpoints", "best")
-        for run in (tmp_path / "run", finished)
-    )
-    assert (best.step, best.score) == (whole_best.step, whole_best.score)
-
-
-def test_a_second_ctrl_c_stops_at_once(small_config, tmp_path, monkeypatch):
-    indices = trainer.Sampler.indices
-
-    def impatient(self, step):
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-        return indices(self, step)
-
-    monkeypatch.setattr(trainer.Sampler, "indices", impatient)
-    config = changed(small_config, num_workers=0, eval_episodes=0)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "run")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert find_checkpoints(tmp_path / "run" / "checkpoints")[-1].step == 3
-
-
-def test_a_run_without_a_checkpoint_yet_says_that_it_begins_anew(
-    finished, small_config, tmp_path, monkeypatch, capsys
-):
-    """And what its killed writers have left goes."""
-    indices = trainer.Sampler.indices
-
-    def failing(self, step):
-        if step == 2:
-            raise KeyboardInterrupt
-        return indices(self, step)
-
-    monkeypatch.setattr(trainer.Sampler, "indices", failing)
-    config = changed(small_config, num_workers=0, eval_episodes=0)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_device_that_contradicts_the_back_end_is_refused(small_config, tmp_path):
+    other = "tpu" if jax.default_backend() != "tpu" else "cpu"
+    config = changed(small_config, device=other)
+    message = f"config.device={other}: JAX uses {jax.default_backend()}"
+    with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
-    monkeypatch.undo()
-    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
-    (tmp_path / "run" / "eval").mkdir()
-    (tmp_path / "run" / "eval" / ".4.00112233.tmp.npz").touch()
-    train(config, tmp_path / "run")
-    assert "has no checkpoint and begins anew" in capsys.readouterr().out
-    assert arrays(tmp_path / "run") == arrays(finished)
-    assert not list((tmp_path / "run" / "eval").glob(".*"))
+    assert not (tmp_path / "run").exists()
 
 
-def test_the_handlers_are_as_before_when_a_run_has_ended(finished, small_config):
-    before = [signal.getsignal(each) for each in SIGNALS]
-    train(small_config, finished)
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-@pytest.mark.parametrize(
-    "schedule",
-    ["warmup_constant", pytest.param("warmup_cosine", marks=pytest.mark.slow)],
-)
-def test_a_longer_run_goes_on(small_config, tmp_path, capsys, schedule):
-    config = changed(small_config, lr_schedule=schedule, eval_episodes=0)
-    train(config, tmp_path / "run")
-    train(changed(config, update_steps=12), tmp_path / "run")
-    out = capsys.readouterr().out
-    assert "going on from the checkpoint at step 8" in out
-    assert ("schedule is recomputed" in out) == (schedule == "warmup_cosine")
-    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
-    if schedule == "warmup_constant":  # as if it had been as long from the start
-        train(changed(config, update_steps=12), tmp_path / "whole")
-        assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")
-
-
-def test_a_run_does_not_go_on_with_actions_in_other_units(
-    small_config, tmp_path, monkeypatch
-):
-    """As if a package had changed its environment's bounds meanwhile."""
-    config = changed(small_config, eval_episodes=0)
-    train(config, tmp_path)
-    wider = replace(lookup(config.env_name), action_high=2.0)
-    monkeypatch.setattr("dt_jax.envs.of_config", lambda config: wider)
-    with pytest.raises(UserError, match="hopper-demo has other bounds on actions"):
-        train(changed(config, update_steps=12), tmp_path)
-
-
-def test_two_runs_are_the_same_for_any_number_of_workers(
+def test_the_result_is_independent_of_the_number_of_workers(
     finished, small_config, tmp_path
 ):
     train(changed(small_config, num_workers=0), tmp_path / "run")
-    assert arrays(tmp_path / "run") == arrays(finished)
-    assert untimed(tmp_path / "run") == untimed(finished)
+    assert_same_run(tmp_path / "run", finished)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"embedding_dim": 16}, "embedding_dim 8 -> 16"),
-        ({"train_seed": 11}, "train_seed 10 -> 11"),
-        ({"betas": (0.8, 0.9)}, "betas"),
-    ],
-)
-def test_another_run_in_the_folder_is_refused(finished, small_config, change, named):
-    config = changed(small_config, update_steps=20, **change)
-    with pytest.raises(UserError, match=f"holds another run.*{named}"):
-        train(config, finished)
+def test_memory_mapped_data_gives_the_same_bits(
+    finished, small_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
+    config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
+    train(config, tmp_path / "run")
+    assert "memory-mapping them" in capsys.readouterr().err
+    assert restored(tmp_path / "run", "params") == restored(finished, "params")
 
 
-def test_a_run_with_no_whole_checkpoint_is_not_begun_anew(small_config, tmp_path):
-    config = changed(small_config, eval_episodes=0)
-    train(config, tmp_path)
-    for checkpoint in find_checkpoints(tmp_path / "checkpoints"):
-        (checkpoint.folder / str(checkpoint.step) / "_CHECKPOINT_METADATA").unlink()
-    with (
-        pytest.warns(UserWarning, match="is not used: _CHECKPOINT_METADATA missing"),
-        pytest.raises(UserError, match=r"no checkpoint in .* is whole any more"),
-    ):
-        train(config, tmp_path)
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4  # left alone
-    shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(
-        UserError, match="metrics up to step 8, and its checkpoints are"
-    ):
-        train(config, tmp_path)
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+def test_training_without_an_environment(small_config, tmp_path, capsys):
+    """With names that rich's markup and matplotlib's formulas could misread."""
+    data = tmp_path / "$^$ [b].hdf5"
+    data.symlink_to(small_config.data_path)
+    config = changed(small_config, env_name=None, data_path=str(data))
+    train(config, tmp_path / "$^$ a")
+    rows = read_metrics(tmp_path / "$^$ a" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert (tmp_path / "$^$ a" / "summary.png").exists()
+    out = capsys.readouterr().out
+    assert "nothing is evaluated" in out
+    assert f"run folder {tmp_path / '$^$ a'}" in out
 
 
-@pytest.mark.parametrize("key", sorted(RULES))
-def test_every_key_may_change_or_is_refused_by_name(finished, small_config, key):
-    """Each key of the configuration, with another value than the run's."""
-    before = small_config[key]
-    if isinstance(before, bool):
-        now = not before
-    elif isinstance(before, int | float):
-        now = before + 1
-    elif isinstance(before, tuple):
-        now = (*before, 0.5)
-    else:
-        now = f"{before or 'another'}2"
-    config = changed(small_config, **{key: now})
-    if key in MAY_CHANGE:
-        assert last_checkpoint(finished, config) is not None
-    else:
-        change = re.escape(f"({key} {before} -> {now})")
-        with pytest.raises(UserError, match=rf"holds another run {change}"):
-            last_checkpoint(finished, config)
-
-
-def test_a_second_process_in_the_folder_is_refused(finished, small_config):
-    before = sorted(path.name for path in finished.rglob("*"))
-    with (
-        locked(finished),
-        pytest.raises(UserError, match=f"in use by process {os.getpid()} on"),
-    ):
-        train(changed(small_config, update_steps=20), finished)
-    assert sorted(path.name for path in finished.rglob("*")) == before
-
-
-def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
-    other = tmp_path / "other.hdf5"
-    content = bytearray(hopper_file.read_bytes())
-    at = content.rindex(np.float32(0).tobytes() * 4)  # in no array
-    content[at] ^= 1
-    other.write_bytes(content)
-    config = changed(small_config, update_steps=20, data_path=str(other))
-    with pytest.raises(UserError, match=r"content of .*other.hdf5 is another \(sha256"):
-        train(config, finished)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeypatch):
-    """With the step's number, and without a bad checkpoint."""
-    inputs = OnHost.inputs
+def test_a_metric_that_is_not_finite_stops_the_run(small_config, tmp_path, monkeypatch):
+    """The message has the step and a file with the batch; no checkpoint follows."""
+    inputs = HostBatches.inputs
 
     def poisoned(self, step):
-        good = inputs(self, step)
-        return good._replace(states=good.states * np.nan) if step == 4 else good
+        batch = inputs(self, step)
+        return batch._replace(states=batch.states * np.nan) if step == 4 else batch
 
-    monkeypatch.setattr(OnHost, "inputs", poisoned)
+    monkeypatch.setattr(HostBatches, "inputs", poisoned)
     config = changed(small_config, eval_episodes=0, device_memory_share=0.0)
-    with pytest.raises(UserError, match=r"^step 5: the loss is nan.*not_finite_5.npz"):
+    message = r"^step 5: .*train_loss is nan .*batch are in .*/not_finite_5.npz\)"
+    with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
-    assert [c.step for c in find_checkpoints(tmp_path / "run" / "checkpoints")] == [3]
+    assert steps_of(tmp_path / "run") == [3]
     monkeypatch.undo()
+
     noted = np.load(tmp_path / "run" / "not_finite_5.npz")
-    dataset = datasets.load(lookup(config.env_name), config.data_path)
-    trained_on = Sampler(
+    normalizer = load_agent(tmp_path / "run", "last").agent.normalizer
+    dataset = load_dataset(config.data_path)
+    sampler = Sampler(
         dataset.trajectories,
+        normalizer,
         batch_size=4,
-        seq_len=3,
-        reward_scale=1.0,
+        context_len=3,
         seed=config.train_seed,
-        state_mean=np.float32(0),
-        state_std=np.float32(1),
-    ).batch(4)
+        fields=("states",),
+    )
+    states = sampler.gather(noted["indices"]).states
+    np.testing.assert_array_equal(states, sampler.batch(4).states)
     with h5py.File(config.data_path) as file:
-        for row, states in zip(noted["rows"], trained_on.states, strict=True):
-            np.testing.assert_array_equal(file["observations"][row], states[0])
+        for row, window in zip(noted["rows"], states, strict=True):
+            first = normalizer.normalize_states(file["observations"][row][None])[0]
+            np.testing.assert_array_equal(first, window[0])
 
 
 def test_parameters_that_are_not_finite_are_not_saved(small_config, tmp_path):
     config = changed(
         small_config, eval_episodes=0, learning_rate=1e38, warmup_steps=0, log_every=8
     )
-    with pytest.raises(UserError, match=r"a parameter is not finite|the loss is"):
+    with pytest.raises(UserError, match=r"a parameter is not finite|train_loss is"):
         train(config, tmp_path / "run")
-    assert find_checkpoints(tmp_path / "run" / "checkpoints") == []
+    assert steps_of(tmp_path / "run") == []
 
 
-def test_training_without_an_environment(small_config, tmp_path, capsys):
-    """Whose names neither rich's markup nor matplotlib's mathematics spoil."""
-    data = tmp_path / "$^$ [b].hdf5"
-    data.symlink_to(small_config.data_path)
-    config = changed(small_config, env_name=None, data_path=str(data))
-    train(config, tmp_path / "a [/x]")
-    rows = read_metrics(tmp_path / "a [/x]" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [2, 4, 6, 8]
-    assert (tmp_path / "a [/x]" / "summary.png").exists()
-    assert f"run folder {tmp_path / 'a [/x]'}" in capsys.readouterr().out
-
-
-def test_data_that_stays_on_the_disk_trains_the_same(
-    finished, small_config, tmp_path, monkeypatch, capsys
+def test_the_number_of_compilations_is_independent_of_the_runs_length(
+    small_config, tmp_path
 ):
-    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
-    config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
-    train(config, tmp_path / "run")
-    assert "they stay on the disk" in capsys.readouterr().err
-    assert arrays(tmp_path / "run") == arrays(finished)
-
-
-def test_a_longer_run_compiles_no_more(small_config, tmp_path):
-    """Each program is compiled once, whatever is due when."""
     traces = []
 
     def listen(event, seconds, **about):
@@ -469,7 +216,7 @@ def test_a_longer_run_compiles_no_more(small_config, tmp_path):
     jax.monitoring.register_event_duration_secs_listener(listen)
     counts = []
     try:
-        for updates in (3, 3, 11):  # the first run warms what the process keeps
+        for updates in (3, 3, 11):  # the first run fills the process's own caches
             traces.clear()
             config = changed(
                 small_config,

@@ -1,6 +1,5 @@
-"""Datasets in D4RL's schema from behaviour policies in environments."""
+"""Demo datasets, collected locally with bundled behaviour policies."""
 
-from dt_jax.datasets.demo.demo import collect_demo
-from dt_jax.datasets.demo.episodes import Actor, Episode, run_episodes, write_d4rl
+from dt_jax.datasets.demo.demo import collect_demo, write_d4rl
 
-__all__ = ["Actor", "Episode", "collect_demo", "run_episodes", "write_d4rl"]
+__all__ = ["collect_demo", "write_d4rl"]

@@ -1,15 +1,20 @@
-"""The demo datasets, which need no download: they are collected where they are used."""
+"""Collection of a demo dataset, which needs no download, into a file."""
 
-import shutil
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from dt_jax.data.registry import DatasetSpec, all_specs
+import h5py
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from dt_jax.data.registry import all_specs
 from dt_jax.datasets.demo import antmaze, locomotion, maze2d
-from dt_jax.datasets.demo.episodes import Episode, write_d4rl
-from dt_jax.datasets.demo.progress import progress
+from dt_jax.rollout.episodes import Episode
 from dt_jax.utils.errors import UserError, did_you_mean
-from dt_jax.utils.files import try_to_write
+from dt_jax.utils.files import replacing, try_to_write
 
 _STEPS = {
     "halfcheetah": 200_000,
@@ -18,43 +23,44 @@ _STEPS = {
     "maze2d": 200_000,
     "antmaze": 200_000,
 }
-_COLLECTORS = {"antmaze": antmaze, "maze2d": maze2d}  # the others: locomotion
+# By `EnvSpec.engine`.
+_COLLECTORS = {"locomotion": locomotion, "maze2d": maze2d, "antmaze": antmaze}
 
 
 def collect_demo(
     env_name: str, out: Path, *, steps: int | None = None, seed: int = 0
 ) -> list[list[Episode]]:
-    """Collect a demo dataset into a file of D4RL's schema, with progress on stderr.
+    """Collect a demo dataset into a file in D4RL's schema, with progress on stderr.
 
     Args:
       env_name: "hopper-demo", "maze2d-umaze-demo", "antmaze-umaze-demo", ...
       out: the file; the same bytes for the same name, steps and seed.
-      steps: how many transitions at least; only whole episodes are collected, so that
-        there will be a few more.
+      steps: minimum number of transitions; only whole episodes are collected, so there
+        are a few more.
       seed: not negative.
 
     Returns:
-      The episodes of each level of skill, the worst level first: the order in the
-      file. The mazes' controllers have one level.
+      The episodes of each skill level in the order of the file, the worst level first.
+      The mazes' controllers have one level.
 
     Raises:
       UserError: there is no demo dataset of that name, a number is out of range, or
-        `out` can't be written to.
+        `out` cannot be written to.
     """
-    spec = _demo_spec(env_name)
+    demos = {name: spec for name, spec in all_specs().items() if spec.is_demo}
+    if env_name not in demos:
+        hint = did_you_mean(env_name, demos)
+        raise UserError(f"unknown demo dataset {env_name!r}; {hint}")
+    spec = demos[env_name]
     steps = _STEPS[spec.family] if steps is None else steps
     if steps < 4:
-        raise UserError(f"steps is {steps}; at least 4 are needed")
+        raise UserError(f"steps is {steps}, expected at least 4")
     if not 0 <= seed < 2**31:
-        raise UserError(f"seed is {seed}; it must lie between 0 and {2**31 - 1}")
-    size = steps * _bytes_a_row(spec)
-    _check_out(out, size)
-    print(
-        f"collecting {steps:,} transitions, {size / 1e6:.3g} MB, into {out}",
-        file=sys.stderr,
-    )
-    collector = _COLLECTORS.get(spec.family, locomotion)
-    with progress(env_name, steps) as advance:
+        raise UserError(f"seed is {seed}, expected 0 to {2**31 - 1}")
+    _check_out(out)
+    print(f"collecting {steps:,} transitions into {out}", file=sys.stderr)
+    collector = _COLLECTORS[spec.engine]
+    with _progress(env_name, steps) as advance:
         levels = collector.collect(spec, steps, seed, advance)
     write_d4rl(
         out,
@@ -69,38 +75,44 @@ def collect_demo(
     return levels
 
 
-def _check_out(out: Path, size: int) -> None:
-    """Refuse, before the work, a place that could not be written to after it."""
-    if out.is_dir() or not out.name:
-        raise UserError(f"{out} is a folder: name a file to write to")
+@contextmanager
+def _progress(env_name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of new transitions.
+
+    A terminal shows a progress bar.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"collecting {env_name}", total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _check_out(out: Path) -> None:
+    """Check, before the collection, that `out` can be written to."""
     if out.exists() and not out.is_file():
-        raise UserError(f"{out} is no ordinary file: name another to write to")
+        raise UserError(f"{out} is not a regular file: choose another path")
     try:
         try_to_write(out)
-        free = shutil.disk_usage(out.parent).free
     except OSError as error:
         raise UserError(
-            f"{out} can't be written to ({error.strerror}): name another file"
-        ) from None
-    if size > free:
-        raise UserError(
-            f"{out} takes {size:,} bytes, and {free:,} are free there: make room, or "
-            "name a file elsewhere"
-        )
+            f"{out}: cannot be written to ({error.strerror}); choose another path"
+        ) from error
 
 
-def _bytes_a_row(spec: DatasetSpec) -> int:
-    """Return what a transition takes in the file."""
-    numbers = 4 * (spec.observation_size + spec.action_size + 1)
-    if spec.family in _COLLECTORS:  # keeps the state and the goal, in float64
-        numbers += 8 * (spec.observation_size + 2)
-    return numbers + 2  # terminals, timeouts
+def write_d4rl(
+    out: Path, episodes: Sequence[Episode], attributes: Mapping[str, str | int | float]
+) -> None:
+    """Write episodes in D4RL's schema; equal episodes give equal bytes.
 
-
-def _demo_spec(env_name: str) -> DatasetSpec:
-    """Return the demo dataset of that name."""
-    demos = {name: spec for name, spec in all_specs().items() if spec.is_demo}
-    if env_name not in demos:
-        hint = did_you_mean(env_name, demos)
-        raise UserError(f"unknown demo dataset {env_name!r}; {hint}")
-    return demos[env_name]
+    Args:
+      out: the file; it appears when it is complete, in a folder created if missing.
+      episodes: at least one, all with the same infos.
+      attributes: stored with the file, as its provenance.
+    """
+    *columns, infos = zip(*episodes, strict=True)
+    arrays = dict(zip(Episode._fields[:-1], columns, strict=True))
+    arrays |= {f"infos/{key}": [info[key] for info in infos] for key in infos[0]}
+    with replacing(out) as unfinished, h5py.File(unfinished, "w") as file:
+        for name, parts in arrays.items():
+            file.create_dataset(name, data=np.concatenate(parts), track_times=False)
+        file.attrs.update(attributes)

@@ -1,7 +1,8 @@
-"""hopper-demo and its like: the bundled policies of one body, in equal shares.
+"""Collection of hopper-demo and the other locomotion demos.
 
-Mean return ± standard deviation of 128 episodes, by level and by the standard deviation
-of the action noise:
+The bundled linear policies, found by augmented random search, have four skill levels,
+each with an equal share of the steps. Mean return ± standard deviation of 128 episodes,
+by level and by the standard deviation of the action noise:
 
               noise   level 1      level 2       level 3       level 4
 halfcheetah   0       401 ± 4      1686 ± 23     2894 ± 29     3944 ± 633
@@ -17,29 +18,57 @@ walker2d      0       393 ± 4      510 ± 6       751 ± 7       2217 ± 186
               0.05    392 ± 5      510 ± 6       773 ± 92      1654 ± 831
               0.1     378 ± 53     392 ± 170     607 ± 237     454 ± 562
 
-HalfCheetah's wide spreads are a few per cent of episodes in which it turns over.
+HalfCheetah's large deviations come from a few per cent of episodes in which it flips.
 """
 
 from collections.abc import Callable
+from importlib.resources import as_file, files
 
 import numpy as np
 
 from dt_jax import envs
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.datasets.demo.episodes import Episode, run_episodes
-from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
+from dt_jax.data.registry import EnvSpec
+from dt_jax.rollout.episodes import Episode, run_episodes
 
-ACTION_NOISE = (
-    0.02  # see above: the levels stay apart, and no two episodes are the same
-)
+LEVELS = 4  # of skill, the worst first
+ACTION_NOISE = 0.02  # the levels stay apart, and no two episodes are the same
+
+
+class LinearPolicy:
+    """Action = clip(W ((o - mean) / std) + noise, -1, 1).
+
+    Args:
+      family: the body, "hopper".
+      level: skill level, 0 to LEVELS - 1.
+      noise: standard deviation of the action noise.
+      rng: draws the noise.
+    """
+
+    def __init__(self, family: str, level: int, noise: float, rng: np.random.Generator):
+        resource = files("dt_jax.datasets.demo") / "policies" / f"{family}.npz"
+        with as_file(resource) as path, np.load(path) as arrays:
+            self._weights = arrays["W"][level]  # [A, S]
+            self._mean, self._std = arrays["mean"][level], arrays["std"][level]  # [S]
+        self._noise, self._rng = noise, rng
+
+    def act(
+        self,
+        observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        done: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return actions [N, A] for observations [N, S]; the rest is ignored."""
+        actions = ((observations - self._mean) / self._std) @ self._weights.T
+        actions += self._noise * self._rng.standard_normal(actions.shape, np.float32)
+        return np.clip(actions, -1.0, 1.0)
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
-    """Return the episodes of each level, the worst first, a quarter of `steps` each.
+    """Return the episodes of each level, the worst first, with `steps` / 4 steps each.
 
-    Only whole episodes are collected, so that there will be a few steps more.
+    Only whole episodes are collected, so there are a few steps more.
     """
     share = -(-steps // LEVELS)
     return [
@@ -48,20 +77,20 @@ def collect(
 
 
 def _collect_level(
-    spec: DatasetSpec,
+    spec: EnvSpec,
     level: int,
     share: int,
     seed: int,
     advance: Callable[[int], None],
 ) -> list[Episode]:
-    """Collect whole episodes of one level, until they have `share` steps or more."""
+    """Collect whole episodes of one level with at least `share` steps."""
     stream = (seed, level + 1)  # not 0: SeedSequence would ignore it
     noise = np.random.default_rng((*stream, 1))
     policy = LinearPolicy(spec.family, level, ACTION_NOISE, noise)
     episodes: list[Episode] = []
     missing = share
     while missing > 0:
-        # This many episodes are needed however long they are, so none is thrown away.
+        # At least this many episodes are needed, so none is discarded.
         batch = -(-missing // spec.max_episode_steps)
         seeds = envs.episode_seeds(stream, len(episodes) + batch)[len(episodes) :]
         new = run_episodes(envs.make(spec, seeds), policy)

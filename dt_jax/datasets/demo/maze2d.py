@@ -1,18 +1,19 @@
-"""maze2d-umaze-demo and its like, by the protocol of D4RL's maze2d files.
+"""Collection of maze2d-umaze-demo and the other maze2d demos, by D4RL's protocol.
 
-A ball is sent from goal to goal, without a reset. A goal reached, or the time limit,
-ends a trajectory; the next begins in the next state with a new goal, any free cell, the
-one where the ball is included: a few trajectories have one row. Afterwards all rows are
-rewarded for evaluation's goal. So a trajectory's return is the time it spends there:
-nearly always 0, or what leaving or reaching the goal takes.
+A ball is sent from goal to goal without resets. Reaching the goal, or the time limit,
+ends a trajectory; the next one starts in the next state with a new goal, drawn from all
+free cells including the ball's own, so a few trajectories have one row. Afterwards all
+rows are rewarded for evaluation's goal. A trajectory's return is therefore the time it
+spends there: nearly always 0, or as long as leaving or reaching the goal takes.
 
-What differs from D4RL's generate_maze2d_datasets.py and relabel_maze2d_rewards.py:
+Differences from D4RL's generate_maze2d_datasets.py and relabel_maze2d_rewards.py:
 
-- D4RL has one rollout; here one for each 4,000 steps goes on beside the others.
-- D4RL's rows are rewarded for the state before the action; here, as by the environment,
-  for the state after it.
-- A trajectory's first observation repeats the last one's in D4RL; here it is true.
-- D4RL draws goals about a cell's index and its controller rounds them; here they are
+- D4RL has one rollout; this runs one for each 4,000 steps, in parallel.
+- D4RL rewards the state before the action; this rewards the state after it, like the
+  environment.
+- In D4RL a trajectory's first observation repeats the previous trajectory's last; here
+  it is the true one.
+- D4RL draws goals around a cell's index, and its controller rounds them; here they are
   the index.
 """
 
@@ -20,56 +21,56 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dt_jax.data.registry import DatasetSpec
-from dt_jax.datasets.demo.episodes import Episode
+from dt_jax.data.registry import EnvSpec
 from dt_jax.envs import mazes
 from dt_jax.envs.maze2d import at_goal, cell_of, place, points
 from dt_jax.envs.mazes import Cell, Maze
+from dt_jax.rollout.episodes import Episode
 
-# Standard deviation. D4RL's script has it as an option, and does not tell whether its
-# files were made with it; Minari's newer ones were.
+# Standard deviation. It is an option of D4RL's script, and unknown for D4RL's files;
+# Minari's newer ones were made with it.
 ACTION_NOISE = 0.5
 _ROLLOUT = 4_000  # steps
-_GAIN, _DAMPING = 10.0, -1.0  # of the distance in metres, of the velocity
-_CLOSE = 0.1  # metres, within which a waypoint or the goal is reached
+_GAIN, _DAMPING = 10.0, -1.0  # factors of the distance (m) and the velocity (m/s)
+_CLOSE = 0.1  # metres, within which a waypoint or the goal counts as reached
 
 
 class WaypointController:
-    """D4RL's controller for N balls: cell after cell of a shortest way to the goal.
+    """D4RL's controller for N balls, which follows the cells of a shortest path.
 
-    D4RL finds the way by value iteration, one of the same length. It also asks a ball
-    to move less than 0.1 m in a step where it is to have reached something, which is
-    always so: velocities are clipped.
+    D4RL finds its path, of the same length, by value iteration. It also requires a ball
+    to move less than 0.1 m in the step that reaches a waypoint, which always holds
+    because velocities are clipped.
 
     Args:
-      maze: where the balls are.
+      maze: the maze.
       num: N.
-      rng: where the waypoints within their cells come from.
+      rng: draws the waypoints within their cells.
     """
 
     def __init__(self, maze: Maze, num: int, rng: np.random.Generator):
         self._maze, self._rng = maze, rng
-        self._ways = np.zeros((num, len(maze.cells), 2))  # filled up with the goal
+        self._paths = np.zeros((num, len(maze.cells), 2))  # padded with the goal
         self._next = np.zeros(num, int)
 
     @property
     def goals(self) -> np.ndarray:
-        """Where each ball is sent, [N, 2]."""
-        return self._ways[:, -1]
+        """The goal of each ball, [N, 2]."""
+        return self._paths[:, -1]
 
     def send(self, i: int, position: np.ndarray, goal: Cell) -> None:
         """Send ball i from a position [2] to a cell."""
-        way = self._maze.path(cell_of(position), goal)
-        between = np.reshape(way[1:-1], (-1, 2))
-        self._ways[i] = goal
-        # From a cell's centre up to its index.
-        self._ways[i, : len(between)] = between - self._rng.uniform(
+        path = self._maze.path(cell_of(position), goal)
+        between = np.reshape(path[1:-1], (-1, 2))
+        self._paths[i] = goal
+        # Between a cell's centre and its index.
+        self._paths[i, : len(between)] = between - self._rng.uniform(
             0, 0.2, between.shape
         )
         self._next[i] = 0
 
     def arrived(self, positions: np.ndarray) -> np.ndarray:
-        """Return whether the balls at `positions` [N, 2] have reached their goals."""
+        """Return which balls at `positions` [N, 2] have reached their goals, [N]."""
         return np.linalg.norm(self.goals - positions, axis=1) < _CLOSE
 
     def act(
@@ -78,20 +79,20 @@ class WaypointController:
         rewards: np.ndarray | None = None,
         done: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return actions [N, 2] for observations [N, 4]; the rest is not looked at."""
+        """Return actions [N, 2] for observations [N, 4]; the rest is ignored."""
         positions, velocities = observations[:, :2], observations[:, 2:]
-        ahead = self._ways[np.arange(len(positions)), self._next] - positions
+        ahead = self._paths[np.arange(len(positions)), self._next] - positions
         reached = np.linalg.norm(ahead, axis=1) < _CLOSE
-        self._next = np.minimum(self._next + reached, self._ways.shape[1] - 1)
+        self._next = np.minimum(self._next + reached, self._paths.shape[1] - 1)
         return np.clip(_GAIN * ahead + _DAMPING * velocities, -1, 1)
 
 
 def collect(
-    spec: DatasetSpec, steps: int, seed: int, advance: Callable[[int], None]
+    spec: EnvSpec, steps: int, seed: int, advance: Callable[[int], None]
 ) -> list[list[Episode]]:
-    """Return whole trajectories with `steps` transitions or a few more, at one level.
+    """Return whole trajectories with at least `steps` transitions, at one skill level.
 
-    In the file, a rollout's trajectories follow on one another.
+    The trajectories of a rollout are consecutive.
     """
     maze, rng = mazes.maze2d(spec.maze), np.random.default_rng((seed, 1))
     rollouts = -(-steps // _ROLLOUT)
@@ -102,9 +103,9 @@ def collect(
         place(balls, i, rng, maze)
         controller.send(i, balls.qpos[i], _draw_cell(maze, rng))
     lengths = np.zeros(rollouts, int)
-    ages = np.zeros(rollouts, int)  # of the trajectories
+    ages = np.zeros(rollouts, int)  # steps of the current trajectories
     running = np.ones(rollouts, bool)
-    times = []
+    rows = []
     while running.any():
         ends = controller.arrived(balls.qpos) | (ages == spec.max_episode_steps)
         actions = controller.act(balls.observations)
@@ -112,19 +113,19 @@ def collect(
         actions = np.clip(actions, -1, 1).astype(np.float32)
         before = balls.qpos.copy(), balls.qvel.copy(), controller.goals.copy()
         balls.step(actions, running)
-        times.append((*before, actions, at_goal(balls.qpos, maze), ends))
+        rows.append((*before, actions, at_goal(balls.qpos, maze), ends))
         advance(int((lengths < share).sum()))
         lengths += running
         ages = np.where(ends, 0, ages + 1)
         running &= ~ends | (lengths < share)
         for i in np.flatnonzero(ends & running).tolist():
             controller.send(i, balls.qpos[i], _draw_cell(maze, rng))
-    by_time = [np.stack(arrays) for arrays in zip(*times, strict=True)]  # [T, N, ...]
+    by_time = [np.stack(arrays) for arrays in zip(*rows, strict=True)]  # [T, N, ...]
     return [
         [
             episode
             for i, length in enumerate(lengths)
-            for episode in _cut([array[:length, i] for array in by_time])
+            for episode in _split([array[:length, i] for array in by_time])
         ]
     ]
 
@@ -133,8 +134,8 @@ def _draw_cell(maze: Maze, rng: np.random.Generator) -> Cell:
     return maze.cells[rng.integers(len(maze.cells))]
 
 
-def _cut(rollout: list[np.ndarray]) -> list[Episode]:
-    """Return the trajectories of one rollout, whose last column says where they end."""
+def _split(rollout: list[np.ndarray]) -> list[Episode]:
+    """Split a rollout into trajectories; its last column marks their last rows."""
     cuts = np.flatnonzero(rollout[-1])[:-1] + 1
     parts = zip(*(np.split(column, cuts) for column in rollout), strict=True)
     return [

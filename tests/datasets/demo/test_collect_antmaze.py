@@ -14,13 +14,13 @@ LIMIT = lookup("antmaze-umaze-demo").max_episode_steps
 
 @pytest.fixture(scope="module")
 def umaze(tmp_path_factory):
-    """Four episodes, as a file and as they came."""
+    """Four episodes, as a file and as returned."""
     path = tmp_path_factory.mktemp("antmaze") / "umaze.hdf5"
     (episodes,) = collect_demo("antmaze-umaze-demo", path, steps=4 * LIMIT)
     return path, episodes
 
 
-def test_the_file(umaze):
+def test_file_contents(umaze):
     path, _ = umaze
     with h5py.File(path) as file:
         keys: list[str] = []
@@ -49,8 +49,8 @@ def test_the_file(umaze):
     assert np.abs(data["actions"]).max() == 1
 
 
-def test_rewards_and_ends_are_for_evaluations_goal(umaze):
-    """A loop over the rows; an episode goes on after it has arrived."""
+def test_rewards_and_terminals_are_for_evaluations_goal(umaze):
+    """Checked by a loop over the rows; episodes continue after arriving."""
     maze = mazes.antmaze("umaze")
     goal = antmaze.evaluation_goal(maze)
     np.testing.assert_array_equal(goal, [0.75, 8.75])
@@ -58,7 +58,7 @@ def test_rewards_and_ends_are_for_evaluations_goal(umaze):
         assert (episode.infos["goal"][0] != goal).any()
         for t in range(LIMIT):
             distance = np.linalg.norm(episode.observations[t + 1, :2] - goal)
-            if abs(distance - 0.5) > 1e-5:  # float32's rounding aside
+            if abs(distance - 0.5) > 1e-5:  # except for float32 rounding
                 assert episode.rewards[t] == (distance <= 0.5)
         np.testing.assert_array_equal(episode.terminals, episode.rewards == 1)
         arrival = episode.rewards.argmax()
@@ -66,8 +66,8 @@ def test_rewards_and_ends_are_for_evaluations_goal(umaze):
         assert len(episode.rewards) == LIMIT + 1
 
 
-def test_the_data_trains_as_corl_cuts_it(umaze):
-    """Every row in the goal ends a trajectory, most of them of one step."""
+def test_corl_split_ends_trajectories_at_every_row_in_the_goal(umaze):
+    """Most of these trajectories have one step."""
     path, episodes = umaze
     store = Trajectories.from_raw(read_d4rl(path), source="umaze")
     inside = sum(int(episode.terminals.sum()) for episode in episodes)
@@ -77,7 +77,7 @@ def test_the_data_trains_as_corl_cuts_it(umaze):
     assert set(store.episode_returns) <= {0, 1}
 
 
-def test_every_step_can_be_repeated_from_what_is_stored(umaze):
+def test_steps_can_be_reproduced_from_the_stored_states(umaze):
     episode = umaze[1][1]
     bodies = ants(mazes.antmaze("umaze"), LIMIT)
     bodies.qpos[:] = episode.infos["qpos"][:-1]
@@ -87,30 +87,32 @@ def test_every_step_can_be_repeated_from_what_is_stored(umaze):
     np.testing.assert_array_equal(bodies.qvel, episode.infos["qvel"][1:])
 
 
-def test_the_action_noise_is_d4rls(monkeypatch):
-    """Without a controller it is all of an action: too small to be clipped."""
+def test_action_noise_is_d4rls(monkeypatch):
+    """Without a controller the action is only noise, too small to be clipped."""
     monkeypatch.setattr(
-        antmaze.AntController, "act", lambda self, seen, _: np.zeros((len(seen), 8))
+        antmaze.AntController,
+        "act",
+        lambda self, o, _: np.zeros((len(o), 8)),
     )
     ((episode,),) = antmaze.collect(lookup("antmaze-umaze-demo"), 1, 0, id)
     assert abs(episode.actions.mean()) < 0.015
     np.testing.assert_allclose(episode.actions.std(), 0.2, rtol=0.05)
 
 
-def first_and_goal(name, maze_name, episodes=40):
-    """Return starts and goals [N, 2] of short collections, without their walk."""
+def starts_and_goals(name, maze_name, episodes):
+    """Return the maze, and starts, goals [N, 2] and paths of episodes."""
     maze = mazes.antmaze(maze_name)
     bodies = ants(maze, episodes)
     cells = antmaze._starts_and_goals(maze, name)
-    ways = [
-        antmaze._set_out(maze, bodies, i, *cells, np.random.default_rng(i))
+    paths = [
+        antmaze._place_at_start(maze, bodies, i, *cells, np.random.default_rng(i))
         for i in range(episodes)
     ]
-    return maze, bodies.qpos[:, :2], np.array([way[-1] for way in ways]), ways
+    return maze, bodies.qpos[:, :2], np.array([path[-1] for path in paths]), paths
 
 
 def cell_of(maze, points):
-    """Return the cells that points towards larger x and y of their centres are in."""
+    """Return the cells of points at or above their centres in x and y."""
     columns, rows = np.floor((points + 0.1) / 4).astype(int).T
     return set(zip(rows + maze.start[0], columns + maze.start[1], strict=True))
 
@@ -125,25 +127,25 @@ def cell_of(maze, points):
         ("antmaze-large-play-demo", "large", 39, 7),
     ],
 )
-def test_where_episodes_begin_and_lead_to(name, maze_name, starts, goals):
-    maze, first, last, ways = first_and_goal(name, maze_name, episodes=300)
+def test_cells_of_starts_and_goals(name, maze_name, starts, goals):
+    maze, first, last, paths = starts_and_goals(name, maze_name, episodes=300)
     assert len(cell_of(maze, first)) == starts
     assert len(cell_of(maze, last)) == goals
     if "play" in name:
         assert cell_of(maze, last) == set(maze.play_goals)
         assert not cell_of(maze, first) & set(maze.play_goals)
-    for start, way in zip(first[:20], ways, strict=False):
-        steps = np.linalg.norm(np.diff([start, *way], axis=0), axis=1)
+    for start, path in zip(first[:20], paths, strict=False):
+        steps = np.linalg.norm(np.diff([start, *path], axis=0), axis=1)
         assert steps.max() < 4 + 2 * 1.5  # from a cell to its neighbour
     assert (center(maze, maze.start) == 0).all()
 
 
-def test_the_same_bytes_for_the_same_seed_whatever_the_cores(tmp_path, monkeypatch):
+def test_same_seed_gives_the_same_bytes_on_any_number_of_cores(tmp_path, monkeypatch):
     def collected(name, seed):
         collect_demo("antmaze-umaze-diverse-demo", tmp_path / name, steps=9, seed=seed)
         return (tmp_path / name).read_bytes()
 
     first = collected("a.hdf5", 0)
-    monkeypatch.setattr("dt_jax.envs.mujoco_bodies.usable_cores", lambda: 1)
+    monkeypatch.setattr("dt_jax.envs.mujoco_batch.usable_cores", lambda: 1)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first

@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 import time
@@ -11,17 +10,18 @@ from dt_jax import envs
 from dt_jax.cli import collect as cli
 from dt_jax.cli.common import run_command
 from dt_jax.data.registry import lookup
-from dt_jax.datasets.demo import collect_demo, run_episodes
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.rollout.episodes import run_episodes
 from dt_jax.utils.errors import UserError
 
 
-def test_the_same_bytes_for_the_same_seed(tmp_path, monkeypatch):
+def test_same_seed_gives_the_same_bytes(tmp_path, monkeypatch):
     def collected(name, seed):
         collect_demo("hopper-demo", tmp_path / name, steps=2000, seed=seed)
         return (tmp_path / name).read_bytes()
 
     first = collected("a.hdf5", 0)
-    time.sleep(1.1)  # HDF5's times count in seconds
+    time.sleep(1.1)  # HDF5 timestamps have a resolution of one second
     monkeypatch.setattr(envs.envpool_env, "usable_cores", lambda: 1)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first
@@ -31,7 +31,7 @@ def test_the_same_bytes_for_the_same_seed(tmp_path, monkeypatch):
     ("name", "steps", "gap"),
     [("halfcheetah-demo", 12_000, 500), ("hopper-demo", 12_000, 400)],
 )
-def test_levels_in_equal_shares_with_returns_apart(tmp_path, name, steps, gap):
+def test_levels_have_equal_shares_and_distinct_returns(tmp_path, name, steps, gap):
     out = tmp_path / "demo.hdf5"
     levels = collect_demo(name, out, steps=steps)
     for episodes in levels:
@@ -47,7 +47,7 @@ def test_levels_in_equal_shares_with_returns_apart(tmp_path, name, steps, gap):
         np.testing.assert_array_equal(file["rewards"][()], rewards)
 
 
-def test_walker2d_too_and_not_from_the_starts_of_evaluation(tmp_path):
+def test_starts_differ_between_levels_and_from_evaluation(tmp_path):
     levels = collect_demo("walker2d-demo", tmp_path / "w.hdf5", steps=400, seed=3)
     first = np.stack([episodes[0].observations[0] for episodes in levels])
     assert len(np.unique(first, axis=0)) == 4
@@ -56,21 +56,19 @@ def test_walker2d_too_and_not_from_the_starts_of_evaluation(tmp_path):
     assert not (first[:, None] == starts).all(axis=-1).any()
 
 
-def test_the_size_is_told_before_and_the_progress_meanwhile(tmp_path, capsys):
+def test_output_without_a_terminal_is_one_line(tmp_path, capsys):
     out = tmp_path / "x.hdf5"
     collect_demo("hopper-demo", out, steps=1000)
-    first, *lines, last = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(rf"collecting 1,000 transitions, .* MB, into {out}", first)
-    assert len(lines) >= 2
-    assert last == "collecting hopper-demo: 1,000 of 1,000 transitions"
+    stderr = capsys.readouterr().err
+    assert stderr == f"collecting 1,000 transitions into {out}\n"
 
 
-def test_the_size_of_a_file_with_states(tmp_path, capsys):
-    out = tmp_path / "x.hdf5"
-    collect_demo("antmaze-umaze-demo", out, steps=5 * 701)
-    first = capsys.readouterr().err.splitlines()[0]
-    told = float(first.split(", ")[1].removesuffix(" MB"))
-    assert told * 1e6 == pytest.approx(out.stat().st_size, rel=0.1)
+def test_terminal_gets_a_progress_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    collect_demo("hopper-demo", tmp_path / "x.hdf5", steps=1000)
+    stderr = capsys.readouterr().err
+    assert "collecting hopper-demo" in stderr
+    assert "100%" in stderr
 
 
 @pytest.mark.parametrize(
@@ -78,29 +76,31 @@ def test_the_size_of_a_file_with_states(tmp_path, capsys):
     [
         (["hoper-demo"], "unknown demo dataset 'hoper-demo'; nearest: hopper-demo"),
         (["hopper-medium-v2"], "unknown demo dataset 'hopper-medium-v2'; nearest: "),
-        (["hopper-demo", "--steps=3"], "steps is 3; at least 4"),
-        (["hopper-demo", "--out=."], ". is a folder: name a file"),
-        (["hopper-demo", "--out=/dev/null"], "/dev/null is no ordinary file: name an"),
-        (["hopper-demo", "--out=/dev/null/x"], "/dev/null/x can't be written to (Not "),
-        (["hopper-demo", "--steps=1000000000000"], "hopper-demo.hdf5 takes 62,"),
+        (["hopper-demo", "--steps=3"], "steps is 3, expected at least 4"),
+        (["hopper-demo", "--out=."], ". is not a regular file: choose another path"),
+        (["hopper-demo", "--out=/dev/null"], "/dev/null is not a regular file: choose"),
+        (
+            ["hopper-demo", "--out=/dev/null/x"],
+            "/dev/null/x: cannot be written to ",
+        ),
         (["hopper-demo", "--steps=many"], "argument --steps: invalid int value"),
-        (["hopper-demo", "--seed=-1"], "seed is -1; it must lie between 0 and"),
+        (["hopper-demo", "--seed=-1"], "seed is -1, expected 0 to"),
     ],
 )
-def test_errors_are_one_line_and_status_2(
+def test_errors_are_one_line_with_status_2(
     tmp_path, monkeypatch, capsys, arguments, line
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as error:
         run_command(lambda: cli.main(arguments), "collect")
     assert error.value.code == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith(f"collect: error: {line}")
-    assert shown.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(f"collect: error: {line}")
+    assert stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table(tmp_path, monkeypatch, capsys):
+def test_table_has_a_row_for_each_level(tmp_path, monkeypatch, capsys):
     out = tmp_path / "h.hdf5"
     cli.main(["hopper-demo", "--steps=600", f"--out={out}"])
     lines = capsys.readouterr().out.splitlines()
@@ -110,7 +110,7 @@ def test_the_table(tmp_path, monkeypatch, capsys):
     assert out.exists()
 
 
-def test_an_error_on_the_command_line():
+def test_unknown_dataset_on_the_command_line():
     command = [sys.executable, "-m", "dt_jax", "collect", "nothing"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
@@ -118,7 +118,7 @@ def test_an_error_on_the_command_line():
     assert result.stderr.count("\n") == 1
 
 
-def test_a_policy_that_gives_nan_is_refused():
+def test_policy_that_returns_nan_is_refused():
     class Broken:
         def act(self, observations, rewards=None, done=None):
             return np.full((len(observations), 3), np.nan)

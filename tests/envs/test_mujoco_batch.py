@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dt_jax.envs import antmaze, mazes
-from dt_jax.envs.mujoco_bodies import Bodies
+from dt_jax.envs.mujoco_batch import MujocoBatch
 from dt_jax.utils.errors import UserError
 
 N, SUBSTEPS = 5, 3
@@ -26,74 +26,74 @@ def pendulum():
     )
 
 
-def scattered(model, threads):
-    bodies = Bodies(model, N, SUBSTEPS, threads)
+def random_batch(model, threads):
+    batch = MujocoBatch(model, N, SUBSTEPS, threads)
     rng = np.random.default_rng(0)
-    bodies.qpos += rng.uniform(-3, 3, bodies.qpos.shape)
-    bodies.qvel += rng.uniform(-1, 1, bodies.qvel.shape)
-    return bodies
+    batch.qpos += rng.uniform(-3, 3, batch.qpos.shape)
+    batch.qvel += rng.uniform(-1, 1, batch.qvel.shape)
+    return batch
 
 
 def controls(steps):
     return np.random.default_rng(1).uniform(-2, 2, (steps, N, 1))
 
 
-def test_against_mj_step_one_at_a_time(pendulum):
-    bodies, actions = scattered(pendulum, threads=2), controls(40)
+def test_batch_matches_single_mj_steps(pendulum):
+    batch, actions = random_batch(pendulum, threads=2), controls(40)
     expected = []
     for i in range(N):
         data = mujoco.MjData(pendulum)
-        data.qpos, data.qvel = bodies.qpos[i], bodies.qvel[i]
+        data.qpos, data.qvel = batch.qpos[i], batch.qvel[i]
         for action in actions:
             data.ctrl = action[i]
             mujoco.mj_step(pendulum, data, SUBSTEPS)
         expected.append([*data.qpos, *data.qvel])
     for action in actions:
-        bodies.step(action)
-    np.testing.assert_allclose(bodies.observations, expected, atol=1e-6)
+        batch.step(action)
+    np.testing.assert_allclose(batch.observations, expected, atol=1e-6)
 
 
-def test_neither_threads_nor_the_other_bodies_nor_the_past_matter(pendulum):
-    one, three = scattered(pendulum, 1), scattered(pendulum, 3)
+def test_results_do_not_depend_on_threads_other_copies_or_the_past(pendulum):
+    one, three = random_batch(pendulum, 1), random_batch(pendulum, 3)
     actions = controls(30)
     for action in actions:
         one.step(action)
         three.step(action)
     np.testing.assert_array_equal(three.observations, one.observations)
-    alone = Bodies(pendulum, 1, SUBSTEPS)
-    alone.qpos, alone.qvel = one.qpos[2:3], one.qvel[2:3]
+    single = MujocoBatch(pendulum, 1, SUBSTEPS)
+    single.qpos, single.qvel = one.qpos[2:3], one.qvel[2:3]
     one.step(actions[0])
-    alone.step(actions[0, 2:3])
-    np.testing.assert_array_equal(alone.observations[0], one.observations[2])
+    single.step(actions[0, 2:3])
+    np.testing.assert_array_equal(single.observations[0], one.observations[2])
 
 
-def test_only_those_that_move_are_stepped(pendulum):
-    bodies, all_of_them = scattered(pendulum, 2), scattered(pendulum, 2)
-    before = bodies.observations
+def test_only_moving_copies_are_stepped(pendulum):
+    batch, complete = random_batch(pendulum, 2), random_batch(pendulum, 2)
+    before = batch.observations
     moving = np.array([True, False, True, True, False])
-    bodies.step(controls(1)[0], moving)
-    changed = (bodies.observations != before).any(axis=1)
+    batch.step(controls(1)[0], moving)
+    changed = (batch.observations != before).any(axis=1)
     np.testing.assert_array_equal(changed, moving)
-    all_of_them.step(controls(1)[0])
+    complete.step(controls(1)[0])
     np.testing.assert_array_equal(
-        bodies.observations[moving], all_of_them.observations[moving]
+        batch.observations[moving], complete.observations[moving]
     )
-    after = bodies.observations
-    bodies.step(controls(1)[0], np.zeros(N, bool))
-    np.testing.assert_array_equal(bodies.observations, after)
+    after = batch.observations
+    batch.step(controls(1)[0], np.zeros(N, bool))
+    np.testing.assert_array_equal(batch.observations, after)
 
 
-def test_the_ant_has_what_the_state_is_made_of():
-    """Bodies hold time, positions and velocities: a model may have nothing else."""
+def test_ant_has_no_state_beyond_qpos_and_qvel():
+    """MujocoBatch keeps time, qpos and qvel: a model must have no other state."""
     model = antmaze.model_spec(mazes.antmaze("umaze")).compile()
     size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
     assert size == 1 + model.nq + model.nv
 
 
-def test_numbers_that_explode_are_told(pendulum, tmp_path, monkeypatch):
-    """And not put back to the start, as MuJoCo does by itself."""
+def test_divergence_is_an_error(pendulum, tmp_path, monkeypatch):
+    """By default MuJoCo would reset the copy."""
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log
-    bodies = scattered(pendulum, 2)
-    bodies.qvel[1] = 1e12
+    batch = random_batch(pendulum, 2)
+    batch.qvel[1] = 1e12
     with pytest.raises(UserError, match="simulation has become unstable"):
-        bodies.step(controls(1)[0])
+        batch.step(controls(1)[0])

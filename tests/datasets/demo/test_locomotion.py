@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dt_jax.data.registry import lookup
-from dt_jax.datasets.demo.policies import LEVELS, LinearPolicy
+from dt_jax.datasets.demo.locomotion import LEVELS, LinearPolicy
 
 
 @pytest.mark.parametrize("family", ["halfcheetah", "hopper", "walker2d"])
-def test_the_formula(family):
+def test_actions_follow_the_formula(family):
     spec = lookup(f"{family}-demo")
     rng = np.random.default_rng(0)
     observations = rng.standard_normal((5, spec.observation_size)).astype(np.float32)
@@ -25,7 +25,7 @@ def test_the_formula(family):
             np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
-def test_the_noise_is_its_own_and_comes_before_the_clip():
+def test_noise_has_the_given_deviation_and_is_added_before_clipping():
     observations = np.zeros((2000, 11), np.float32)
     quiet = LinearPolicy("hopper", 0, 0.0, np.random.default_rng(2)).act(observations)
     noisy = LinearPolicy("hopper", 0, 0.1, np.random.default_rng(2)).act(observations)

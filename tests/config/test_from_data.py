@@ -1,20 +1,22 @@
+"""Values that a configuration leaves to the data."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dt_jax.config import default_config
-from dt_jax.config import from_data as data_defaults
+from dt_jax.config import default_config, from_data
+from dt_jax.config.keys import keys_of
 from dt_jax.data.registry import NO_LIMIT, lookup
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 
 HOPPER = lookup("hopper-demo")
-OPEN = dict.fromkeys(data_defaults.KEYS)
+FROM_DATA = [name for name, key in keys_of("dt").items() if key.from_data]
 
 
 def trajectories(*returns: float, length: int = 4) -> Trajectories:
-    """Make trajectories of these returns, all earned at the end."""
+    """Return trajectories with these returns, whose last reward is the only one."""
     rows = len(returns) * length
     timeouts = np.arange(1, rows + 1) % length == 0
     rewards = np.zeros(rows, np.float32)
@@ -25,27 +27,26 @@ def trajectories(*returns: float, length: int = 4) -> Trajectories:
 
 
 def fill_in(data, spec=None, **changes):
-    config = default_config()
-    config.update(OPEN | changes)
-    return data_defaults.fill_in(config.lock(), data, spec)
+    config = default_config(**dict.fromkeys(FROM_DATA) | changes)
+    return from_data.fill_in(config.lock(), data, spec)
 
 
-def test_all_that_is_open_is_filled_and_told():
+def test_every_none_is_filled_and_reported():
     config, lines = fill_in(trajectories(3234.56, 1000, 200))
     assert config.episode_len == 4
     assert config.reward_scale == pytest.approx(0.001)
     assert config.target_returns == (3230.0, 1480.0)
     assert config.holdout_fraction == pytest.approx(0.1)
     assert lines == [
-        "episode_len 4: the longest trajectory",
-        "reward_scale 0.001: returns go as far as ±3.23e+03",
+        "reward_scale 0.001: returns reach ±3.23e+03",
         "target_returns 3230, 1480: the data's best and mean return",
-        "holdout_fraction 0.1: no episodes are played",
+        "episode_len 4: the longest trajectory",
+        "holdout_fraction 0.1: no environment is evaluated",
     ]
     assert config.is_locked
 
 
-def test_what_is_set_stays():
+def test_given_values_are_kept():
     chosen = {
         "episode_len": 77,
         "max_action": 3.0,
@@ -79,7 +80,7 @@ def test_the_largest_return_is_scaled_to_between_1_and_10(largest, scale):
 @pytest.mark.parametrize(
     ("least", "largest", "max_action"), [(-1, 0.5, 1), (-2.5, 1, 2.5), (0, 7, 7)]
 )
-def test_the_largest_action_can_be_given(least, largest, max_action):
+def test_without_an_environment_max_action_covers_the_data(least, largest, max_action):
     data = trajectories(1, 2)
     actions = np.zeros_like(data.actions)
     actions[0], actions[1] = least, largest
@@ -87,15 +88,15 @@ def test_the_largest_action_can_be_given(least, largest, max_action):
     config, lines = fill_in(data)
     assert config.max_action == max_action
     assert ("max_action" in " ".join(lines)) == (max_action != 1)
-    assert fill_in(data, HOPPER)[0].max_action == 1  # whose bounds are mapped to it
+    assert fill_in(data, HOPPER)[0].max_action == 1  # its bounds are mapped to ±1
 
 
-def test_returns_that_agree_are_asked_for_once():
+def test_equal_target_returns_are_merged():
     assert fill_in(trajectories(100.01, 100))[0].target_returns == (100.0,)
 
 
-def test_episodes_to_be_played_fit():
-    """An environment that plays longer would be cut off, and its returns wrong."""
+def test_episode_len_covers_the_environments_time_limit():
+    """Longer episodes would be cut off, and their returns would be too low."""
     data = trajectories(1, 2)
     assert fill_in(data, HOPPER)[0].episode_len == 1000
     endless = replace(HOPPER, max_episode_steps=NO_LIMIT)
@@ -108,7 +109,7 @@ def test_episodes_to_be_played_fit():
     ("spec", "episodes", "count", "fraction"),
     [(HOPPER, 10, 5, 0), (HOPPER, 0, 5, 0.1), (None, 10, 5, 0.1), (None, 0, 1, 0)],
 )
-def test_trajectories_are_held_out_where_nothing_is_played(
+def test_trajectories_are_held_out_if_no_environment_is_evaluated(
     spec, episodes, count, fraction
 ):
     data = trajectories(*range(1, count + 1))

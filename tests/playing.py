@@ -1,10 +1,13 @@
-"""What the tests of every engine do with it."""
+"""Stepping an environment through given actions."""
 
 import numpy as np
 
 
 def play(env, actions):
-    """Step on the host: observations [T + 1, N, S], rewards and done [T, N]."""
+    """Step through actions [T, N, A]; return observations, rewards and done.
+
+    Their shapes are [T + 1, N, S], [T, N] and [T, N].
+    """
     first = env.host_reset()
     steps = [env.host_step(a) for a in actions]
     observations, rewards, done = map(np.stack, zip(*steps, strict=True))

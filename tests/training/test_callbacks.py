@@ -1,0 +1,73 @@
+"""Callbacks of `train`: they see every row of metrics and may stop the run."""
+
+import pytest
+from helpers import assert_same_run, changed, steps_of
+
+from dt_jax.runs.metrics import read_metrics
+from dt_jax.training.train import train
+
+
+def stop_at(stop_step):
+    """Return a callback that stops the run at a step, and the steps it has seen."""
+    steps = []
+
+    def callback(step, row, stop):
+        steps.append(step)
+        if step == stop_step:
+            stop()
+
+    return callback, steps
+
+
+def test_each_callback_gets_every_row_in_order(small_config, tmp_path):
+    rows, steps = [], []
+    train(
+        small_config,
+        tmp_path,
+        callbacks=[
+            lambda step, row, stop: rows.append({"step": step, **row}),
+            lambda step, row, stop: steps.append(step),
+        ],
+    )
+    assert rows == read_metrics(tmp_path / "metrics.jsonl")
+    assert steps == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_stopped_run_resumes_to_the_same_bits(finished, small_config, tmp_path, step):
+    """At step 4 there is a checkpoint and an evaluation."""
+    callback, seen = stop_at(step)
+    run = train(small_config, tmp_path / "run", callbacks=[callback])
+    assert run.stopped
+    assert step <= run.step < 8
+    assert steps_of(tmp_path / "run")[-1] == run.step
+    assert seen[-1] <= run.step
+    assert not (tmp_path / "run" / "summary.png").exists()
+
+    run = train(small_config, tmp_path / "run")
+    assert (run.step, run.stopped) == (8, False)
+    assert_same_run(tmp_path / "run", finished)
+
+
+def test_a_stop_at_the_last_step_leaves_a_complete_run(small_config, tmp_path):
+    config = changed(small_config, eval_episodes=0)
+    callback, _ = stop_at(8)
+    run = train(config, tmp_path, callbacks=[callback])
+    assert (run.step, run.stopped) == (8, False)
+    assert (tmp_path / "summary.png").exists()
+
+
+def test_an_exception_of_a_callback_ends_the_run_and_reaches_the_caller(
+    finished, small_config, tmp_path
+):
+    """The run resumes from its last checkpoint."""
+
+    def failing(step, row, stop):
+        if step == 6:
+            raise ValueError("from the callback")
+
+    with pytest.raises(ValueError, match="from the callback"):
+        train(small_config, tmp_path / "run", callbacks=[failing])
+    assert steps_of(tmp_path / "run")[-1] == 4
+    train(small_config, tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished)

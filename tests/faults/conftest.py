@@ -1,4 +1,4 @@
-"""Faults, done to the real program: `make faults`, which ends in a table of them.
+"""Faults in the real program: `make faults`, which ends with a table of them.
 
 A test adds a line to the table by `record_property("kills survived", "25 of 25")`.
 """
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test of this folder: they take minutes, and have a command."""
+    """Mark every test of this folder: they take minutes."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.faults)
@@ -25,7 +25,7 @@ def launch(tmp_path):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print how many cases each file has passed, and what its tests have recorded."""
+    """Print the number of passed cases and the recorded figures of each file."""
     passed = [
         report
         for report in terminalreporter.getreports("passed")
@@ -39,5 +39,5 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(f"{Path(file).name}: {count} passed")
         for report in passed:
             if report.nodeid.startswith(f"{file}::"):
-                for what, figure in report.user_properties:
-                    terminalreporter.line(f"    {what}: {figure}")
+                for name, figure in report.user_properties:
+                    terminalreporter.line(f"    {name}: {figure}")

@@ -1,6 +1,6 @@
-"""A long run, watched from outside: its memory, files and threads stay as they are.
+"""A long run, observed from outside: memory, files and threads do not grow.
 
-With PICTURES=docs/images in the environment the curve is drawn to memory.png there.
+With PICTURES=docs/images in the environment, memory is plotted to memory.png there.
 """
 
 import os
@@ -21,20 +21,20 @@ from dt_jax.runs.metrics import read_metrics
 
 # The quickstart, five times as long, with twice as many evaluations and checkpoints.
 UPDATES, EVERY, LOGGED = 20_000, 1_000, 100
-SETTLED = 1_000  # updates, whose growth is not looked at
+WARM_UP = 1_000  # updates that are not compared
 
-# An update needs 19 MB to work in. As a rule glibc keeps some of that for the next one,
-# in the arenas of whichever threads it was freed by: resident memory wanders by 20 to
-# 60 MB, without a trend but too far for 2% to be seen. If it is given back at once,
-# which costs speed, what remains is what is in use.
-KEEP_NOTHING = {
+# An update takes 19 MB of temporary memory. By default glibc keeps part of it in the
+# arenas of the threads that freed it, and resident memory varies by 20 to 60 MB without
+# a trend, which hides a growth of 2 %. Returned at once, at the cost of speed, resident
+# memory is memory in use.
+RETURN_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "4194304",
     "MALLOC_TRIM_THRESHOLD_": "4194304",
 }
 
 
 class Sample(NamedTuple):
-    """What the process held at one moment."""
+    """The resources of the process at one moment."""
 
     step: int  # of the newest row of metrics.jsonl, -1 before there is one
     memory: float  # resident, MB
@@ -42,68 +42,68 @@ class Sample(NamedTuple):
     threads: int
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="tells glibc what to keep")
-def test_memory_files_and_threads_stay_as_they_are(tmp_path, record_property):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_memory_files_and_threads_do_not_grow(tmp_path, record_property):
     data = {"DT_JAX_DATA": str(tmp_path / "data")}
     status, _, err = run("-m", "dt_jax", "data", "download", "halfcheetah-demo", **data)
     assert status == 0, err
-    samples = watched(
+    samples = observe_run(
         tmp_path / "run",
         f"--config.update_steps={UPDATES}",
         f"--config.eval_every={EVERY}",
         f"--config.checkpoint_every={EVERY}",
         f"--config.log_every={LOGGED}",
         **data,
-        **KEEP_NOTHING,
+        **RETURN_MEMORY,
     )
     if folder := os.environ.get("PICTURES"):
-        draw(samples, Path(folder) / "memory.png")
+        plot(samples, Path(folder) / "memory.png")
 
-    def record(what, unit, before, after):
+    def record(name, unit, before, after):
         figure = f"{before:.0f}{unit}, then {after:.0f}{unit} ({after - before:+.1f})"
-        record_property(f"{what}, up to step {UPDATES // 2:,} and after it", figure)
+        record_property(f"{name}, up to step {UPDATES // 2:,} and after it", figure)
 
-    # In an evaluation no update and no save is under way: what a run holds then is what
-    # it does not let go of.
-    evaluations = range(SETTLED, UPDATES + 1, EVERY)
+    # During an evaluation there is no update and no save: what a run holds then, it
+    # does not release.
+    evaluations = range(WARM_UP, UPDATES + 1, EVERY)
     first, second = halves([during_evaluation(samples, step) for step in evaluations])
-    # Means, since each new EnvPool takes a few MB more or less than the last.
+    # Means, because each new EnvPool takes a few MB more or less than the one before.
     before, after = (mean(s.memory for s in half) for half in (first, second))
     record("memory in an evaluation", " MB", before, after)
     assert after < 1.02 * before
 
-    files, later = (max(s.files for s in half) for half in (first, second))
-    record("open files", "", files, later)
-    assert later <= files
+    before, after = (max(s.files for s in half) for half in (first, second))
+    record("open files", "", before, after)
+    assert after <= before
 
-    # TensorStore's 7 or 8 end some seconds after a save, which may be before the next
-    # evaluation or not. If one were left behind each time, it would be 10 more.
-    threads, later = (max(s.threads for s in half) for half in (first, second))
-    record("threads", "", threads, later)
-    assert later < threads + len(second)
+    # 7 or 8 threads of TensorStore end some seconds after a save, perhaps after the
+    # next evaluation. One more thread per save would make 10 more.
+    before, after = (max(s.threads for s in half) for half in (first, second))
+    record("threads", "", before, after)
+    assert after < before + len(second)
 
-    first, second = halves([s for s in samples if SETTLED <= s.step < UPDATES])
-    peak, later = (max(s.memory for s in half) for half in (first, second))
-    record("memory at its highest", " MB", peak, later)
-    assert later < 1.05 * peak  # the 19 MB of one update, if one more was under way
+    first, second = halves([s for s in samples if WARM_UP <= s.step < UPDATES])
+    before, after = (max(s.memory for s in half) for half in (first, second))
+    record("peak memory", " MB", before, after)
+    assert after < 1.05 * before  # the 19 MB of an update may coincide with a save
 
 
-def watched(workdir, *flags, **environment):
-    """Run launch.py to its end; return what it held, twice a second."""
+def observe_run(workdir, *flags, **environment):
+    """Run launch.py to its end; return samples of its resources, two per second."""
     process = start("launch.py", f"--workdir={workdir}", *flags, **environment)
     samples = []
-    watcher = Thread(target=watch, args=(process.pid, workdir, samples))
-    watcher.start()
+    observer = Thread(target=observe, args=(process.pid, workdir, samples))
+    observer.start()
     try:
         _, err = process.communicate(timeout=2 * 3600)
     finally:
         process.kill()
-        watcher.join()
+        observer.join()
     assert process.returncode == 0, err
     return samples
 
 
-def watch(pid, workdir, samples):
+def observe(pid, workdir, samples):
     process = psutil.Process(pid)
     while True:
         rows = read_metrics(workdir / "metrics.jsonl")
@@ -118,13 +118,13 @@ def watch(pid, workdir, samples):
 
 
 def during_evaluation(samples, step):
-    """Return the medians of what was held in the evaluation after `step` updates.
+    """Return the medians of the samples during the evaluation after `step` updates.
 
-    Its row is written at its end. What follows the row before are LOGGED updates, and
-    then the evaluation, which takes longer than they do.
+    The row of an evaluation is written at its end. After the row before it follow
+    LOGGED updates and then the evaluation, which takes longer.
     """
     since = [s for s in samples if s.step == step - LOGGED]
-    assert since, f"the evaluation at step {step} was too short to be seen"
+    assert since, f"the evaluation at step {step} was too short to be observed"
     during = np.asarray(since[len(since) // 2 :])
     return Sample(step, *np.median(during, axis=0)[1:])
 
@@ -135,8 +135,8 @@ def halves(samples):
     return first, samples[len(first) :]
 
 
-def draw(samples, path):
-    """Draw memory over updates; samples between two rows are at equal distances."""
+def plot(samples, path):
+    """Plot memory over updates; samples between two rows are at equal distances."""
     rows = np.asarray([s.step for s in samples])
     steps = rows.astype(float)
     for row in np.unique(rows):

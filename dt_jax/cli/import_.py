@@ -86,7 +86,7 @@ def _parser() -> CommandParser:
         "trained. It can be evaluated, loaded by Policy, and used as init_from; it "
         "cannot be resumed.",
         epilog="example: python -m dt_jax import dt_checkpoint.pt --from=corl "
-        "--out=runs/imported",
+        "--out=runs/corl",
     )
     parser.add_argument(
         "source",

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import mujoco
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dt_jax.data.d4rl import read_d4rl, read_env_name, read_states
+from dt_jax.data.arrays import check_finite
+from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.registry import EnvSpec, lookup
 from dt_jax.envs import mazes
 from dt_jax.envs.antmaze import ants
@@ -61,7 +63,8 @@ def replay(path: Path, spec: EnvSpec) -> Replay:
       UserError: the file cannot be read, has no states, does not match `spec`, or has
         no two successive rows of an episode.
     """
-    raw, states = read_d4rl(path), read_states(path)
+    raw = read_d4rl(path)
+    states = _read_states(path, len(raw.rewards))
     batch, observe = _engine(spec, min(_BATCH, len(raw.rewards)))
     sizes = tuple(a.shape[1] for a in (raw.observations, raw.actions, *states))
     expected = spec.observation_size, spec.action_size, *batch.state_sizes
@@ -99,6 +102,18 @@ def _not_empty(rows: np.ndarray, path: Path) -> np.ndarray:
             "another row of its episode"
         )
     return rows
+
+
+def _read_states(path: Path, rows: int) -> list[np.ndarray]:
+    """Return the simulator's states, [M, nq] and [M, nv] float64."""
+    states = []
+    with h5py.File(path, "r") as file:
+        for key in ("infos/qpos", "infos/qvel"):
+            if key not in file or np.ndim(file[key]) != 2 or len(file[key]) != rows:
+                raise UserError(f"{path}: {key} [{rows}, size] is missing")
+            states.append(file[key][()].astype(np.float64))
+            check_finite(states[-1], f"{path}: {key}")
+    return states
 
 
 def _state_offset(

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dt_jax.config.keys import sections_of
 from mkdocs.structure.files import File
+
+from dt_jax.config.keys import sections_of
 
 _ROOT = Path(__file__).parents[1]
 _ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # in lower case

@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOK = """
 import logging, os, sys, warnings
 import numpy as np
+import envpool, flax.linen, jax, matplotlib.figure, orbax.checkpoint, rich.console
 import dt_jax
 
+# After the libraries, which change some of this when they are imported.
 before = (
     sys.stdout, logging.getLogger().level, logging.getLogger("absl").level,
     warnings.showwarning, list(warnings.filters), os.environ.get("XLA_FLAGS"),

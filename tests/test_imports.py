@@ -28,7 +28,7 @@ FLOORS = [
 ]
 
 JAX = {"flax", "jax", "optax", "orbax"}
-WITHOUT_JAX = [path for path in PACKAGE if "/data/" in path.as_posix()]
+WITHOUT_JAX = sorted(ROOT.glob("dt_jax/data/**/*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, str]]:

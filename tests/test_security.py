@@ -4,14 +4,14 @@ import io
 import json
 import pickle
 import re
-import struct
 import zipfile
 from urllib.parse import urlsplit
 
 import h5py
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
+from random_run import write_random_run
 from recording import record
 from rich.console import Console
 from serving import redirect, serving
@@ -21,15 +21,14 @@ from dt_jax.analysis.experiments import data_label
 from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli import evaluate
 from dt_jax.cli.common import run_command
-from dt_jax.config.load import override, to_json, validate
+from dt_jax.config.load import override, validate
 from dt_jax.data import minari
 from dt_jax.data.cache import record_sha256, sha256_of
 from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.registry import all_specs
 from dt_jax.datasets import cached_path, read_dataset
 from dt_jax.datasets.download import download
-from dt_jax.runs import manifest
-from dt_jax.runs.checkpoint import CheckpointWriter
+from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import replacing
@@ -106,20 +105,21 @@ def test_evaluation_is_not_unpickled(tmp_path, victim):
 
 
 def test_a_checkpoint_is_not_unpickled(tmp_path, victim, monkeypatch):
-    folder = tmp_path / "checkpoints"
-    params = {"kernel": jnp.zeros((3, 2))}
-    with CheckpointWriter(folder, keep=2) as writer:
-        writer.save(1, params, {"step": jnp.int32(1)}, {"state_mean": [0.0]}, None)
+    run = tmp_path / "run"
+    params = write_random_run(run)
+    folder = run / "checkpoints"
     with monkeypatch.context() as patch:
         for name in ("load", "loads", "Unpickler"):
             patch.delattr(pickle, name)
         chosen = choose_checkpoint(folder, "last")
-        assert chosen.record["state_mean"] == [0.0]
-        assert not chosen.params(params)["kernel"].any()
-    (folder / "1/record/metadata").write_bytes(pickle.dumps(Evil(victim)))
-    manifest.write(folder, 1, None)
-    with pytest.raises(Exception, match="decode"):
-        choose_checkpoint(folder, "last").record
+        restored = chosen.params(jax.eval_shape(lambda: params))
+    jax.tree.map(np.testing.assert_array_equal, restored, params)
+    (folder / "7.json").write_bytes(pickle.dumps(Evil(victim)))
+    with (
+        pytest.warns(UserWarning, match="its manifest 7.json is damaged"),
+        pytest.raises(UserError, match=r"every checkpoint in .* is corrupt"),
+    ):
+        choose_checkpoint(folder, "last")
 
 
 @pytest.fixture
@@ -156,19 +156,14 @@ def test_minari_datasets_call_only_known_environments(recorded, victim, monkeypa
             make()
 
 
-def test_a_run_imports_only_what_its_user_names(
-    small_config, tmp_path, victim, monkeypatch
-):
-    """Its folder may lie where `python -m` looks for packages."""
+def test_a_run_imports_only_what_its_user_names(tmp_path, victim, monkeypatch):
+    """Its folder may be where `python -m` looks for packages."""
     run = tmp_path / "run"
-    run.mkdir()
+    write_random_run(run, env_name="run.code:Hopper-v5")
     (run / "code.py").write_text(f"open({str(victim)!r}, 'w')")
-    with small_config.unlocked():
-        small_config.env_name = "run.code:Hopper-v5"
-    (run / "config.json").write_text(to_json(small_config))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="trust it, give --env_name=run"):
-        evaluate.main([str(run)])
+        evaluate.main([str(run), "--target_returns=3", "--episodes=1"])
 
 
 # Names and paths stay in their folders.

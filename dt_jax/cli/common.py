@@ -86,6 +86,8 @@ def run_command(main: Callable[[], None], program: str) -> None:
         leave(stopped)
     except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         status = 1
+    except SystemExit as finished:  # --help
+        status = int(finished.code or 0)
     except Exception as error:
         line = _user_error(error)
         if line is None:

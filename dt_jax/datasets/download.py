@@ -54,6 +54,8 @@ def download(url: str, path: Path, check: Callable[[Path], object]) -> None:
 def _fetch(url: str, folder: Path) -> Path:
     """Download a file into `folder`, with a progress bar on a terminal."""
     base_url, _, name = url.rpartition("/")
+    print(f"downloading {url}", flush=True)
+    pooch.get_logger().setLevel("WARNING")  # an error is one line on stderr
     files = pooch.create(
         folder, f"{base_url}/", registry={name: None}, retry_if_failed=_RETRIES
     )

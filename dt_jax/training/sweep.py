@@ -15,7 +15,7 @@ from dt_jax.data.registry import all_specs
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import is_complete, last_checkpoint
 from dt_jax.utils.errors import UserError, did_you_mean
-from dt_jax.utils.lock import InUseError, alone_in
+from dt_jax.utils.files import InUseError, locked
 from dt_jax.utils.signals import Stopped, StopRequest
 
 _POLL_SECONDS = 0.1  # between two checks for a signal
@@ -131,7 +131,7 @@ def run_queue(queue: Sequence[QueuedRun]) -> bool:
 def _train(run: QueuedRun, prefix: str) -> str:
     """Train a run unless it is complete or in use; return the result as one line."""
     try:
-        with alone_in(run.workdir):
+        with locked(run.workdir):
             if _is_complete(run):
                 return "already complete"
     except InUseError as error:

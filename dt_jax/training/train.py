@@ -40,8 +40,7 @@ from dt_jax.types import Params
 from dt_jax.utils import distributed
 from dt_jax.utils.backend import check_backend
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import remove_leftovers
-from dt_jax.utils.lock import alone_in
+from dt_jax.utils.files import locked, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def train(
     with ExitStack() as stack:
         with distributed.all_succeed():
             if distributed.is_main_process():
-                stack.enter_context(alone_in(folder))
+                stack.enter_context(locked(folder))
                 for each in (folder, folder / "eval", folder / "checkpoints"):
                     remove_leftovers(each)
         lock = folder / ".lock"  # the main process's: do all see it?

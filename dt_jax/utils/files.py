@@ -1,26 +1,38 @@
-"""Paths as users write them, and files that are never half-written."""
+"""Files and folders: paths as users write them, atomic writes, and a run's lock."""
 
 import os
 import secrets
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-_TOKEN = 8  # hexadecimal digits, drawn anew for each temporary file
+from filelock import FileLock, Timeout
+
+from dt_jax.utils.errors import UserError
+
+_TOKEN = 8  # random hexadecimal digits in the name of a temporary file
+
+
+class InUseError(UserError):
+    """Another process holds the lock of a run's folder."""
 
 
 def user_path(path: str | Path) -> Path:
-    """Return a path with ~ and ~user as their folders; an unknown ~user stays."""
+    """Return a path with ~ and ~user expanded; an unknown ~user is not changed."""
     return Path(os.path.expanduser(path))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path`, which takes its place if all goes well.
+    """Yield a temporary file that replaces `path` if the block succeeds.
 
-    Whatever happens, `path` holds its old content or the whole new one. Two writers at
-    once, also on two machines, don't meet: the last one's content stays.
+    At any time `path` has its old content or the complete new one. With several
+    writers, also on different machines, the last one wins.
+
+    Args:
+      path: the file; its folder is created if missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -34,13 +46,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, all of it or nothing."""
+    """Write `text` to `path`, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def try_to_write(path: Path) -> None:
-    """Make the folder of `path`, and raise an OSError if writing it would."""
+    """Create the folder of `path`, and check that the file can be written.
+
+    Raises:
+      OSError: it cannot.
+    """
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
     temporary = temporary_path(path)
@@ -51,12 +67,13 @@ def try_to_write(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of writers that were killed.
+    """Remove the temporary files of killed writers.
 
-    Only where nobody else writes: those of a writer at work would go too.
+    Only while nobody else writes: the temporary file of an active writer is removed
+    too.
 
     Args:
-      path: a file, for its own ones, or a folder, for all that lie directly in it.
+      path: a file, for its temporary files; or a folder, for all directly in it.
     """
     digits, name = "[0-9a-f]" * _TOKEN, Path(escape(path.name))
     if path.is_dir():
@@ -68,8 +85,49 @@ def remove_leftovers(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a name beside `path` that nobody else has."""
+    """Return a unique name beside `path`."""
     # The suffix stays last: some writers choose the format by it.
     return path.with_name(
         f".{path.stem}.{secrets.token_hex(_TOKEN // 2)}.tmp{path.suffix}"
     )
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, for one process at a time.
+
+    The operating system releases the lock when the process ends, even if it is killed;
+    a .lock file that remains does not block anybody.
+
+    Args:
+      workdir: created if missing, and deleted again if it stays empty.
+
+    Raises:
+      InUseError: another process holds the lock.
+      UserError: `workdir` is inside a file, or a broken link.
+    """
+    folders = (workdir, *workdir.parents)
+    missing = [folder for folder in folders if not folder.exists()]
+    for folder in folders:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: choose another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = workdir / ".lock"
+    try:
+        with FileLock(file, timeout=0):
+            file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+    except Timeout:
+        holder = file.read_text() if file.exists() else ""
+        process, host = [*holder.split(), "?", "?"][:2]
+        raise InUseError(
+            f"{workdir} is in use by process {process} on {host}: wait until it ends, "
+            "stop it, or choose another --workdir"
+        ) from None
+    finally:
+        with suppress(OSError):  # not empty: it holds a run
+            for folder in missing:
+                folder.rmdir()

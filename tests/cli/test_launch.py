@@ -158,7 +158,7 @@ def test_the_device_of_the_configuration_is_used(tmp_path, hopper_file):
 def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path, hopper_file):
     (tmp_path / "file").write_text("in the way")
     line = refusal("launch.py", *arguments(tmp_path / "file" / "run", hopper_file))
-    assert f"{tmp_path / 'file'} is no folder" in line
+    assert f"{tmp_path / 'file'} is not a folder" in line
 
 
 def test_a_malformed_data_file_is_named(tmp_path):

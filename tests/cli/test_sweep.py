@@ -12,7 +12,7 @@ from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import loggers
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.lock import alone_in
+from dt_jax.utils.files import locked
 
 CONFIG = """
 from dt_jax.config import default_config
@@ -80,7 +80,7 @@ def test_failed_run_does_not_stop_the_others(config, run_sweep, tmp_path):
 
     # Further sweeps over the same folder.
     again = [f"{config}:good", f"--workdir={runs}"]
-    with alone_in(runs / "mine-good"):  # another process trains it
+    with locked(runs / "mine-good"):  # another process trains it
         lines, status = run_sweep(*again)
     assert status == 0
     assert lines[0].startswith(f"[1/1] mine-good: skipped: {runs}/mine-good is in use")

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from dt_jax.data.d4rl import read_d4rl
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import read_dataset
+from dt_jax.types import Batch
 from dt_jax.utils.errors import UserError
 
 ROWS, EPISODE, SEQ = 1_500_000, 1000, 20
@@ -87,8 +89,9 @@ def returns_to_go(rows: np.ndarray) -> np.ndarray:
 CHILD = """
 import json, resource, sys
 import numpy as np
-from dt_jax.datasets import read_dataset
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
+from dt_jax.datasets import read_dataset
 
 def status(field):
     lines = open("/proc/self/status").read().splitlines()
@@ -102,18 +105,20 @@ before = status("RssAnon")
 store = read_dataset(
     None, path, episode_len=1000, memory_limit_gb=float(memory_limit_gb)
 ).trajectories
+zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+fields = "states", "actions", "returns_to_go", "mask"
 sampler = Sampler(
-    store, batch_size=64, seq_len=20, reward_scale=1.0, seed=0,
-    state_mean=np.float32(0), state_std=np.float32(1),
+    store, Normalizer(zero, one, zero, one),
+    batch_size=64, context_len=20, seed=0, fields=fields,
 )
 last = np.array([store.num_transitions - 1])
 arrays = {"mean": store.state_mean, "std": store.state_std, "last": last}
 for step in range(20):
-    for name, array in sampler.batch(step)._asdict().items():
-        arrays[f"{name}{step}"] = array
+    batch = sampler.batch(step)
+    arrays |= {f"{name}{step}": getattr(batch, name) for name in fields}
     arrays[f"indices{step}"] = sampler.indices(step)
-for name, array in sampler.gather(last)._asdict().items():
-    arrays[f"{name}_of_last"] = array
+batch = sampler.gather(last)
+arrays |= {f"{name}_of_last": getattr(batch, name) for name in fields}
 np.savez(out, **arrays)
 print(json.dumps({"taken": status("RssAnon") - before}))
 """
@@ -244,16 +249,16 @@ def load(path: Path, memory_limit_gb: float) -> Trajectories:
     return read_dataset(None, str(path), memory_limit_gb=memory_limit_gb).trajectories
 
 
-def draw(store: Trajectories, **options) -> list[bytes]:
-    sampler = Sampler(
-        store,
-        batch_size=64,
-        seq_len=6,
-        reward_scale=0.1,
-        seed=3,
-        state_mean=store.state_mean,
-        state_std=store.state_std,
+def draw(store: Trajectories) -> list[bytes]:
+    normalizer = Normalizer(
+        store.state_mean,
+        store.state_std,
+        action_center=np.zeros(2, np.float32),
         action_scale=np.array([2, 0.5], np.float32),
+        reward_scale=0.1,
+    )
+    sampler = Sampler(
+        store, normalizer, batch_size=64, context_len=6, seed=3, fields=Batch._fields
     )
     return [array.tobytes() for step in range(5) for array in sampler.batch(step)]
 
@@ -327,9 +332,9 @@ def test_sampled_arrays_are_mapped_without_read_ahead(raw, tmp_path, cache):
         ours = [i for i, text in enumerate(maps) if str(tmp_path) in text]
         return ["rr" in maps[i + 1].splitlines()[0].split() for i in ours]
 
-    assert flags() == [False] * 4  # includes rewards, which are not sampled
+    assert flags() == [False] * 4
     draw(store)
-    assert sum(flags()) == 3
+    assert sum(flags()) == 4
 
 
 @contextmanager

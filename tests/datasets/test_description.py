@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from dt_jax.data import arrays
-from dt_jax.data.registry import lookup
+from dt_jax.data.registry import lookup, normalized_score
 from dt_jax.data.schema import RawData
-from dt_jax.data.registry import normalized_score
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset, describe, describe_dataset
 

@@ -55,7 +55,7 @@ def test_a_workdir_that_is_a_file(tmp_path, hopper_file):
     (tmp_path / "run").write_text("in the way")
     for workdir in (tmp_path / "run", tmp_path / "run" / "deeper"):
         line = refusal(*launch(hopper_file, workdir))
-        assert f"{tmp_path / 'run'} is no folder: choose another --workdir" in line
+        assert f"{tmp_path / 'run'} is not a folder: choose another --workdir" in line
     assert (tmp_path / "run").read_text() == "in the way"
 
 

@@ -31,7 +31,7 @@ from dt_jax.training import trainer
 from dt_jax.training.resume import last_checkpoint, resumed_config
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.lock import alone_in
+from dt_jax.utils.files import locked
 from dt_jax.utils.signals import SIGNALS, Stopped
 
 KEYS = keys_of("dt")
@@ -244,7 +244,7 @@ def test_changed_action_bounds_are_refused(small_config, tmp_path, monkeypatch):
 def test_a_second_process_in_the_folder_is_refused(finished, small_config):
     before = sorted(path.name for path in finished.rglob("*"))
     with (
-        alone_in(finished),
+        locked(finished),
         pytest.raises(UserError, match=f"in use by process {os.getpid()} on"),
     ):
         train(changed(small_config, update_steps=20), finished)

@@ -1,22 +1,34 @@
+import os
+import signal
+import socket
 from contextlib import suppress
 
 import pytest
+from command import start
 
-from dt_jax.utils.files import remove_leftovers, replacing, try_to_write, write_text
+from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import (
+    InUseError,
+    locked,
+    remove_leftovers,
+    replacing,
+    try_to_write,
+    write_text,
+)
 
 
-def left_of(path):
-    """Return a temporary file as a writer of `path` that is killed leaves it."""
-    temporary = break_off(path)
-    temporary.touch()
-    return temporary
-
-
-def break_off(path):
-    """Fail in the middle of writing; return what was written to."""
+def fail_to_write(path):
+    """Fail in the middle of writing; return the temporary file."""
     with suppress(KeyError), replacing(path) as temporary:
         temporary.write_text("new, in p")
         raise KeyError
+    return temporary
+
+
+def leftover(path):
+    """Return a temporary file as a killed writer of `path` leaves it."""
+    temporary = fail_to_write(path)
+    temporary.touch()
     return temporary
 
 
@@ -24,17 +36,17 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+def test_file_is_replaced_completely_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "a.txt"
     write_text(path, "old")
-    assert break_off(path).suffix == ".txt"
+    assert fail_to_write(path).suffix == ".txt"
     assert path.read_text() == "old"
     write_text(path, "new")
     assert path.read_text() == "new"
     assert names(path.parent) == ["a.txt"]
 
 
-def test_two_writers_at_once_do_not_meet(tmp_path):
+def test_last_of_two_concurrent_writers_wins(tmp_path):
     path = tmp_path / "a.txt"
     with replacing(path) as first:
         first.write_text("first")
@@ -43,21 +55,21 @@ def test_two_writers_at_once_do_not_meet(tmp_path):
     assert path.read_text() == "first"
 
 
-def test_leftovers_of_a_file_go_and_nothing_else_does(tmp_path):
-    ours = [left_of(tmp_path / "a[1].npz") for _ in range(2)]
-    others = [left_of(tmp_path / name) for name in ("a1.npz", "a[1].txt", "b.a[1].npz")]
-    kept = [tmp_path / name for name in ("a[1].npz", ".a[1].tmp.npz", ".a[1].npz.lock")]
-    for path in kept:
-        path.touch()
+def test_only_leftovers_of_a_file_are_removed(tmp_path):
+    removed = [leftover(tmp_path / "a[1].npz") for _ in range(2)]
+    kept = [leftover(tmp_path / name) for name in ("a1.npz", "a[1].txt", "b.a[1].npz")]
+    for name in ("a[1].npz", ".a[1].tmp.npz", ".a[1].npz.lock"):
+        kept.append(tmp_path / name)
+        kept[-1].touch()
     remove_leftovers(tmp_path / "a[1].npz")
-    assert not any(path.exists() for path in ours)
-    assert all(path.exists() for path in others + kept)
+    assert not any(path.exists() for path in removed)
+    assert all(path.exists() for path in kept)
 
 
-def test_leftovers_in_a_folder_go_but_not_in_those_below(tmp_path):
-    below = left_of(tmp_path / "below" / "a.npz")
+def test_leftovers_in_a_folder_are_removed_but_not_in_subfolders(tmp_path):
+    below = leftover(tmp_path / "below" / "a.npz")
     for name in ("a.npz", "metrics.jsonl", "no_suffix"):
-        left_of(tmp_path / name)
+        leftover(tmp_path / name)
     (tmp_path / ".hidden.tmp").touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".hidden.tmp", "below"]
@@ -65,7 +77,7 @@ def test_leftovers_in_a_folder_go_but_not_in_those_below(tmp_path):
     remove_leftovers(tmp_path / "missing")
 
 
-def test_trying_to_write_leaves_nothing_and_fails_as_writing_would(tmp_path):
+def test_trying_to_write_leaves_no_file_and_fails_as_writing_does(tmp_path):
     try_to_write(tmp_path / "new" / "a.txt")
     assert names(tmp_path / "new") == []
     (tmp_path / "file").touch()
@@ -73,3 +85,62 @@ def test_trying_to_write_leaves_nothing_and_fails_as_writing_would(tmp_path):
         for write in (try_to_write, lambda path: write_text(path, "")):
             with pytest.raises(OSError, match=r"Not a directory|File exists|too long"):
                 write(path)
+
+
+HOLDER = """if True:
+    import sys, time
+    from pathlib import Path
+    from dt_jax.utils.files import locked
+    with locked(Path(sys.argv[1])):
+        print("locked", flush=True)
+        time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Start a process that holds the lock of the folder "run"."""
+    process = start("-c", HOLDER, tmp_path / "run")
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_second_process_is_refused_and_the_first_is_named(holder, tmp_path):
+    who = f"process {holder.pid} on {socket.gethostname()}"
+    with (
+        pytest.raises(InUseError, match=f"^{tmp_path}/run is in use by {who}: wait"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    assert (tmp_path / "run/.lock").exists()
+
+
+def test_lock_of_a_killed_process_is_free(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "run/.lock").read_text().split()[0] == str(holder.pid)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run/.lock").read_text().split()[0] == str(os.getpid())
+
+
+def test_folder_that_stays_empty_is_deleted(tmp_path):
+    with pytest.raises(UserError, match="bad data"), locked(tmp_path / "runs/new"):
+        raise UserError("bad data")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_folder_of_a_run_is_kept(tmp_path):
+    with locked(tmp_path / "runs/new"):
+        (tmp_path / "runs/new/config.json").touch()
+    assert names(tmp_path / "runs/new") == ["config.json"]
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match=f"{tmp_path}/file is not a folder: choose"),
+        locked(tmp_path / "file/run"),
+    ):
+        pass

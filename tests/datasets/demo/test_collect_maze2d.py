@@ -5,10 +5,10 @@ import pytest
 from dt_jax import envs
 from dt_jax.data.registry import lookup
 from dt_jax.datasets.demo import collect_demo, maze2d
-from dt_jax.rollout.episodes import run_episodes
 from dt_jax.datasets.demo.maze2d import WaypointController
 from dt_jax.envs import mazes, mujoco_batch
 from dt_jax.envs.maze2d import Maze2D, points
+from dt_jax.rollout.episodes import run_episodes
 
 GOALS = {"umaze": (1, 1), "medium": (6, 6), "large": (7, 9)}
 LIMITS = {"umaze": 300, "medium": 600, "large": 800}

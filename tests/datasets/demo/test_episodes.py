@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from dt_jax.datasets.demo import write_d4rl
-from dt_jax.rollout.episodes import Episode, run_episodes
 from dt_jax.envs.base import HostEnv
+from dt_jax.rollout.episodes import Episode, run_episodes
 
 
 class Counting(HostEnv):

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -8,12 +9,12 @@ from command import run, start, wait_until_it_listens
 
 from dt_jax.utils.signals import SIGNALS, Stopped, StopRequest
 
-WAITS = """if True:
+SLEEPER = """if True:
     import time
     from dt_jax.cli.common import run_command
 
     def main():
-        print("begun", flush=True)
+        print("started", flush=True)
         time.sleep(100)
 
     run_command(main, "-c")
@@ -21,68 +22,80 @@ WAITS = """if True:
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_program_says_what_stopped_it_and_exits_as_the_shell_has_it(signum):
-    # Where these tests run in the background, Ctrl-C is ignored and stays so.
+def test_interrupted_program_reports_the_signal_and_its_status(signum):
+    # In the background Ctrl-C is ignored, and an ignored signal stays ignored.
     code = f"import signal; signal.signal({signum:d}, signal.default_int_handler)\n"
-    process = start("-c", code + WAITS)
-    assert process.stdout.readline() == "begun\n"
+    process = start("-c", code + SLEEPER)
+    assert process.stdout.readline() == "started\n"
     process.send_signal(signum)
     _, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (
-        128 + signum,
-        f"-c: stopped by {signum.name}\n",
-    )
+    assert process.returncode == 128 + signum
+    assert err == f"-c: interrupted by {signum.name}\n"
 
 
 @pytest.fixture
-def handled():
-    """Have the signals raise when they are not noted, whoever runs the tests."""
+def raising_handlers():
+    """Have each signal raise KeyboardInterrupt where `StopRequest` does not act."""
     before = [signal.signal(each, signal.default_int_handler) for each in SIGNALS]
     yield
     for each, handler in zip(SIGNALS, before, strict=True):
         signal.signal(each, handler)
 
 
-@pytest.mark.usefixtures("handled")
+@pytest.mark.usefixtures("raising_handlers")
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_request_waits_to_be_read(signum):
+def test_request_is_recorded_until_it_is_checked(signum):
     with StopRequest() as stop:
         stop.check()
         os.kill(os.getpid(), signum)
         time.sleep(0.01)
-        assert stop.asked == signum
-        with pytest.raises(Stopped, match=f"^stopped by {signum.name}$") as stopped:
+        assert stop.received == signum
+        with pytest.raises(Stopped, match=f"^interrupted by {signum.name}$") as stopped:
             stop.check()
     assert stopped.value.status == 128 + signum
-    with pytest.raises(KeyboardInterrupt):  # as before
+    with pytest.raises(KeyboardInterrupt):  # the handler before is restored
         os.kill(os.getpid(), signum)
 
 
-@pytest.mark.usefixtures("handled")
-def test_only_a_second_ctrl_c_does_not_wait():
+@pytest.mark.usefixtures("raising_handlers")
+def test_only_a_second_ctrl_c_acts_at_once():
     with StopRequest() as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
-        assert stop.asked == signal.SIGINT
+        assert stop.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_ignored_signal_stays_ignored():
+def test_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.01)
-            assert stop.asked is None
+            assert stop.received is None
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_second_ctrl_c_does_what_is_usual_where_no_handler_was_set():
+@pytest.mark.usefixtures("raising_handlers")
+def test_no_handler_is_set_outside_the_main_thread():
+    def request():
+        with StopRequest() as stop:
+            handlers.append(signal.getsignal(signal.SIGTERM))
+            stop.check()
+
+    handlers = []
+    thread = threading.Thread(target=request)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
+
+
+def test_second_ctrl_c_ends_a_process_without_a_handler():
     code = """if True:
         import os, signal, time
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -96,7 +109,7 @@ def test_a_second_ctrl_c_does_what_is_usual_where_no_handler_was_set():
     assert (status, err) == (-signal.SIGINT, "")
 
 
-def test_a_print_that_nobody_reads_does_not_keep_a_program_from_leaving():
+def test_blocked_print_does_not_delay_the_exit():
     code = """if True:
         from dt_jax.cli.common import run_command
 
@@ -108,18 +121,18 @@ def test_a_print_that_nobody_reads_does_not_keep_a_program_from_leaving():
     """
     process = start("-c", code)
     process.stdout.read(10)
-    time.sleep(0.5)  # the pipe is full
+    time.sleep(0.5)  # until the pipe is full
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
     process.communicate()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize("module", ["evaluate", "data", "collect"])
-def test_signals_are_answered_while_a_module_is_imported(module):
-    process = start("-m", "dt_jax", module, "--help")
+@pytest.mark.parametrize("command", ["evaluate", "data", "collect"])
+def test_signal_during_imports_ends_a_command(command):
+    process = start("-m", "dt_jax", command, "--help")
     wait_until_it_listens(process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGTERM
-    assert err == f"python -m dt_jax {module}: interrupted by SIGTERM\n"
+    assert err == f"python -m dt_jax {command}: interrupted by SIGTERM\n"

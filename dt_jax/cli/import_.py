@@ -82,6 +82,7 @@ def _write_run(workdir: Path, agent: PortableAgent, dataset: dict[str, Any]) -> 
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m dt_jax import",
+        usage="%(prog)s [-h] source --from {corl,hf} --out RUN [options]",
         description="Write a run's folder with an agent that another program has "
         "trained. It can be evaluated, loaded by Policy, and used as init_from; it "
         "cannot be resumed.",

@@ -1,8 +1,8 @@
 """A Decision Transformer in PyTorch as a baseline: CORL's network and training step.
 
 Written by us in the usual PyTorch style (nn.MultiheadAttention, AdamW);
-tests/agents/test_torch_baseline.py compares outputs, gradients and a training run with numbers
-recorded from CORL's dt.py. Parameters have CORL's names.
+tests/agents/test_torch_baseline.py compares outputs, gradients and a training run with
+numbers recorded from CORL's dt.py. Parameters have CORL's names.
 """
 
 from collections.abc import Callable

@@ -29,7 +29,7 @@ def test_every_benchmark_is_listed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
-def test_a_benchmark_runs(name, hopper_file, tmp_path):
+def test_benchmark_prints_a_table(name, hopper_file, tmp_path):
     words = SHORT[name].format(folder=tmp_path, data=hopper_file).split()
     status, out, err = run(ROOT / "benchmarks" / name, *words)
     assert status == 0, err

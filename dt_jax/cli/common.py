@@ -114,7 +114,8 @@ def _user_error(error: Exception) -> str | None:
         isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     )
     if out_of_memory:
-        reason = str(error).partition("\n")[0][:200] or "no reason given"
+        reason = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        reason = reason[:200].rstrip(".") or "no reason given"
         return (
             f"out of memory: {reason}; reduce batch_size, eval_episodes, seq_len or "
             "embedding_dim, or set memory_limit_gb to keep the data on disk"

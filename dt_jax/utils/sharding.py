@@ -99,7 +99,12 @@ class RunSharding:
         )
 
     def to_local_device(self, state: Any) -> Any:
-        """Return the state of all seeds on one device of this process."""
+        """Return the state of all seeds on one device of this process.
+
+        Blocks until it is computed: JAX reports a lack of memory here, but may wait
+        forever where the arrays of a failed program are copied to the host.
+        """
+        jax.block_until_ready(state)
         if not self.state.is_fully_replicated:
             state = self._gather(state)
         return jax.tree.map(lambda x: x.addressable_data(0), state)

@@ -4,11 +4,9 @@ import jax
 import numpy as np
 import pytest
 from helpers import changed
+from small_agent import normalizer, small_agent
 
-from dt_jax.agents import make_agent
 from dt_jax.agents.multi_seed import MultiSeedAgent
-from dt_jax.config import default_config
-from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -27,19 +25,7 @@ eight_devices = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def agent():
-    config = default_config(
-        embedding_dim=8,
-        num_layers=1,
-        num_heads=2,
-        seq_len=7,
-        episode_len=60,
-        attention_dropout=0.0,  # each takes long to compile
-        residual_dropout=0.0,
-        warmup_steps=3,
-    )
-    rng = np.random.default_rng(0)
-    units = rng.normal(size=S), rng.uniform(1, 2, S), np.zeros(A), np.ones(A)
-    return make_agent(config, Normalizer(*(x.astype(np.float32) for x in units), 0.1))
+    return small_agent(normalizer(S, A), embedding_dropout=0.1, episode_len=80)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The smallest run of launch.py, on a file of hopper's sizes: a few seconds."""
+"""The smallest run of launch.py, on a file of hopper's sizes; it takes seconds."""
 
 _SMALL = {
     "config": "configs/hopper.py:medium",
@@ -15,13 +15,14 @@ _SMALL = {
 }
 
 
-def launch(data, workdir, *more):
-    """Return the command, with more flags at its end, which count."""
+def launch(data, workdir, *flags):
+    """Return the command of a small run.
+
+    Args:
+      data: the dataset's file.
+      workdir: the run's folder.
+      *flags: further flags; they take precedence.
+    """
     small = [f"--{flag}={value}" for flag, value in _SMALL.items()]
-    return [
-        "launch.py",
-        *small,
-        f"--config.data_path={data}",
-        f"--workdir={workdir}",
-        *more,
-    ]
+    files = [f"--config.data_path={data}", f"--workdir={workdir}"]
+    return ["launch.py", *small, *files, *flags]

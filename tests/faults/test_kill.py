@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from command import ROOT
 from serving import serve, serving
-from test_launch import restored, untimed
+from helpers import restored, untimed
 
 from dt_jax.runs.metrics import read_metrics
 

@@ -2,7 +2,7 @@
 
 from command import start
 from test_kill import COLLECTED
-from test_launch import restored, untimed
+from helpers import restored, untimed
 
 
 def test_both_end_well_and_the_data_is_collected_once(tmp_path, record_property):

@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 import pytest
 from command import ROOT
+from helpers import restored, untimed
 from serving import serve, serving
-from test_launch import restored, untimed
 
 from dt_jax.runs.metrics import read_metrics
 

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 from command import run, start
+from helpers import restored, untimed
 from smallest import launch
-from test_launch import restored, untimed
 
 from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.evaluations import last_evaluation

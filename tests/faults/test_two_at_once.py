@@ -1,8 +1,8 @@
 """Two runs that begin at once on a machine that has no data yet."""
 
 from command import start
+from helpers import restored, untimed
 from test_kill import COLLECTED
-from test_launch import restored, untimed
 
 
 def test_both_end_well_and_the_data_is_collected_once(tmp_path, record_property):

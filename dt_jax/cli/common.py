@@ -106,9 +106,10 @@ def _user_error(error: Exception) -> str | None:
     if isinstance(error, OSError):
         # os.rename names two files; the second one is the user's.
         name = error.filename2 or error.filename
-        line = error.strerror or str(error)
-        line += f": {name}" if name else ""
         remedy = _REMEDIES.get(error.errno or 0)
+        # HDF5's own text about a full disk has several lines.
+        line = os.strerror(error.errno or 0) if remedy else error.strerror or str(error)
+        line += f": {name}" if name else ""
         return f"{line}; {remedy}" if remedy else line
     out_of_memory = isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)

@@ -15,7 +15,7 @@ _SMALL = {
 }
 
 
-def launch(data, workdir, *flags):
+def launch_command(data, workdir, *flags):
     """Return the command of a small run.
 
     Args:

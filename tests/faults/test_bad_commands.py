@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from command import ROOT, refusal, run
-from small_run import launch
+from small_run import launch_command
 
 EVALUATE = ["-m", "dt_jax", "evaluate"]
 DATA = ["-m", "dt_jax", "data"]
@@ -83,14 +83,14 @@ def memory_limit():
     ],
 )
 def test_wrong_argument_of_launch(refused, tmp_path, hopper_file, argument, words):
-    refused(*launch(hopper_file, tmp_path / "run", argument), words=words)
+    refused(*launch_command(hopper_file, tmp_path / "run", argument), words=words)
 
 
 @pytest.mark.parametrize("key", ["embedding_dim=100000", "batch_size=2147483647"])
 def test_out_of_memory_is_reported_in_one_line(
     memory_limit, tmp_path, hopper_file, key
 ):
-    command = launch(hopper_file, tmp_path / "run", f"--config.{key}")
+    command = launch_command(hopper_file, tmp_path / "run", f"--config.{key}")
     status, _, err = run(*command)
     assert status == 2, err
     assert "Traceback" not in err
@@ -143,7 +143,7 @@ def test_wrong_config_file(refused, tmp_path, source, words):
 def launch_in(name, tmp_path, data):
     """Return the command of a run in one of the broken environments."""
     env_name = f"--config.env_name=broken_environments:{name}-v0"
-    return launch(data, tmp_path / "run", env_name)
+    return launch_command(data, tmp_path / "run", env_name)
 
 
 @pytest.mark.parametrize(

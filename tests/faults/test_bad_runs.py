@@ -1,6 +1,5 @@
-"""Runs and checkpoints that are none, are damaged, or are of something else."""
+"""Folders that are not runs, corrupt files of runs, and runs of something else."""
 
-import json
 import os
 import pickle
 import shutil
@@ -8,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from command import refusal, run
-from smallest import launch
+from small_run import launch_command
 
 from dt_jax.evaluation.policy import Policy
+from dt_jax.runs import manifest
 from dt_jax.utils.errors import UserError
 
 EVALUATE = ["-m", "dt_jax", "evaluate"]
@@ -18,8 +18,9 @@ EVALUATE = ["-m", "dt_jax", "evaluate"]
 
 @pytest.fixture(scope="module")
 def trained(hopper_file, tmp_path_factory):
+    """Return the folder of a complete run; tests must not change it."""
     workdir = tmp_path_factory.mktemp("runs") / "trained"
-    status, _, err = run(*launch(hopper_file, workdir))
+    status, _, err = run(*launch_command(hopper_file, workdir))
     assert status == 0, err
     return workdir
 
@@ -35,8 +36,8 @@ def contents(folder):
     }
 
 
-def refused(folder, *command, words, **environment):
-    """Run a command that must be refused; nothing in the folder may change."""
+def assert_refused(folder, *command, words, **environment):
+    """Run a command that must fail; no file in the folder may change."""
     before = contents(folder)
     line = refusal(*command, **environment)
     for word in words:
@@ -51,7 +52,6 @@ def refused(folder, *command, words, **environment):
         ("--episodes=x", ["--episodes=x: expected an integer from 0"]),
         ("--episodes=-1", ["--episodes=-1: expected an integer from 0"]),
         ("--episodes=0", ["nothing to play", "give --episodes"]),
-        ("--episodes=1000000000", ["an evaluation of eval_episodes=1000000000", "GB"]),
         ("--seed=-1", ["--seed=-1: expected an integer from 0"]),
         ("--target_returns=", ["nothing to play", "give --target_returns"]),
         ("--target_returns=nan", ["--target_returns=(nan,): expected finite"]),
@@ -71,125 +71,138 @@ def refused(folder, *command, words, **environment):
         ),
     ],
 )
-def test_evaluate(trained, argument, words):
-    ours = {"PYTHONPATH": "tests/faults"}
-    refused(trained, *EVALUATE, trained, argument, words=words, **ours)
-
-
-def changed(**values):
-    return lambda text: json.dumps(json.loads(text) | values).encode()
+def test_wrong_argument_of_evaluate(trained, argument, words):
+    path = {"PYTHONPATH": "tests/faults"}
+    assert_refused(trained, *EVALUATE, trained, argument, words=words, **path)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text[: len(text) // 2], ["that is no JSON"]),
-        (lambda text: b"", ["that is no JSON"]),
-        (lambda text: b"\xff\xfe\0", ["that is no JSON"]),
-        (lambda text: b"[" * 100_000, ["that is no JSON"]),
-        (lambda text: b"[1, 2]", ["has no keys"]),
-        (lambda text: b"{}", ["without attention_dropout", "another version"]),
-        (changed(rotary=True), ["with rotary", "another version of dt_jax"]),
-        (changed(batch_size=-1), ["batch_size=-1", "an integer from 1"]),
-        (changed(learning_rate=float("nan")), ["learning_rate=nan", "number above 0"]),
-        (changed(betas={"a": 1}), ["betas", "two numbers"]),
-        (changed(env_name=None), ["no environment: name one by --env_name"]),
+        ({"rotary": True}, ["with unknown keys rotary", "another version of dt_jax"]),
+        ({"agent": "bc"}, ["unknown agent 'bc'", "--agents=FILE.py"]),
+        ({"env_name": None}, ["no environment: name one with --env_name"]),
         (
-            changed(env_name=None, target_returns=None),
-            ["name one by --env_name, and give --target_returns"],
+            {"env_name": None, "target_returns": None},
+            ["name one with --env_name, and give --target_returns"],
         ),
     ],
 )
-def test_evaluate_with_a_config_that_is_damaged(copied, change, words):
-    path = copied / "config.json"
-    path.write_bytes(change(path.read_bytes()))
-    refused(copied, *EVALUATE, copied, words=words)
+def test_evaluate_of_a_run_with_another_configuration(copied, change, words):
+    folder = copied / "checkpoints"
+    score, record = manifest.read(folder, 2)
+    record["config"] |= change
+    manifest.write(folder, 2, manifest.Manifest(score, record))
+    assert_refused(copied, *EVALUATE, copied, words=words)
 
 
-def test_evaluate_without_a_run(tmp_path):
-    words = ["config.json", "the folder of a run"]
-    refused(tmp_path, *EVALUATE, tmp_path, words=words)
-    refused(tmp_path, *EVALUATE, tmp_path / "nowhere", words=words)
+def test_evaluate_of_a_checkpoint_of_another_format(copied, monkeypatch):
+    folder = copied / "checkpoints"
+    content = manifest.read(folder, 2)
+    monkeypatch.setattr(manifest, "FORMAT", 99)
+    manifest.write(folder, 2, content)
+    words = ["checkpoint format 99", "this version of dt_jax reads format"]
+    assert_refused(copied, *EVALUATE, copied, words=words)
 
 
-def test_evaluate_without_a_checkpoint(copied):
-    shutil.rmtree(copied / "checkpoints")
-    refused(copied, *EVALUATE, copied, words=["no checkpoint in", "copied/checkpoints"])
+def test_config_json_is_only_a_copy_for_people(copied):
+    """The record in the checkpoint is what counts."""
+    (copied / "config.json").write_bytes(b"\xff not JSON")
+    (copied / "versions.json").unlink()
+    status, _, err = run(*EVALUATE, copied, "--episodes=1")
+    assert status == 0, err
+
+
+def test_evaluate_of_a_folder_without_a_run(tmp_path, trained):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        words = [f"no {folder / 'checkpoints'}", "a run's folder?"]
+        assert_refused(tmp_path, *EVALUATE, folder, words=words)
+    words = ["is a folder of runs: choose one of them"]
+    assert_refused(trained, *EVALUATE, trained.parent, words=words)
+
+
+def test_evaluate_of_a_run_without_a_checkpoint(copied):
+    for path in (copied / "checkpoints").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert_refused(copied, *EVALUATE, copied, words=["copied has no checkpoint yet"])
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["is no checkpoint of CORL's", "not the whole file"]),
-        (b"not a checkpoint", ["is no checkpoint of CORL's", "name another file"]),
-        (pickle.dumps(os.getcwd), ["has more than arrays in it"]),
-        ("half", ["is no checkpoint of CORL's", "not the whole file"]),
-        ("another", ["missing", "'action_emb.bias'"]),
-        ("keyless", ["which has model_state, state_mean, state_std"]),
+        (b"", ["is not a checkpoint of CORL", "truncated"]),
+        (b"not a checkpoint", ["is not a checkpoint of CORL", "choose another file"]),
+        (pickle.dumps(os.getcwd), ["more than arrays in it"]),
+        ("truncated", ["is not a checkpoint of CORL", "truncated"]),
+        ("another network", ["'action_emb.bias'"]),
+        ("without a key", ["expected a dict model_state, state_mean and state_std"]),
     ],
 )
-def test_init_from_a_file_that_is_none_of_corls(tmp_path, hopper_file, content, words):
+def test_init_from_a_file_that_is_not_from_corl(tmp_path, hopper_file, content, words):
     torch = pytest.importorskip("torch")
     path = tmp_path / "dt_checkpoint.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         saved = {"model_state": {"a": torch.zeros(9)}, "state_std": np.ones((1, 11))}
-        if content != "keyless":
+        if content != "without a key":
             saved["state_mean"] = np.zeros((1, 11))
         torch.save(saved, path)
-        if content == "half":
+        if content == "truncated":
             os.truncate(path, path.stat().st_size // 2)
-    command = launch(hopper_file, tmp_path / "run")
-    refused(tmp_path, *command, f"--config.init_from={path}", words=[str(path), *words])
+    command = launch_command(
+        hopper_file, tmp_path / "run", f"--config.init_from={path}"
+    )
+    assert_refused(tmp_path, *command, words=[str(path), *words])
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--config.embedding_dim=16", ["trained with embedding_dim=8 (here 16)"]),
+        ("--config.embedding_dim=16", ["embedding_dim", "8", "16"]),
         ("--config.init_from={}/eval", ["eval", "no checkpoint in"]),
         ("--config.init_from={}/checkpoints/7", ["no checkpoint '7'", "last, best"]),
-        ("--config.init_from={}/config.json", ["config.json", "CORL's"]),
+        ("--config.init_from={}/config.json", ["config.json", "CORL"]),
     ],
 )
 def test_init_from_another_run(trained, tmp_path, hopper_file, argument, words):
-    command = launch(hopper_file, tmp_path / "run")
+    command = launch_command(hopper_file, tmp_path / "run")
     command += [f"--config.init_from={trained}", argument.format(trained)]
-    refused(trained, *command, words=words)
+    assert_refused(trained, *command, words=words)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04", "npy", "keys"])
-def test_a_complete_run_whose_evaluation_is_damaged(copied, hopper_file, content):
+def test_complete_run_with_a_corrupt_evaluation(copied, hopper_file, content):
     path = copied / "eval" / "2.npz"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         with path.open("wb") as file:
             np.save(file, 1) if content == "npy" else np.savez(file, returns=1)
-    command = launch(hopper_file, copied)
-    refused(copied, *command, words=[str(path), " it"])
+    words = [f"{path} is not a valid evaluation: remove it"]
+    assert_refused(copied, *launch_command(hopper_file, copied), words=words)
 
 
 @pytest.mark.parametrize("line", [b"{}\n", b"garbage\n", b"\xff\xfe\n", b"[1]\n"])
-def test_a_complete_run_whose_metrics_are_damaged(copied, hopper_file, line):
+def test_complete_run_with_corrupt_metrics(copied, hopper_file, line):
     path = copied / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + line)
-    refused(copied, *launch(hopper_file, copied), words=[f"{path}, line 3", "remove"])
+    words = [f"{path}, line 3: not a row of metrics; remove that line"]
+    assert_refused(copied, *launch_command(hopper_file, copied), words=words)
 
 
-def test_policy_load(trained, copied, tmp_path):
+def test_policy_load_names_what_is_missing(trained, copied, tmp_path):
     shutil.rmtree(copied / "checkpoints")
-    for workdir, checkpoint, told in [
-        (tmp_path / "nowhere", "last", "is it the folder of a run?"),
-        (tmp_path, "last", "is it the folder of a run?"),
-        (copied, "best", "is it the folder of a run?"),
+    for workdir, checkpoint, message in [
+        (tmp_path / "nowhere", "last", "a run's folder?"),
+        (trained.parent, "last", "is a folder of runs"),
+        (copied, "best", "a run's folder?"),
         (trained, 7, "no checkpoint 7"),
         (trained, "../2", "no checkpoint '../2'"),
-        (trained / "config.json", "last", "is it the folder of a run?"),
+        (trained / "config.json", "last", "a run's folder?"),
     ]:
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as error:
             Policy.load(workdir, checkpoint)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)

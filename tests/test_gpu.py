@@ -20,8 +20,8 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(runs, hopper_file):
-    return train(runs / "whole", hopper_file)
+def uninterrupted(runs, hopper_file):
+    return train(runs / "uninterrupted", hopper_file)
 
 
 def train(workdir, data):
@@ -31,11 +31,11 @@ def train(workdir, data):
     return workdir
 
 
-def test_two_runs_have_the_same_bits(undisturbed, runs, hopper_file):
-    assert_same_run(train(runs / "again", hopper_file), undisturbed)
+def test_two_runs_have_the_same_bits(uninterrupted, runs, hopper_file):
+    assert_same_run(train(runs / "again", hopper_file), uninterrupted)
 
 
-def test_a_killed_run_resumes_to_the_same_bits(undisturbed, runs, hopper_file):
+def test_a_killed_run_resumes_to_the_same_bits(uninterrupted, runs, hopper_file):
     workdir, rng = runs / "killed", random.Random(0)
     for _ in range(5):
         process = start(
@@ -48,12 +48,12 @@ def test_a_killed_run_resumes_to_the_same_bits(undisturbed, runs, hopper_file):
         time.sleep(rng.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert_same_run(train(workdir, hopper_file), undisturbed)
+    assert_same_run(train(workdir, hopper_file), uninterrupted)
 
 
-def test_the_first_updates_agree_with_the_cpus(undisturbed, runs, hopper_file):
+def test_the_first_updates_agree_with_the_cpus(uninterrupted, runs, hopper_file):
     status, _, err = run("launch.py", *arguments(runs / "on the CPU", hopper_file))
     assert status == 0, err
-    ours, theirs = untimed(undisturbed), untimed(runs / "on the CPU")
+    ours, theirs = untimed(uninterrupted), untimed(runs / "on the CPU")
     assert ours[1]["step"] == theirs[1]["step"] == 50
     assert ours[1]["train_loss"] == pytest.approx(theirs[1]["train_loss"], rel=1e-3)

@@ -64,17 +64,17 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(runs, hopper_file):
+def uninterrupted(runs, hopper_file):
     """Return the folder of a run that was not interrupted."""
-    status, out, err = run("launch.py", *arguments(runs / "whole", hopper_file))
+    status, out, err = run("launch.py", *arguments(runs / "uninterrupted", hopper_file))
     assert status == 0, err
     assert "hopper.hdf5" in out
     assert "normalised score" in out
-    return runs / "whole"
+    return runs / "uninterrupted"
 
 
 @pytest.mark.slow  # tests/faults/test_kill.py kills at every point
-def test_a_killed_run_resumes_to_the_same_bits(undisturbed, runs, hopper_file):
+def test_a_killed_run_resumes_to_the_same_bits(uninterrupted, runs, hopper_file):
     """SIGKILL in the middle, then the same command again."""
     workdir = runs / "killed"
     process = start("launch.py", *arguments(workdir, hopper_file))
@@ -90,17 +90,17 @@ def test_a_killed_run_resumes_to_the_same_bits(undisturbed, runs, hopper_file):
     status, out, err = run("launch.py", *arguments(workdir, hopper_file))
     assert status == 0, err
     assert "resuming from the checkpoint at step" in out
-    assert_same_run(workdir, undisturbed)
+    assert_same_run(workdir, uninterrupted)
 
 
-def test_a_complete_run_is_reported(undisturbed, hopper_file):
-    status, out, _ = run("launch.py", *arguments(undisturbed, hopper_file))
+def test_a_complete_run_is_reported(uninterrupted, hopper_file):
+    status, out, _ = run("launch.py", *arguments(uninterrupted, hopper_file))
     assert status == 0
     assert "this run is complete, with 400 updates" in out
 
 
-def test_evaluate_prints_a_table_or_one_line(undisturbed):
-    command = ["-m", "dt_jax", "evaluate", str(undisturbed)]
+def test_evaluate_prints_a_table_or_one_line(uninterrupted):
+    command = ["-m", "dt_jax", "evaluate", str(uninterrupted)]
     status, out, err = run(*command, "--target_returns=40,3.5", "--episodes=3")
     assert status == 0, err
     for part in ("hopper.hdf5", "last checkpoint", "after 400 updates", "40", "3.5"):

@@ -113,10 +113,10 @@ def test_its_keys_replace_those_of_the_decision_transformer(config):
 def test_an_interrupted_run_resumes_to_the_same_bits(config, tmp_path, num_seeds):
     """Trained and acting parameters, the random key and metrics."""
     config = changed(config, num_seeds=num_seeds)
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
     train_until(7, config, tmp_path / "run")
     train(config, tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
     row = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
     assert "imitation" in row
     assert "train_loss" not in row

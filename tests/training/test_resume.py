@@ -162,8 +162,8 @@ def test_a_complete_run_resumes_with_more_updates(
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     if schedule == "warmup_constant":  # the same as 12 updates from the start
-        train(changed(config, update_steps=12), tmp_path / "whole")
-        assert_same_run(tmp_path / "run", tmp_path / "whole")
+        train(changed(config, update_steps=12), tmp_path / "uninterrupted")
+        assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
 # What a resumed run may change.

@@ -1,4 +1,4 @@
-"""A run from its start to its end: what it writes, prints and leaves alone."""
+"""A run from its start to its end: what it writes, prints and does not change."""
 
 import hashlib
 import json

@@ -107,7 +107,7 @@ def _user_error(error: Exception) -> str | None:
         # os.rename names two files; the second one is the user's.
         name = error.filename2 or error.filename
         remedy = _REMEDIES.get(error.errno or 0)
-        # HDF5's own text about a full disk has several lines.
+        # HDF5's own text about a full disk is a paragraph.
         line = os.strerror(error.errno or 0) if remedy else error.strerror or str(error)
         line += f": {name}" if name else ""
         return f"{line}; {remedy}" if remedy else line

@@ -1,9 +1,9 @@
-"""SIGKILL at random moments; the same command goes on, and ends as if undisturbed.
+"""Runs killed by SIGKILL at random moments resume and end as if never killed.
 
-A kill is aimed at a phase, for example a save: the N-th one is left alone for a random
-share of the time that it took in the undisturbed run, which has been watched. Or it is
-aimed at nothing, after a random time. Where it has hit is told by the marks that the
-process has left.
+A kill is aimed at a phase, such as a save: it follows the N-th start of the phase after
+a random part of the time that the phase takes in an undisturbed run. Or it is aimed at
+any moment of the run. The marks that the process has written tell which phases the kill
+has hit.
 """
 
 import os
@@ -20,9 +20,10 @@ import h5py
 import numpy as np
 import pytest
 from command import ROOT
-from helpers import restored, untimed
+from helpers import assert_same_run, steps_of, untimed
 from serving import serve, serving
 
+from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.metrics import read_metrics
 
 SMALL = [
@@ -36,25 +37,31 @@ SMALL = [
     "--config.eval_every=12",
     "--config.eval_episodes=2",
     "--config.checkpoint_every=4",
+    "--config.keep_checkpoints=2",
     "--config.target_returns=50,20",
     "--config.num_workers=1",
 ]
 COLLECTED = ["--config=configs/maze2d.py:umaze-demo", *SMALL]
 DOWNLOADED = [
     "--config=configs/hopper.py:medium",
-    "--config.memory_limit_gb=1e-6",  # for that, compressed data is unpacked
+    "--config.memory_limit_gb=1e-6",  # compressed data is unpacked to be mapped
     *SMALL,
 ]
 ANY = "any moment"
 TRAINING = ["evaluation", "evaluation's write", "save", "save", "save", "metrics write"]
-TRAINING += ["metrics write", "opening", ANY, ANY]
+TRAINING += ["metrics write", "deletion", "deletion", "opening", ANY, ANY]
 
 
-class Run:
-    """A run in a folder of its own, with a cache of its own.
+class KillableRun:
+    """A run with its own folder and its own cache.
+
+    Args:
+      folder: contains both.
+      arguments: of launch.py.
+      **environment: further environment variables.
 
     Attributes:
-      phases: how often each phase was begun, and the seconds each of them took.
+      phases: the seconds of each phase, every time that it occurred.
     """
 
     def __init__(self, folder, arguments, **environment):
@@ -64,18 +71,18 @@ class Run:
         self._environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "DT_JAX_DATA": str(self.cache),
-            # The undisturbed run's is used by all: most of a start would go there.
+            # Shared, because most of a start would be compilation.
             "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "xla"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **environment,
         }
 
     def start(self, wait="-"):
-        """Start the command; return its process and what its marks are read from."""
+        """Start the command; return its process and the file of its marks."""
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "tests.faults.watched", str(writing), wait]
+        command = [sys.executable, "-m", "tests.faults.marked_launch", str(writing)]
         process = subprocess.Popen(
-            [*command, *self._arguments],
+            [*command, wait, *self._arguments],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.PIPE,
@@ -88,26 +95,26 @@ class Run:
         os.close(writing)
         return process, os.fdopen(reading)
 
-    def end(self):
-        """Let it run to its end; return the seconds it took."""
+    def complete(self):
+        """Run to the end, and time the phases; return the seconds of the run."""
         begin = time.monotonic()
         process, marks = self.start()
-        begun = {}
+        started = {}
         with marks:
-            for sign, phase, at in map(parse, marks):
+            for sign, phase, moment in map(parse, marks):
                 if sign == "+":
-                    begun[phase] = at
+                    started[phase] = moment
                 else:
-                    self.phases[phase].append(at - begun.pop(phase))
+                    self.phases[phase].append(moment - started.pop(phase))
         err = process.communicate()[1]
         assert process.returncode == 0, err
         return time.monotonic() - begin
 
     def kill(self, phase, number, seconds):
-        """Kill it so long after the N-th start of a phase, or after its own start.
+        """Kill the run some time after the N-th start of a phase, or after its own.
 
         Returns:
-          The phases that it was in; None if it had come to its end before.
+          The phases that it was in; None if it was complete before.
         """
         process, marks = self.start(f"{phase}:{number}")
         lines = []
@@ -128,28 +135,28 @@ class Run:
         if process.returncode == 0:
             return None
         assert process.returncode == -signal.SIGKILL, err
-        open_phases = Counter()
+        depth = Counter()
         for sign, phase, _ in map(parse, lines):
-            open_phases[phase] += 1 if sign == "+" else -1
-        return {phase for phase, count in open_phases.items() if count}
+            depth[phase] += 1 if sign == "+" else -1
+        return {phase for phase, count in depth.items() if count}
 
 
 def parse(line):
-    sign, phase, at = re.fullmatch(r"([+-])(.+) (\S+)\n", line).groups()
-    return sign, phase, float(at)
+    sign, phase, moment = re.fullmatch(r"([+-])(.+) (\S+)\n", line).groups()
+    return sign, phase, float(moment)
 
 
-def survive(undisturbed, new_run, aims, seed, record_property):
-    """Kill runs as aimed, until every phase aimed at was hit; compare each at its end.
+def check_kills(undisturbed, new_run, aims, seed, record_property):
+    """Kill runs until every phase of `aims` was hit; compare each one at its end.
 
     Args:
-      undisturbed: a run that has not begun.
-      new_run: returns another one of the same.
-      aims: the phases, in the order of the kills.
-      seed: of all that is random.
-      record_property: where the figures go.
+      undisturbed: a run that has not started.
+      new_run: returns another one with the same arguments.
+      aims: phases, in the order of the kills.
+      seed: of all random choices.
+      record_property: for the figures.
     """
-    whole, draw = undisturbed.end(), random.Random(seed)
+    seconds, draw = undisturbed.complete(), random.Random(seed)
     assert set(aims) - {ANY} <= undisturbed.phases.keys()
     hits, kills, runs = Counter(), 0, 0
     aims, wanted = list(aims), set(aims) - {ANY}
@@ -158,40 +165,39 @@ def survive(undisturbed, new_run, aims, seed, record_property):
         if run is None:
             run, runs = new_run(), runs + 1
         phase = aims[0]
-        times = undisturbed.phases.get(phase, [whole / 2])
+        times = undisturbed.phases.get(phase, [seconds / 2])
         number = draw.randint(1, min(2, len(times)))
         hit = run.kill(phase, number, draw.uniform(0, median(times)))
         if hit is None:
             assert_as_undisturbed(run, undisturbed)
             run = None
             continue
-        check_after_kill(run, undisturbed)
+        check_killed(run, undisturbed)
         aims.pop(0)
         kills += 1
-        hits.update(hit or {"nothing of that"})
+        hits.update(hit or {"no phase"})
         if not aims:
             aims += sorted(wanted - hits.keys())
-    run.end()
+    run.complete()
     assert_as_undisturbed(run, undisturbed)
     record_property("kills survived", f"{kills} of {kills} (runs: {runs})")
     inside = ", ".join(f"{phase} {count}" for phase, count in hits.most_common())
     record_property("  of them inside", inside)
 
 
-def check_after_kill(run, undisturbed):
-    """What bears a file's name is whole: datasets, and all lines but the last."""
+def check_killed(run, undisturbed):
+    """Check that files are complete: datasets, checkpoints, all rows but the last."""
     for path in run.cache.glob("[!.]*"):
         if path.is_file():
             assert path.read_bytes() == (undisturbed.cache / path.name).read_bytes()
     steps = [row["step"] for row in read_metrics(run.workdir / "metrics.jsonl")]
     assert steps == sorted(set(steps))
+    steps_of(run.workdir)  # would warn of a corrupt checkpoint, which is an error here
 
 
 def assert_as_undisturbed(run, undisturbed):
     ours, theirs = run.workdir, undisturbed.workdir
-    for item in ("params", "train"):
-        assert restored(ours, item) == restored(theirs, item)
-    assert untimed(ours) == untimed(theirs)
+    assert_same_run(ours, theirs)
     steps = [row["step"] for row in untimed(ours)]
     assert steps == [0, *range(2, 121, 2)]
     text = (ours / "metrics.jsonl").read_text()
@@ -203,10 +209,17 @@ def assert_as_undisturbed(run, undisturbed):
             assert {k: v.tobytes() for k, v in a.items()} == {
                 k: v.tobytes() for k, v in b.items()
             }
-    # Nothing is left lying about. (Orbax draws names for the files of a checkpoint.)
+    assert best(ours) == best(theirs)
+    # No leftovers. (Orbax draws random names for the files inside a checkpoint.)
     for pattern in ("*", "eval/*", "checkpoints/*"):
         assert names(ours, pattern) == names(theirs, pattern)
     assert contents(run.cache) == contents(undisturbed.cache)
+
+
+def best(workdir):
+    """Return the step and the score of the best checkpoint."""
+    checkpoint = choose_checkpoint(workdir / "checkpoints", "best")
+    return checkpoint.step, checkpoint.score
 
 
 def names(folder, pattern):
@@ -227,41 +240,38 @@ def new_folder(tmp_path):
     return lambda: tmp_path / str(next(numbers))
 
 
-def test_a_run_that_collects_its_data(new_folder, record_property):
+def test_run_that_collects_its_data(new_folder, record_property):
     def new_run():
-        return Run(new_folder(), COLLECTED)
+        return KillableRun(new_folder(), COLLECTED)
 
     aims = ["collection", "collection", "dataset's write", *TRAINING, "summary"]
-    survive(new_run(), new_run, aims, 0, record_property)
+    check_kills(new_run(), new_run, aims, 0, record_property)
 
 
-def test_a_run_of_several_seeds(new_folder, record_property):
+def test_run_of_several_seeds(new_folder, record_property):
     def new_run():
-        return Run(new_folder(), [*COLLECTED, "--config.num_seeds=2"])
+        return KillableRun(new_folder(), [*COLLECTED, "--config.num_seeds=2"])
 
     aims = ["evaluation", "save", "save", "metrics write", ANY]
-    survive(new_run(), new_run, aims, 2, record_property)
+    check_kills(new_run(), new_run, aims, 2, record_property)
 
 
-def test_a_run_that_downloads_its_data(new_folder, record_property):
+def test_run_that_downloads_its_data(new_folder, record_property):
     def new_run():
-        return Run(
-            new_folder(),
-            DOWNLOADED,
-            http_proxy=proxy,
-            https_proxy=proxy,  # which it isn't: there is no https then
-            no_proxy="",
-        )
+        return KillableRun(new_folder(), DOWNLOADED, http_proxy=proxy, no_proxy="")
 
     with serving(hopper_data(new_folder().with_suffix(".hdf5"))) as server:
         server.usual = lambda handler: serve(handler, seconds=2)
         proxy = f"http://127.0.0.1:{server.server_port}"
         aims = ["download", "download", "download", "unpacking", *TRAINING]
-        survive(new_run(), new_run, aims, 1, record_property)
+        undisturbed = new_run()
+        check_kills(undisturbed, new_run, aims, 1, record_property)
+    # The best is not among the last ones, which are retained in any case.
+    assert best(undisturbed.workdir)[0] < 116
 
 
 def hopper_data(path):
-    """Return the bytes of a file like D4RL's, with 40 random episodes."""
+    """Return the bytes of a file in D4RL's schema with 40 random episodes."""
     draw, rows, length = np.random.default_rng(0), 4000, 100
     last = np.arange(rows) % length == length - 1
     columns = {

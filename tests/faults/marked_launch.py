@@ -1,9 +1,9 @@
-"""launch.py, telling a pipe what it is at: python -m tests.faults.watched PIPE WAIT ...
+"""launch.py, reporting its phases: python -m tests.faults.marked_launch PIPE WAIT ...
 
-Nothing is done in another way; lines "+PHASE TIME" and "-PHASE TIME" are written at its
-start and end. WAIT is "PHASE:N": at the N-th start of it a line is read from stdin
-before it goes on, for somebody who wants to be there in time. Then launch.py's own
-arguments.
+Runs launch.py with the further arguments, unchanged but for lines "+PHASE TIME" and
+"-PHASE TIME" at the start and the end of each phase, written to the file descriptor
+PIPE. WAIT is "PHASE:N": at the N-th start of that phase the process reads a line from
+stdin before it continues.
 """
 
 import functools
@@ -16,30 +16,31 @@ from dt_jax.analysis import summary
 from dt_jax.cli import train
 from dt_jax.cli.common import run_command
 from dt_jax.data import d4rl
-from dt_jax.datasets import demo as collect
-from dt_jax.datasets import load as datasets
+from dt_jax.datasets import demo as demo_package
+from dt_jax.datasets import load
 from dt_jax.datasets.demo import demo
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.checkpoint import CheckpointWriter
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.metrics import MetricsLog
 
-# All of a phase happens in one call, but for "save", which goes on in the background.
+# Functions that are one phase each. "save" is added below: it ends in the background.
 PHASES = {
     "opening": [(CheckpointWriter, "__init__"), (MetricsLog, "__init__")],
-    "collection": [(collect, "collect_demo")],
+    "collection": [(demo_package, "collect_demo")],
     "dataset's write": [(demo, "write_d4rl")],
-    "download": [(datasets, "download")],
+    "download": [(load, "download")],
     "unpacking": [(d4rl, "_unpack")],
     "evaluation": [(Evaluator, "__call__")],
     "evaluation's write": [(Evaluation, "save")],
     "metrics write": [(MetricsLog, "write")],
+    "deletion": [(CheckpointWriter, "_delete")],
     "summary": [(summary, "draw")],
 }
 
 
 class Marks:
-    """What is written to the pipe."""
+    """Writes the starts and ends of phases to a pipe."""
 
     def __init__(self, pipe: int, wait: str):
         self._pipe = pipe
@@ -60,29 +61,29 @@ class Marks:
         os.write(self._pipe, f"{sign}{phase} {time.monotonic()}\n".encode())
 
 
-def watch(marks):
-    """Have each function of PHASES, and the two that make a save, leave marks."""
+def mark_phases(marks):
+    """Replace each function of a phase by one that also writes marks."""
     for phase, functions in PHASES.items():
         for owner, name in functions:
             setattr(owner, name, marked(marks, phase, getattr(owner, name)))
-    save, confirm = CheckpointWriter.save, CheckpointWriter.confirm
-    under_way = False
+    save, finish = CheckpointWriter.save, CheckpointWriter._finish
+    saving = False
 
     def marked_save(self, *args, **kwargs):
-        nonlocal under_way
-        self.confirm()  # as it does itself first: the save before may end here
+        nonlocal saving
+        self.wait()  # `save` does this first: the previous save may end here
         marks.start("save")
         save(self, *args, **kwargs)
-        under_way = True
+        saving = True
 
-    def marked_confirm(self):
-        nonlocal under_way
-        confirm(self)
-        if under_way:
-            under_way = False
+    def marked_finish(self):
+        nonlocal saving
+        finish(self)
+        if saving:
+            saving = False
             marks.end("save")
 
-    CheckpointWriter.save, CheckpointWriter.confirm = marked_save, marked_confirm
+    CheckpointWriter.save, CheckpointWriter._finish = marked_save, marked_finish
 
 
 def marked(marks, phase, function):
@@ -98,6 +99,6 @@ def marked(marks, phase, function):
 
 
 if __name__ == "__main__":
-    watch(Marks(int(sys.argv[1]), sys.argv[2]))
+    mark_phases(Marks(int(sys.argv[1]), sys.argv[2]))
     sys.argv[:] = ["launch.py", *sys.argv[3:]]
     run_command(lambda: train.main(sys.argv[1:]), "launch.py")

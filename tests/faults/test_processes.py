@@ -85,7 +85,7 @@ def start_until(step, data, workdir):
     processes = start_two(data, workdir, *LONGER)
     while newest(workdir) < step:
         assert processes[0].poll() is None, wait(processes)
-        time.sleep(0.02)
+        time.sleep(0.1)
     return processes
 
 

@@ -29,7 +29,7 @@ from dt_jax.utils.errors import UserError, did_you_mean
 _HELP = """\
 Train an agent, evaluate it and save its checkpoints, or resume a run.
 
-usage: python launch.py [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
+usage: {program} [--config=FILE.py[:DATASET]] [--config.KEY=VALUE ...]
          [--workdir=FOLDER] [--agents=FILE.py] [--dry_run] [--distributed]
 
   --config=FILE.py:DATASET
@@ -56,7 +56,7 @@ The same command again resumes the run from its last checkpoint.
 The package's configurations are in {configs}.
 
 example:
-  python launch.py --config=configs/hopper.py:medium \\
+  {program} --config=configs/hopper.py:medium \\
       --workdir=runs/hopper --config.batch_size=256 --config.update_steps=1e5 \\
       --config.target_returns=3600,1800 --config.clip_grad=None
 
@@ -116,7 +116,10 @@ def help_text(config: ConfigDict, reference: str) -> str:
       config: of the file.
       reference: the file, as the user named it.
     """
-    lines = [_HELP.format(configs=short_path(CONFIGS), reference=reference)]
+    in_checkout = (CONFIGS.parent / "launch.py").is_file()
+    program = "python launch.py" if in_checkout else "python -m dt_jax train"
+    configs = short_path(CONFIGS)
+    lines = [_HELP.format(program=program, configs=configs, reference=reference)]
     for section, keys in sections_of(config.agent).items():
         lines.append(f"  {section}\n")
         for key in keys:

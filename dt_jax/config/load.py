@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
@@ -86,10 +87,11 @@ def check_agent(
 
 
 def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
-    """Set keys to Python values, not validated; lists become tuples."""
+    """Set keys, not validated; lists become tuples, NumPy's numbers Python's."""
     for name, value in values.items():
         if name not in config:
             raise UserError(f"unknown key {name!r}; {did_you_mean(name, config)}")
+        value = value.item() if isinstance(value, np.generic) else value
         with config.ignore_type():
             config[name] = tuple(value) if isinstance(value, list) else value
 

@@ -26,7 +26,7 @@ from dt_jax.utils.files import temporary_path, write_text
 RECORD = "dt_jax.json"  # beside the weights of every export
 
 # Keys of a run's machine and paths: an import has their defaults.
-_LOCAL_KEYS = (
+LOCAL_KEYS = (
     "data_path",
     "init_from",
     "checkpoints_path",
@@ -175,7 +175,7 @@ def imported_config(
         target_returns=None,
         lr_schedule="warmup_constant",  # CORL's
     )
-    local = {name: keys_of("dt")[name].default for name in _LOCAL_KEYS}
+    local = {name: keys_of("dt")[name].default for name in LOCAL_KEYS}
     config = ConfigDict({**defaults.to_dict(), **stated, **network, **local})
     try:
         validate(config, trains=False)

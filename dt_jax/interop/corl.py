@@ -19,6 +19,7 @@ from flax.traverse_util import unflatten_dict
 from dt_jax.config.keys import keys_of
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.interop.common import (
+    LOCAL_KEYS,
     PortableAgent,
     count_blocks,
     float32_arrays,
@@ -254,7 +255,8 @@ def save(folder: Path, agent: PortableAgent) -> PortableAgent:
     numpy_1 = {"numpy._core.multiarray": "numpy.core.multiarray"}
     with patch.dict(REVERSE_IMPORT_MAPPING, numpy_1):
         torch.save(saved, folder / _CHECKPOINT, pickle_protocol=2)
-    names = [name for name, key in keys_of("dt").items() if key.corl]
+    keys = keys_of("dt").items()
+    names = [name for name, key in keys if key.corl and name not in LOCAL_KEYS]
     values = {
         name: list(value) if isinstance(value, tuple) else value
         for name in names

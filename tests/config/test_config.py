@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dt_jax.config import default_config, load_config, validate
@@ -89,6 +90,18 @@ def test_load_config_returns_a_valid_locked_configuration():
 def test_load_config_refuses_invalid_overrides(overrides, message):
     with pytest.raises(UserError, match=message):
         load_config("configs/hopper.py", **overrides)
+
+
+def test_numpy_numbers_and_lists_are_valid_overrides():
+    """As searches over hyper-parameters pass them."""
+    config = load_config(
+        "configs/quickstart.py",
+        learning_rate=np.float64(3e-4),
+        batch_size=np.int64(32),
+        target_returns=[100.0, 200.0],
+    )
+    assert (config.learning_rate, config.batch_size) == (3e-4, 32)
+    assert config.target_returns == (100.0, 200.0)
 
 
 def test_default_config_refuses_unknown_keys():

@@ -21,7 +21,7 @@ def trajectories(raw):
 
 @pytest.fixture
 def normalizer(trajectories):
-    """Return units in which a network's 0 is no special number of the data."""
+    """Return units whose centres and scales all matter."""
     return Normalizer(
         trajectories.state_mean,
         trajectories.state_std,

@@ -155,7 +155,7 @@ def test_mismatched_environment_is_refused_before_anything_is_written(tmp_path):
         "Lopsided-v0", tmp_path / "a.hdf5", lambda o, rng: rng.uniform(LOW, HIGH)
     )
     for env_name, message in [
-        ("Pendulum-v1", "observations of 2 and actions of 2 numbers"),
+        ("Pendulum-v1", "observation size 2 and action size 2 do not match"),
         ("CartPole-v1", "actions of the kind Discrete"),
         ("Lopsded-v0", "nearest: Lopsided-v0"),
     ]:

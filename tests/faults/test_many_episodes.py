@@ -6,14 +6,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jax
-import numpy as np
 import psutil
 import pytest
+from small_agent import normalizer
 
 from dt_jax import envs
 from dt_jax.agents import make_agent
 from dt_jax.config import load_config
-from dt_jax.data.normalizer import Normalizer
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.rollout.rollout import CHUNK
 
@@ -41,11 +40,7 @@ def evaluate(episodes):
     """
     config = load_config("configs/quickstart.py")
     spec = envs.lookup(config.env_name)
-    zeros = [
-        np.zeros(size, np.float32) for size in (spec.observation_size, spec.action_size)
-    ]
-    units = Normalizer(zeros[0], zeros[0] + 1, zeros[1], zeros[1] + 1)
-    agent = make_agent(config, units)
+    agent = make_agent(config, normalizer(spec.observation_size, spec.action_size))
     params = jax.jit(agent.init)(jax.random.key(0)).params
     targets = config.target_returns[:1]
     Evaluator(agent, spec, targets, episodes=1, seed=0)(params)  # loads and compiles

@@ -33,15 +33,22 @@ def test_each_callback_gets_every_row_in_order(small_config, tmp_path):
     assert steps == [0, 2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("step", [0, 4])
-def test_a_stopped_run_resumes_to_the_same_bits(finished, small_config, tmp_path, step):
-    """At step 4 there is a checkpoint and an evaluation."""
-    callback, seen = stop_at(step)
+@pytest.mark.parametrize(
+    ("stop_step", "saved"),
+    [
+        (0, []),  # there is nothing to save yet
+        (2, [2]),  # no checkpoint is due
+        (4, [3, 4]),  # an evaluation and a checkpoint are due
+    ],
+)
+def test_a_stopped_run_resumes_to_the_same_bits(
+    finished, small_config, tmp_path, stop_step, saved
+):
+    callback, seen = stop_at(stop_step)
     run = train(small_config, tmp_path / "run", callbacks=[callback])
-    assert run.stopped
-    assert step <= run.step < 8
-    assert steps_of(tmp_path / "run")[-1] == run.step
-    assert seen[-1] <= run.step
+    assert (run.step, run.stopped) == (stop_step, True)
+    assert seen == [*range(0, stop_step + 1, 2)]
+    assert steps_of(tmp_path / "run") == saved
     assert not (tmp_path / "run" / "summary.png").exists()
 
     run = train(small_config, tmp_path / "run")

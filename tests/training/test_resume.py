@@ -162,8 +162,8 @@ def test_a_complete_run_resumes_with_more_updates(
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
     if schedule == "warmup_constant":  # the same as 12 updates from the start
-        train(changed(config, update_steps=12), tmp_path / "whole")
-        assert_same_run(tmp_path / "run", tmp_path / "whole")
+        train(changed(config, update_steps=12), tmp_path / "uninterrupted")
+        assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
 # What a resumed run may change.
@@ -236,7 +236,7 @@ def test_changed_action_bounds_are_refused(small_config, tmp_path, monkeypatch):
     config = changed(small_config, eval_episodes=0)
     train(config, tmp_path)
     wider = replace(lookup(config.env_name), action_high=2.0)
-    monkeypatch.setattr("dt_jax.envs.of_config", lambda config: wider)
+    monkeypatch.setattr("dt_jax.envs.spec_from_config", lambda config: wider)
     with pytest.raises(UserError, match="hopper-demo has other bounds on actions"):
         train(changed(config, update_steps=12), tmp_path)
 

@@ -31,7 +31,7 @@ from dt_jax.datasets.download import download
 from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import replacing
+from dt_jax.utils.files import atomic_write
 
 ROWS = 1024
 
@@ -343,7 +343,7 @@ def test_text_from_outside_is_no_markup():
 
 def test_temporary_files_have_names_that_nobody_knows(tmp_path):
     path = tmp_path / "config.json"
-    with replacing(path) as first, replacing(path) as second:
+    with atomic_write(path) as first, atomic_write(path) as second:
         assert first != second
         assert first.parent == second.parent == tmp_path
         for temporary in (first, second):

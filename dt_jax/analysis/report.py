@@ -19,7 +19,7 @@ from dt_jax.analysis.tables import (
     score_table,
     timing_table,
 )
-from dt_jax.utils.files import replacing, write_text
+from dt_jax.utils.files import atomic_write, write_text
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _section(experiment: Experiment, number: int) -> Section:
 def write_report(report: Report, folder: Path) -> None:
     """Write index.html, report.md and the plots."""
     for plot in (plot for section in report.sections for plot in section.plots):
-        with replacing(folder / plot.file_name) as temporary:
+        with atomic_write(folder / plot.file_name) as temporary:
             temporary.write_bytes(plot.svg)
     write_text(folder / "report.md", to_markdown(report))
     write_text(folder / "index.html", to_html(report))

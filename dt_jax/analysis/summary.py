@@ -8,7 +8,7 @@ from dt_jax.analysis.plots import panels
 from dt_jax.analysis.tables import evaluation_table
 from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
 from dt_jax.runs.folder import RunFolder
-from dt_jax.utils.files import replacing
+from dt_jax.utils.files import atomic_write
 
 
 def show(run: RunFolder) -> None:
@@ -35,5 +35,5 @@ def draw(run: RunFolder) -> None:
     for column, panel in enumerate(found, 1):
         panel.draw(figure.add_subplot(1, len(found), column))
     figure.suptitle(run_label(run), parse_math=False)
-    with replacing(run.workdir / "summary.png") as temporary:
+    with atomic_write(run.workdir / "summary.png") as temporary:
         figure.savefig(temporary, dpi=120)

@@ -12,7 +12,7 @@ from dt_jax import envs
 from dt_jax.cli.common import CommandParser
 from dt_jax.cli.evaluate import load_for_command
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import remove_leftovers, replacing, try_to_write, user_path
+from dt_jax.utils.files import atomic_write, check_writable, remove_leftovers, user_path
 from dt_jax.video import make_view
 from dt_jax.video.film import MAX_FPS, check_format, write
 from dt_jax.video.play import frame_rate, play, render_episodes
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     if targets and args.target_returns is None:
         targets = (max(targets),)
     seeds = envs.episode_seeds(run.config.eval_seed, run.config.eval_episodes)
-    try_to_write(out)
+    check_writable(out)
     remove_leftovers(out)
     # Rendering fails here, before the episodes are played, if it does not work.
     with closing(make_view(spec, seeds[0], size)) as view:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     progress = track(
         frames, "rendering", total, console=console, transient=True, disable=quiet
     )
-    with replacing(out) as temporary:
+    with atomic_write(out) as temporary:
         write(temporary, progress, fps)
     print(f"{out}: {total} frames, {fps:.3g} per second, {out.stat().st_size:,} bytes")
 

@@ -30,7 +30,7 @@ from dt_jax.data.schema import (
     read_timeouts,
 )
 from dt_jax.utils.errors import UserError, printable
-from dt_jax.utils.files import replacing
+from dt_jax.utils.files import atomic_write
 
 
 def read_d4rl(
@@ -161,7 +161,7 @@ def _map(columns: Mapping[str, Column], sha256: str, reason: str) -> list[np.nda
 def _unpack(column: Column, path: Path) -> None:
     """Write a column to a float32 .npy file, block by block."""
     header = {"descr": "<f4", "fortran_order": False, "shape": column.shape}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in column.blocks():
             with np.errstate(over="ignore"):  # check_finite finds overflows

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import replacing
+from dt_jax.utils.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Write every array to an .npz."""
         arrays = {k: array for k, array in vars(self).items() if array is not None}
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
 
     @classmethod

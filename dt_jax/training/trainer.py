@@ -35,7 +35,7 @@ from dt_jax.training.progress import ProgressReport
 from dt_jax.types import Params
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import replacing
+from dt_jax.utils.files import atomic_write
 from dt_jax.utils.sharding import make_sharding
 from dt_jax.utils.signals import Stopped, StopRequest
 from dt_jax.utils.versions import versions
@@ -406,7 +406,7 @@ class Trainer:
         indices = indices.squeeze(0) if len(indices) == 1 else indices
         rows = self._samplers[0].windows(indices).rows
         if distributed.is_main_process():
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 np.savez(temporary, step=first, indices=indices, rows=rows)
         raise self._not_finite(
             f"step {first}: {values} (the rows of its batch are in {path})"

@@ -25,7 +25,7 @@ def user_path(path: str | Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` if the block succeeds.
 
     At any time `path` has its old content or the complete new one. With several
@@ -47,11 +47,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, completely or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text)
 
 
-def try_to_write(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Create the folder of `path`, and check that the file can be written.
 
     Raises:

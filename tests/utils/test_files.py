@@ -9,17 +9,17 @@ from command import start
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import (
     InUseError,
+    atomic_write,
+    check_writable,
     locked,
     remove_leftovers,
-    replacing,
-    try_to_write,
     write_text,
 )
 
 
 def fail_to_write(path):
     """Fail in the middle of writing; return the temporary file."""
-    with suppress(KeyError), replacing(path) as temporary:
+    with suppress(KeyError), atomic_write(path) as temporary:
         temporary.write_text("new, in p")
         raise KeyError
     return temporary
@@ -48,7 +48,7 @@ def test_file_is_replaced_completely_or_not_at_all(tmp_path):
 
 def test_last_of_two_concurrent_writers_wins(tmp_path):
     path = tmp_path / "a.txt"
-    with replacing(path) as first:
+    with atomic_write(path) as first:
         first.write_text("first")
         write_text(path, "second")
         assert path.read_text() == "second"
@@ -77,12 +77,12 @@ def test_leftovers_in_a_folder_are_removed_but_not_in_subfolders(tmp_path):
     remove_leftovers(tmp_path / "missing")
 
 
-def test_trying_to_write_leaves_no_file_and_fails_as_writing_does(tmp_path):
-    try_to_write(tmp_path / "new" / "a.txt")
+def test_check_leaves_no_file_and_fails_as_writing_does(tmp_path):
+    check_writable(tmp_path / "new" / "a.txt")
     assert names(tmp_path / "new") == []
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a.txt", tmp_path / f"{'a' * 250}.txt"):
-        for write in (try_to_write, lambda path: write_text(path, "")):
+        for write in (check_writable, lambda path: write_text(path, "")):
             with pytest.raises(OSError, match=r"Not a directory|File exists|too long"):
                 write(path)
 

@@ -14,7 +14,7 @@ from dt_jax.data.registry import all_specs
 from dt_jax.datasets.demo import antmaze, locomotion, maze2d
 from dt_jax.rollout.episodes import Episode
 from dt_jax.utils.errors import UserError, did_you_mean
-from dt_jax.utils.files import replacing, try_to_write
+from dt_jax.utils.files import atomic_write, check_writable
 
 _STEPS = {
     "halfcheetah": 200_000,
@@ -92,7 +92,7 @@ def _check_out(out: Path) -> None:
     if out.exists() and not out.is_file():
         raise UserError(f"{out} is not a regular file: choose another path")
     try:
-        try_to_write(out)
+        check_writable(out)
     except OSError as error:
         raise UserError(
             f"{out}: cannot be written to ({error.strerror}); choose another path"
@@ -112,7 +112,7 @@ def write_d4rl(
     *columns, infos = zip(*episodes, strict=True)
     arrays = dict(zip(Episode._fields[:-1], columns, strict=True))
     arrays |= {f"infos/{key}": [info[key] for info in infos] for key in infos[0]}
-    with replacing(out) as unfinished, h5py.File(unfinished, "w") as file:
+    with atomic_write(out) as unfinished, h5py.File(unfinished, "w") as file:
         for name, parts in arrays.items():
             file.create_dataset(name, data=np.concatenate(parts), track_times=False)
         file.attrs.update(attributes)

@@ -45,10 +45,12 @@ def serving(content):
         # shutdown() takes one polling interval.
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield server
-        server.release.set()
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.release.set()
+            server.shutdown()
+            thread.join()
     with warnings.catch_warnings():
         # pooch does not close the connection of a failed response.
         warnings.simplefilter("ignore", ResourceWarning)

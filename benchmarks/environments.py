@@ -117,8 +117,8 @@ def row(spec: EnvSpec, args: Namespace) -> list[str]:
     if spec.maze:
         name += f"-{spec.maze}"
         limit = spec.max_episode_steps
-        alone = type(env)(spec.maze, seeds, limit, num_threads=1)
-        slower = play(alone, random_policy(alone))
+        single = type(env)(spec.maze, seeds, limit, num_threads=1)
+        slower = play(single, random_policy(single))
         one_thread = f"{slower.speed:,.0f}"
         ratio = f"{by_chance.speed / slower.speed:.2f}"
     reference, good_reference = ENVIRONMENTS[spec.name]

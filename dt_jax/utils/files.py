@@ -69,8 +69,8 @@ def check_writable(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of killed writers.
 
-    Only while nobody else writes: the temporary file of an active writer is removed
-    too.
+    Call it only while no other process writes: the temporary file of an active writer
+    is removed too.
 
     Args:
       path: a file, for its temporary files; or a folder, for all directly in it.

@@ -1,4 +1,4 @@
-"""With what a run was made: versions, device, revision and data."""
+"""The provenance of a run: versions of the software, device and revision."""
 
 import importlib.metadata
 import platform
@@ -22,8 +22,8 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, Any]:
-    """Return what decides, beside config and data, what a run comes to."""
-    import jax  # here, for `dt_jax.__version__` needs no JAX
+    """Return what determines the results of a run besides its config and data."""
+    import jax  # here, because `dt_jax.__version__` needs no JAX
 
     return {
         "python": platform.python_version(),
@@ -55,7 +55,7 @@ def _git_revision() -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "versions.py")  # not another's repository
+        git("ls-files", "--error-unmatch", "versions.py")  # fails in another repository
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # installed, or no git here

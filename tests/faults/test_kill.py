@@ -2,7 +2,7 @@
 
 A kill is aimed at a phase, such as a save: it follows the N-th start of the phase after
 a random part of the time that the phase takes in an undisturbed run. Or it is aimed at
-any moment of the run. The marks that the process has written tell which phases the kill
+any moment of the run. The marks that the process has written show which phases the kill
 has hit.
 """
 
@@ -196,23 +196,24 @@ def check_killed(run, undisturbed):
 
 
 def assert_as_undisturbed(run, undisturbed):
-    ours, theirs = run.workdir, undisturbed.workdir
-    assert_same_run(ours, theirs)
-    steps = [row["step"] for row in untimed(ours)]
+    workdir, expected = run.workdir, undisturbed.workdir
+    assert_same_run(workdir, expected)
+    steps = [row["step"] for row in untimed(workdir)]
     assert steps == [0, *range(2, 121, 2)]
-    text = (ours / "metrics.jsonl").read_text()
+    text = (workdir / "metrics.jsonl").read_text()
     assert text.endswith("\n")
     assert text.count("\n") == len(steps)
-    assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
-    for path in theirs.glob("eval/*"):
-        with np.load(path) as a, np.load(ours / "eval" / path.name) as b:
+    config, other = ((path / "config.json").read_text() for path in (workdir, expected))
+    assert config == other
+    for path in expected.glob("eval/*"):
+        with np.load(path) as a, np.load(workdir / "eval" / path.name) as b:
             assert {k: v.tobytes() for k, v in a.items()} == {
                 k: v.tobytes() for k, v in b.items()
             }
-    assert best(ours) == best(theirs)
+    assert best(workdir) == best(expected)
     # No leftovers. (Orbax draws random names for the files inside a checkpoint.)
     for pattern in ("*", "eval/*", "checkpoints/*"):
-        assert names(ours, pattern) == names(theirs, pattern)
+        assert names(workdir, pattern) == names(expected, pattern)
     assert contents(run.cache) == contents(undisturbed.cache)
 
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dt_jax.agents.base import Context
+from dt_jax.agents.base import Agent, Context
+from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.envs.base import EnvState
 from dt_jax.types import Array, Params, Step
 
@@ -38,23 +39,6 @@ class Episodes(NamedTuple):
     returns: Array
     lengths: Array
     recording: Recording | None = None
-
-
-class Actor(Protocol):
-    """What a rollout needs of an agent."""
-
-    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
-        """See `Agent.start`."""
-
-    def act(
-        self,
-        params: Params,
-        context: Context,
-        observations: Array,
-        rewards: Array,
-        done: Array,
-    ) -> tuple[Context, Array]:
-        """See `Agent.act`."""
 
 
 class Stepped(Protocol):
@@ -88,7 +72,11 @@ class Rollout:
     """
 
     def __init__(
-        self, agent: Actor, env: Stepped, episode_len: int, record: bool = False
+        self,
+        agent: Agent | MultiSeedAgent,
+        env: Stepped,
+        episode_len: int,
+        record: bool = False,
     ):
         self._record = record
         self._start = jax.jit(partial(_start, agent))
@@ -156,7 +144,7 @@ class Rollout:
 
 
 def _start(
-    agent: Actor,
+    agent: Agent | MultiSeedAgent,
     env_state: EnvState,
     observations: Array,
     target_returns: Array | None,
@@ -176,7 +164,11 @@ def _start(
 
 
 def _step(
-    agent: Actor, env: Stepped, params: Params, carry: _Carry, record: bool
+    agent: Agent | MultiSeedAgent,
+    env: Stepped,
+    params: Params,
+    carry: _Carry,
+    record: bool,
 ) -> tuple[_Carry, Recording | None]:
     """Advance all episodes by one timestep; results of finished ones do not count."""
     context, actions = agent.act(

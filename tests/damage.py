@@ -19,10 +19,10 @@ MAX_MEMORY = 1 << 28  # additional bytes, for files of a few kB
 KEYS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
-def of(examples):
-    """Return settings with the same examples in each run."""
+def fixed_examples(count):
+    """Return settings that try the same `count` examples in each run."""
     return settings(
-        max_examples=examples,
+        max_examples=count,
         derandomize=True,
         database=None,
         deadline=None,

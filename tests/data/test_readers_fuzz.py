@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-EXAMPLES = damage.of(100)
+EXAMPLES = damage.fixed_examples(100)
 KINDS = st.sampled_from(sorted(damage.FORMATS))
 
 

@@ -19,7 +19,7 @@ def test_readers(tmp_path, monkeypatch, record_property, name):
     check, more = CHECKS[name]
     kinds, tried = st.sampled_from(sorted(damage.FORMATS)), []
 
-    @damage.of(EXAMPLES)
+    @damage.fixed_examples(EXAMPLES)
     @given(st.tuples(damage.datasets(), kinds, damage.limits, *more))
     def checked(example):
         tried.append(example[1])

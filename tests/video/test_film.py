@@ -54,6 +54,8 @@ def test_mp4_has_every_frame(tmp_path):
         assert np.abs(frame - expected).mean() < 12
 
 
+# imageio does not close the pipe of an ffmpeg that has failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ffmpeg_failure_is_an_error(tmp_path, capfd):
     """Both if it exits at once and if it exits after the last frame."""
     pytest.importorskip("imageio_ffmpeg")

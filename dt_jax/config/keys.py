@@ -108,7 +108,7 @@ _DATA = (
     Key(
         "episode_len",
         1000,
-        or_none(POSITIVE_INTEGER),
+        or_none(integer(1, 10_000_000)),
         "Longest episode in environment steps; rollouts are cut off there. None: the "
         "longer of the longest trajectory and the environment's time limit.",
         from_data=True,
@@ -245,7 +245,7 @@ _EVALUATION = (
     Key(
         "eval_episodes",
         100,
-        integer(0),
+        integer(0, 1_000_000),
         "Episodes for each target return; 0: no environment is evaluated.",
         resumable=True,
         corl=True,

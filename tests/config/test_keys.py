@@ -101,3 +101,9 @@ def test_an_unknown_agent_is_reported_in_one_line(use):
     message = r"^unknown agent 'dtt'; nearest: dt\. Import .*--agents=FILE.py$"
     with pytest.raises(UserError, match=message):
         use("dtt")
+
+
+@pytest.mark.parametrize("name", ["episode_len", "eval_episodes"])
+def test_sizes_that_no_machine_holds_are_refused(name):
+    with pytest.raises(UserError, match=rf"config\.{name}=2147483647: expected an int"):
+        keys_of("dt")[name].parse("2147483647")

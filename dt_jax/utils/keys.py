@@ -1,6 +1,6 @@
 """Configuration keys: each is declared once, with its default, comment and check."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,11 +82,6 @@ class Key:
         return UserError(
             f"{flag or f'config.{self.name}'}={shown}: expected {expected}"
         )
-
-
-def by_name(keys: Iterable[Key]) -> dict[str, Key]:
-    """Return the keys by their names, in order."""
-    return {key.name: key for key in keys}
 
 
 def integer(least: int, most: int = 2**31 - 1) -> Check:

@@ -10,7 +10,7 @@ from dt_jax.analysis.experiments import data_label
 from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli.common import CommandParser
 from dt_jax.config.keys import keys_of
-from dt_jax.evaluation.evaluate import LoadedRun, load_run, play
+from dt_jax.evaluation.evaluate import LoadedRun, load_run
 from dt_jax.runs.folder import read_checkpoint
 from dt_jax.utils.backend import start_backend
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         f"{data_label(before, record['dataset'], scored_as)}, {args.checkpoint} "
         f"checkpoint of {args.workdir}, {trained}"
     )
-    Console().print(evaluation_table(play(run), title).rich())
+    Console().print(evaluation_table(run.play(), title).rich())
 
 
 def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
@@ -47,9 +47,6 @@ def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
     Args:
       args: workdir, checkpoint, env_name and device, and the texts that `flags` name.
       flags: keys of the run's configuration, and the flags that change them.
-
-    Raises:
-      UserError: there is no such run, or it cannot be played like that.
     """
     record = read_checkpoint(args.workdir, args.checkpoint).record
     keys = keys_of(record["config"]["agent"])

@@ -20,17 +20,17 @@ from dt_jax.utils.errors import UserError
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A checkpoint, and how it is to be evaluated.
+    """A checkpoint, and how it is to be evaluated."""
 
-    Attributes:
-      config: the run's, with the changes that were asked for.
-      spec: the environment.
-      trained: the checkpoint's agent.
-    """
-
-    config: ConfigDict
+    config: ConfigDict  # the run's, with the changes that were asked for
     spec: EnvSpec
     trained: TrainedAgent
+
+    def play(self) -> Evaluation:
+        """Play its episodes."""
+        evaluator = make_evaluator(self.config, self.trained.agent, self.spec)
+        assert evaluator is not None  # `load_run` has checked eval_episodes
+        return evaluator(self.trained.params)
 
 
 def evaluate(
@@ -64,15 +64,8 @@ def evaluate(
         "eval_seed": seed,
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    loaded = load_run(getattr(run, "workdir", run), checkpoint, env_name, changes)
-    return play(loaded)
-
-
-def play(run: LoadedRun) -> Evaluation:
-    """Play the episodes of a loaded run."""
-    evaluator = make_evaluator(run.config, run.trained.agent, run.spec)
-    assert evaluator is not None  # `load_run` has checked eval_episodes
-    return evaluator(run.trained.params)
+    workdir = getattr(run, "workdir", run)
+    return load_run(workdir, checkpoint, env_name, changes).play()
 
 
 def load_run(
@@ -108,16 +101,16 @@ def load_run(
         with config.ignore_type():
             config[key] = value
     conditioned = trained.agent.conditioned
+    env_flag = flags.get("env_name", "env_name")
     if name is None:
         also = ""
         if conditioned and not config.target_returns:
             also = f", and give {flags.get('target_returns', 'target_returns')}"
-        flag = flags.get("env_name", "env_name")
-        raise UserError(f"this run has no environment: name one with {flag}{also}")
+        raise UserError(f"this run has no environment: name one with {env_flag}{also}")
     if env_name is None and ":" in name and not name.startswith(PREFIX):
         raise UserError(
             f"{workdir} was evaluated in {name}, which imports a package: if you trust "
-            f"it, give {flags.get('env_name', 'env_name')}={name}"
+            f"it, give {env_flag}={name}"
         )
     config.env_name = name
     needed = ("eval_episodes", *(("target_returns",) if conditioned else ()))

@@ -107,9 +107,8 @@ def _lines(evaluation: Evaluation) -> list[str]:
 class HoldoutError:
     """The mean error of predicted actions on held-out trajectories.
 
-    For squared errors in the network's units. The trajectories are tiled with windows,
-    so that every action is predicted once; of more than 2048 windows, so many are
-    taken at equal distances.
+    The trajectories are tiled with windows, so that every action is predicted once; of
+    more than 2048 windows, so many are taken at equal distances.
 
     Args:
       agent: whose parameters are evaluated.

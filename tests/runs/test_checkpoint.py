@@ -300,12 +300,12 @@ def test_a_missing_folder_has_no_checkpoint(tmp_path, which):
 def test_a_run_without_a_valid_checkpoint_is_reported(tmp_path, which):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    message = f"^{tmp_path} has no checkpoint yet: train until its first one"
+    message = f"^{tmp_path} has no checkpoint yet"
     with pytest.raises(UserError, match=message):
         choose_checkpoint(folder, which)
     write(folder, 1)
     (folder / "1/_CHECKPOINT_METADATA").unlink()
-    message = f"^every checkpoint in {folder} is corrupt: restore one, or choose"
+    message = f"^every checkpoint in {folder} is corrupt: restore one"
     with (
         pytest.warns(UserWarning, match="1 is corrupt.*_CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=message),

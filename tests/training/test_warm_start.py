@@ -293,7 +293,7 @@ def test_missing_checkpoint_is_reported(run):
 @pytest.mark.parametrize("notation", ["", "checkpoints", "checkpoints/best"])
 def test_run_without_a_checkpoint_is_refused(tmp_path, notation):
     (tmp_path / "checkpoints").mkdir()
-    message = f"^{tmp_path} has no checkpoint yet: train until its first one"
+    message = f"^{tmp_path} has no checkpoint yet"
     with pytest.raises(UserError, match=message):
         warm_start.load(f"{tmp_path}/{notation}", new_config())
 

@@ -23,14 +23,10 @@ class Batches(Protocol):
     """What a compiled program gets for each update, and how it makes a batch of it.
 
     With more than one seed everything has a leading axis for them.
-
-    Attributes:
-      sharding: of the run.
-      dataset: what the program gets each time, a pytree of arrays.
     """
 
     sharding: RunSharding
-    dataset: Any
+    dataset: Any  # what the program gets each time, a pytree of arrays
 
     def inputs(self, step: int) -> Any:
         """Return this process's part of the inputs of the update after `step` others.
@@ -166,8 +162,8 @@ def prefetch(
     Args:
       make: called in any thread; what it raises is raised here.
       items: such as the steps to make batches for.
-      num_workers: threads; together they are at most twice as many items ahead. With
-        0, `make` is called in the caller's thread when its result is needed.
+      num_workers: threads, which are at most twice as many items ahead. With 0, `make`
+        is called in the caller's thread when its result is needed.
     """
     if num_workers == 0:
         yield from map(make, items)

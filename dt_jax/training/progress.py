@@ -51,13 +51,7 @@ class ProgressReport:
         self._bar.stop()
 
     def update(self, step: int, loss: float, rate: float) -> None:
-        """Show the progress after `step` updates.
-
-        Args:
-          step: updates completed.
-          loss: of the last update.
-          rate: updates per second.
-        """
+        """Show the progress after `step` updates: the last loss, updates per second."""
         shown = f"{loss:.4f}"
         self._bar.update(self._task, completed=step, loss=shown, rate=f"{rate:.3g}")
         now = time.monotonic()

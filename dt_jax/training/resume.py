@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import from_dict
-from dt_jax.data.normalizer import Normalizer
 from dt_jax.runs.checkpoint import Checkpoint, find_checkpoints, has_checkpoints
 from dt_jax.training.trainer import pending_metrics
 from dt_jax.utils.errors import UserError
@@ -74,34 +73,6 @@ def resumed_config(config: ConfigDict, before: Mapping[str, Any]) -> ConfigDict:
             value = before[name]
             filled[name] = tuple(value) if isinstance(value, list) else value
     return filled.lock()
-
-
-def resumed_normalizer(
-    workdir: Path, config: ConfigDict, record: Mapping[str, Any], now: Normalizer
-) -> Normalizer:
-    """Return the run's normaliser, after comparing its action bounds with today's.
-
-    Raises:
-      UserError: the environment's bounds on actions have changed.
-    """
-    before = Normalizer.from_record(record["normalizer"])
-    same = (before.action_center == now.action_center).all()
-    if not (same and (before.action_scale == now.action_scale).all()):
-        raise UserError(
-            f"{workdir}: {config.env_name} has other bounds on actions than when the "
-            "run started; choose another --workdir"
-        )
-    return before
-
-
-def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise a UserError unless both identities are of the same file content."""
-    if before["sha256"] != now["sha256"]:
-        raise UserError(
-            f"{workdir} was trained on {before['source']}, but the content of "
-            f"{now['source']} differs (sha256 {before['sha256'][:12]}... -> "
-            f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
-        )
 
 
 def is_complete(checkpoint: Checkpoint, config: ConfigDict) -> bool:

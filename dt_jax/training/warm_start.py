@@ -22,19 +22,12 @@ from dt_jax.utils.files import user_path
 
 
 class WarmStart(NamedTuple):
-    """What a run takes over from another one.
+    """What a run takes over from another one."""
 
-    Attributes:
-      source: `init_from`, as given.
-      env_name: of the source; None where actions were in the data's own units.
-      params: acting parameters for the new run's configuration, NumPy, float32.
-      normalizer: with which these parameters were trained.
-    """
-
-    source: str
-    env_name: str | None
-    params: Params
-    normalizer: Normalizer
+    source: str  # `init_from`, as given
+    env_name: str | None  # None where actions were in the data's own units
+    params: Params  # acting, for the new run's configuration, NumPy, float32
+    normalizer: Normalizer  # with which these parameters were trained
 
     def normalizer_for(self, data: str, normalizer: Normalizer) -> Normalizer:
         """Return the source's normaliser, after comparing it with the new run's.
@@ -104,13 +97,12 @@ def load(init_from: str, config: ConfigDict) -> WarmStart:
 def _choose(path: Path) -> Checkpoint | None:
     """Return the checkpoint that `path` names; None if it does not exist."""
     # First, because the run's own folder may be checkpoints/hopper.
-    if (path / "checkpoints").is_dir():
-        return choose_checkpoint(path / "checkpoints", "last")
-    if path.name == "checkpoints" and path.is_dir():
-        return choose_checkpoint(path, "last")
-    of_a_run = path.parent.name == "checkpoints" and path.parent.is_dir()
-    if of_a_run and (path.name in ("last", "best") or path.name.isdecimal()):
-        return choose_checkpoint(path.parent, path.name)
+    if not (path / "checkpoints").is_dir():
+        if path.name == "checkpoints" and path.is_dir():
+            return choose_checkpoint(path, "last")
+        of_a_run = path.parent.name == "checkpoints" and path.parent.is_dir()
+        if of_a_run and (path.name in ("last", "best") or path.name.isdecimal()):
+            return choose_checkpoint(path.parent, path.name)
     return choose_checkpoint(path / "checkpoints", "last") if path.is_dir() else None
 
 

@@ -63,11 +63,10 @@ def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax evaluate",
+        command="evaluate",
         description="Evaluate a checkpoint of a run. What is not given is as in the "
         "run's configuration.",
-        epilog="example: python -m dt_jax evaluate runs/hopper "
-        "--target_returns=3600,1800",
+        example="runs/hopper --target_returns=3600,1800",
     )
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument("--target_returns", help="such as 3600,1800")

@@ -66,10 +66,10 @@ def _portable_agent(trained: TrainedAgent, seed: int | None) -> PortableAgent:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax export",
+        command="export",
         description="Write a checkpoint of a run in another program's format: weights, "
         "and a dt_jax.json with the configuration and the units of the network.",
-        epilog="example: python -m dt_jax export runs/hopper --to=hf --out=hopper-hf",
+        example="runs/hopper --to=hf --out=hopper-hf",
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument(

@@ -32,12 +32,12 @@ def print_scores(report: Report) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax report",
+        command="report",
         description="Report on runs: one HTML page with learning curves, achieved "
         "against target returns, scores beside CORL's and the paper's, and timing; the "
         "same tables in Markdown; the plots as SVG. Runs that differ only in their "
         "seed are aggregated.",
-        epilog="example: python -m dt_jax report runs/* --out=report",
+        example="runs/* --out=report",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument(

@@ -79,10 +79,9 @@ def _check_numbers(args: Namespace, max_fps: float) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax video",
+        command="video",
         description="Render episodes of a run's checkpoint, played as in evaluation.",
-        epilog="example: python -m dt_jax video runs/hopper --target_return=3600 "
-        "--out=film.mp4",
+        example="runs/hopper --target_return=3600 --out=film.mp4",
     )
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument(

@@ -67,17 +67,15 @@ def fill_in(
       A locked copy, and a line for each choice.
     """
     choices = from_data(trajectories, spec)
+    choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
     if spec is not None and config.eval_episodes > 0:
         choices["holdout_fraction"] = 0.0, ""
     elif trajectories.num_trajectories == 1:
         choices["holdout_fraction"] = 0.0, "there is only one trajectory"
-    else:
-        choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
-    keys = keys_of(config.agent).values()
     open_keys = {
-        key.name: choices[key.name]
-        for key in keys
-        if key.from_data and config[key.name] is None
+        name: choices[name]
+        for name, key in keys_of(config.agent).items()
+        if key.from_data and config[name] is None
     }
     filled = ConfigDict(config.to_dict())
     for key, (value, _) in open_keys.items():
@@ -87,11 +85,9 @@ def fill_in(
 
 def describe_choices(choices: Choices) -> list[str]:
     """Return a line for each choice that has a reason."""
-    return [
-        f"{key} {_text(value)}: {why}" for key, (value, why) in choices.items() if why
-    ]
-
-
-def _text(value: float | int | tuple[float, ...]) -> str:
-    values = value if isinstance(value, tuple) else (value,)
-    return ", ".join(f"{number:g}" for number in values)
+    lines = []
+    for key, (value, why) in choices.items():
+        values = value if isinstance(value, tuple) else (value,)
+        shown = ", ".join(f"{number:g}" for number in values)
+        lines += [f"{key} {shown}: {why}"] if why else []
+    return lines

@@ -83,16 +83,7 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True)
 class DecisionTransformerAgent(Agent):
-    """The network with its optimiser, and the units of what goes in and comes out.
-
-    Attributes:
-      model: the network.
-      normalizer: the units.
-      optimizer: of all parameters.
-      schedule: the optimiser's learning rate.
-      compute_dtype: in which the training loss is computed; None: the parameters'
-        type. Normalisation, softmax, the loss itself and acting keep that type.
-    """
+    """The network with its optimiser, and the units of what goes in and comes out."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*_KEYS, *OPTIMIZER_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = (
@@ -108,7 +99,7 @@ class DecisionTransformerAgent(Agent):
     normalizer: Normalizer
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    compute_dtype: str | None = None
+    compute_dtype: str | None = None  # of the training loss; None: the parameters'
 
     @classmethod
     def from_config(

@@ -74,10 +74,7 @@ class Request(NamedTuple):
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    """Return what a command line asks for.
-
-    Args:
-      arguments: without the program's name.
+    """Return what a command line, without the program's name, asks for.
 
     Raises:
       UserError: a flag, file, dataset, key or value is wrong; the message names the

@@ -19,10 +19,7 @@ Choices = dict[str, tuple[Any, str]]  # key -> value, and the reason
 def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     """Return what the data suggests for keys, with the reasons.
 
-    Args:
-      trajectories: the data.
-      spec: the environment, if any: its episodes have to fit into `episode_len`
-        as well.
+    An environment's episodes have to fit into `episode_len` as well.
     """
     longest = int(trajectories.lengths.max())
     episode_len = longest, "the longest trajectory"
@@ -56,16 +53,7 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
 def fill_in(
     config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> tuple[ConfigDict, list[str]]:
-    """Return the configuration with every None that the data decides filled in.
-
-    Args:
-      config: validated.
-      trajectories: all of the data.
-      spec: the environment, if any.
-
-    Returns:
-      A locked copy, and a line for each choice.
-    """
+    """Return a locked copy with the data's values, and a line for each choice."""
     choices = from_data(trajectories, spec)
     choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
     if spec is not None and config.eval_episodes > 0:

@@ -36,9 +36,6 @@ class RunEvaluator:
       agent: whose parameters are evaluated.
       spec: the environment, if any.
       holdout: draws from held-out trajectories, if any.
-
-    Raises:
-      UserError: the environment cannot be built.
     """
 
     def __init__(
@@ -80,40 +77,25 @@ class RunEvaluator:
         if self._evaluator:
             evaluation = self._evaluator(params, between_chunks)
             found = evaluation.metrics()
-            compared = [
-                name
-                for name in found
-                if name.endswith(("return_mean", "normalized_score_mean"))
-            ]
+            ends = "return_mean", "normalized_score_mean"
+            compared = [name for name in found if name.endswith(ends)]
             metrics |= aggregate_seeds(self._seeds, found, compared)
             score = evaluation.score
-            for line in _lines(evaluation):
+            for k, target in enumerate(evaluation.target_returns):
+                line = "" if np.isnan(target) else f"target {target:g}: "
+                line += f"return {evaluation.returns[..., k, :].mean():.1f}"
+                if (scores := evaluation.normalized_scores) is not None:
+                    line += f", normalised score {scores[..., k, :].mean():.1f}"
                 log(line)
         return EvalResult(metrics, score, evaluation)
-
-
-def _lines(evaluation: Evaluation) -> list[str]:
-    """Return a line about each target return."""
-    lines = []
-    for k, target in enumerate(evaluation.target_returns):
-        line = "" if np.isnan(target) else f"target {target:g}: "
-        line += f"return {evaluation.returns[..., k, :].mean():.1f}"
-        if (scores := evaluation.normalized_scores) is not None:
-            line += f", normalised score {scores[..., k, :].mean():.1f}"
-        lines.append(line)
-    return lines
 
 
 class HoldoutError:
     """The mean error of predicted actions on held-out trajectories.
 
     The trajectories are tiled with windows, so that every action is predicted once; of
-    more than 2048 windows, so many are taken at equal distances.
-
-    Args:
-      agent: whose parameters are evaluated.
-      sampler: of the held-out trajectories.
-      num_seeds: with more than one, parameters have a leading axis of seeds.
+    more than 2048 windows, so many are taken at equal distances. With several seeds
+    parameters have a leading axis.
     """
 
     def __init__(self, agent: Agent, sampler: Sampler, num_seeds: int = 1):

@@ -60,13 +60,7 @@ def run_episodes(env: HostEnv, policy: HostPolicy) -> list[Episode]:
 def split_episodes(
     recording: Recording, lengths: np.ndarray, max_episode_steps: int
 ) -> list[Episode]:
-    """Return the episodes of a recording, each cut at its end.
-
-    Args:
-      recording: of N episodes.
-      lengths: [N], environment steps.
-      max_episode_steps: the time limit; an episode of that length timed out.
-    """
+    """Return the episodes of a recording, cut at lengths [N]; the longest timed out."""
     episodes = []
     for i, length in enumerate(lengths):
         observations, actions, rewards = (

@@ -48,14 +48,9 @@ class _Carry(NamedTuple):
 class Rollout:
     """Plays all episodes of an environment at once.
 
-    Memory holds the agent's contexts, never whole histories unless they are recorded.
-    Several threads may call it, each with an `env_state` of its own.
-
-    Args:
-      agent: acts.
-      env: is stepped.
-      episode_len: episodes are cut off after so many steps.
-      record: whether to return every step.
+    Episodes are cut off after `episode_len` steps. Memory holds the agent's contexts,
+    never whole histories unless they are recorded. Several threads may call it, each
+    with an `env_state` of its own.
     """
 
     def __init__(

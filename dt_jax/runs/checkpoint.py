@@ -63,12 +63,11 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, keep: int):
-        """Open `folder` for a run that resumes from its newest valid checkpoint.
+        """Open a folder for a run that resumes from its newest valid checkpoint.
 
         Args:
           folder: created if missing; checkpoints without a valid manifest are deleted.
-          keep: how many of the newest to retain; with 2 there is one to fall back to if
-            the newest is damaged.
+          keep: how many of the newest to retain.
         """
         self._folder, self._keep = folder.resolve(), keep
         self._scores: dict[int, float | None] = {}
@@ -104,7 +103,7 @@ class CheckpointWriter:
           step: updates completed.
           params: the acting parameters.
           train: the rest of the training state.
-          record: see `Checkpoint`; JSON values.
+          record: JSON values.
           score: of this step's evaluation, if there was one.
         """
         self.wait()

@@ -135,13 +135,10 @@ def _local_part(
 def make_batches(
     samplers: Sequence[Sampler], sharding: RunSharding, share: float
 ) -> Batches:
-    """Return the batches of a run, on the device where the dataset fits.
+    """Return the batches of a run, one sampler per seed, on the device where data fits.
 
-    Args:
-      samplers: of one dataset, one per seed.
-      sharding: of the run.
-      share: of each device's memory that the data may take; larger data stays on the
-        host, and so does data that is mapped from the disk.
+    Data that takes more than `share` of a device's memory stays on the host, and so
+    does data that is mapped from the disk.
     """
     arrays = samplers[0].dataset[:4]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU

@@ -30,12 +30,8 @@ Metrics = Mapping[str, float]
 class Loggers:
     """The loggers that a configuration names, each until it fails.
 
-    Of several processes the main process has them.
-
-    Args:
-      config: the run's.
-      workdir: its folder; each logger has a folder of its own in it.
-      up_to_step: an interrupted run logs everything after it again.
+    Of several processes the main process has them. Each has a folder of its own in the
+    run's. A resumed run logs everything after `up_to_step` again.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, up_to_step: int):

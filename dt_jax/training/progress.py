@@ -20,10 +20,7 @@ _SECONDS_BETWEEN_LINES = 10.0  # without a terminal
 class ProgressReport:
     """A progress bar with loss and speed; without a terminal, lines on stderr.
 
-    Args:
-      total: updates in the run.
-      done: updates completed.
-      shown: False prints nothing, where another process does.
+    Where another process prints, `shown` is False.
     """
 
     def __init__(self, total: int, done: int, shown: bool):

@@ -38,9 +38,8 @@ class QueuedRun(NamedTuple):
 def expand_reference(reference: str) -> list[str]:
     """Return the runs that a word of the command line names.
 
-    Args:
-      reference: "family:dataset" or a config file, which are returned as they are; a
-        family, for its D4RL datasets; or "all".
+    "family:dataset" and a config file stand for themselves, a family for its D4RL
+    datasets, and "all" for those of all families.
 
     Raises:
       UserError: there is no such family.
@@ -66,12 +65,7 @@ def expand_reference(reference: str) -> list[str]:
 def make_queue(
     references: Sequence[str], workdir: Path, settings: Sequence[str]
 ) -> list[QueuedRun]:
-    """Return the runs to train, each with a valid configuration.
-
-    Args:
-      references: "family:dataset" or config files.
-      workdir: the parent folder of the runs.
-      settings: "--config.KEY=VALUE", for all runs.
+    """Return the runs to train in `workdir`, each with a valid configuration.
 
     Raises:
       UserError: a dataset or setting is wrong, or two runs have the same folder.

@@ -30,15 +30,12 @@ class WarmStart(NamedTuple):
     normalizer: Normalizer  # with which these parameters were trained
 
     def normalizer_for(self, data: str, normalizer: Normalizer) -> Normalizer:
-        """Return the source's normaliser, after comparing it with the new run's.
+        """Return the source's normaliser, after comparing it with that of `data`.
 
-        Args:
-          data: the new run's data, for error messages.
-          normalizer: as it would be without a warm start.
+        Mean and standard deviation may differ: the source's are used.
 
         Raises:
-          UserError: observations or actions have other sizes, or actions are in other
-            units. Mean and standard deviation may differ: the source's are used.
+          UserError: observations or actions have other sizes, or actions other units.
         """
         theirs, ours = self.normalizer, normalizer
         sizes, sizes_here = (
@@ -78,7 +75,7 @@ def load(init_from: str, config: ConfigDict) -> WarmStart:
     Args:
       init_from: the folder of a run, or of its checkpoints, for the last one; one of
         them (runs/hopper/checkpoints/2000, .../best); or a file saved by CORL.
-      config: of the new run.
+      config: of the new run, in which values are set.
 
     Raises:
       UserError: there is no such source, or its architecture differs.

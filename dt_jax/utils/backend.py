@@ -15,13 +15,9 @@ _MAX_CACHE_BYTES = 1 << 30  # the least recently used programs are deleted first
 
 
 def start_backend(device: str, deterministic: bool) -> None:
-    """Start JAX's back end on a device, with the compilation cache.
+    """Start JAX's back end on `config.device`, with the compilation cache.
 
     A command calls this before anything else uses a device.
-
-    Args:
-      device: "auto", "cpu", "gpu", "cuda" or "tpu".
-      deterministic: whether GPU kernels have to be deterministic.
 
     Raises:
       UserError: JAX finds no such device.

@@ -25,12 +25,7 @@ class RunSharding:
     """
 
     def __init__(self, devices: Sequence[jax.Device], num_seeds: int, batch_size: int):
-        """Shard seeds and batches.
-
-        Args:
-          devices: all devices of the run, also those of other processes.
-          num_seeds: S.
-          batch_size: B.
+        """Shard S seeds and batches of B windows over the devices of all processes.
 
         Raises:
           UserError: a batch cannot be split equally.
@@ -113,12 +108,7 @@ class RunSharding:
 def make_sharding(
     num_devices: int | None, num_seeds: int, batch_size: int
 ) -> RunSharding:
-    """Return the sharding of a run over the devices that its configuration names.
-
-    Args:
-      num_devices: config.num_devices.
-      num_seeds: S.
-      batch_size: B.
+    """Return the sharding of a run over as many devices as its configuration names.
 
     Raises:
       UserError: there are fewer devices, or a batch cannot be split equally.

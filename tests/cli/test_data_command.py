@@ -91,12 +91,6 @@ def test_list_filters_by_pattern(run, pattern, names):
     assert [row.split()[0] for row in rows] == names
 
 
-def test_list_with_closed_output():
-    command = f"{sys.executable} -m dt_jax data list hopper >&-"
-    done = subprocess.run(command, shell=True, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
 def test_info_of_a_name_equals_info_of_its_file(run, demo):
     by_name = run("info", "maze2d-umaze-demo")
     assert "source        maze2d-umaze-demo.hdf5\n" in by_name

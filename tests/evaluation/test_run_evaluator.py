@@ -75,10 +75,7 @@ def test_holdout_error_equals_a_naive_loop(agent, store):
             )
             errors += list(np.square(predicted[0, : len(actions)] - actions))
     assert len(errors) == store.num_transitions
-    for batch_size in (
-        4,
-        64,
-    ):  # several batches, or one
+    for batch_size in (4, 64):  # several batches, or one
         measured = HoldoutError(agent, sampler(store, batch_size))(params)
         assert measured == pytest.approx(np.mean(errors), rel=1e-5)
 

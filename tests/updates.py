@@ -56,7 +56,7 @@ def make_agent():
         seq_len=T,
         episode_len=max(LENGTHS),
         num_heads=2,
-        embedding_dropout=0.1,  # each takes long to compile
+        embedding_dropout=0.1,
     )
 
 

@@ -11,7 +11,6 @@ from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli.common import CommandParser
 from dt_jax.config.keys import keys_of
 from dt_jax.evaluation.evaluate import LoadedRun, load_run
-from dt_jax.runs.folder import read_checkpoint
 from dt_jax.utils.backend import start_backend
 
 # Keys of the run's configuration, and the flags that change them.
@@ -48,15 +47,10 @@ def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
       args: workdir, checkpoint, env_name and device, and the texts that `flags` name.
       flags: keys of the run's configuration, and the flags that change them.
     """
-    record = read_checkpoint(args.workdir, args.checkpoint).record
-    keys = keys_of(record["config"]["agent"])
     # Not the run's device: it may have been trained on another machine.
-    start_backend(keys["device"].parse(args.device, "--device"), deterministic=False)
-    changes = {
-        key: keys[key].parse(text, flag)
-        for key, flag in flags.items()
-        if (text := getattr(args, key)) is not None and key in keys
-    }
+    device = keys_of("dt")["device"].parse(args.device, "--device")
+    start_backend(device, deterministic=False)
+    changes = {key: getattr(args, key) for key in flags}
     flags = {**flags, "env_name": "--env_name"}
     return load_run(args.workdir, args.checkpoint, args.env_name, changes, flags)
 

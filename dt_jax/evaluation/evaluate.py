@@ -58,12 +58,11 @@ def evaluate(
     Raises:
       UserError: there is no such run or checkpoint, or the environment does not fit.
     """
-    given = {
+    changes = {
         "target_returns": None if target_returns is None else tuple(target_returns),
         "eval_episodes": episodes,
         "eval_seed": seed,
     }
-    changes = {key: value for key, value in given.items() if value is not None}
     workdir = getattr(run, "workdir", run)
     return load_run(workdir, checkpoint, env_name, changes).play()
 
@@ -81,7 +80,8 @@ def load_run(
       workdir: the run's folder.
       checkpoint: "last", "best" or the number of a step.
       env_name: another environment than the run's.
-      changes: values of the run's configuration keys.
+      changes: values of the run's configuration keys, or their texts on the command
+        line; None for the run's own.
       flags: how the command line names keys, for error messages.
 
     Raises:
@@ -94,9 +94,13 @@ def load_run(
     if name != config.env_name:
         config.reference_scores = None  # they belong to the other environment
     for key, value in (changes or {}).items():
+        if value is None:
+            continue
         if key not in keys:
             flag = flags.get(key, key)
             raise UserError(f"{flag}: the agent {config.agent} does not use it")
+        if isinstance(value, str):
+            value = keys[key].parse(value, flags.get(key))
         keys[key].validate(value, flags.get(key))
         with config.ignore_type():
             config[key] = value

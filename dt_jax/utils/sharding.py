@@ -51,9 +51,7 @@ class RunSharding:
             _enclosing_slice([index[axis].indices(size) for index in local])
             for axis, size in enumerate(shape)
         )
-        axis = 0 if num_seeds > 1 else 1  # without an axis for one seed
-        self._shape = shape[axis:]
-        self._first = (self.seeds.start, self.windows.start)[axis:]
+        self._shape = shape if num_seeds > 1 else shape[1:]
 
     def send(self, batches: Any) -> Any:
         """Put this process's part of several batches on its devices.
@@ -65,22 +63,11 @@ class RunSharding:
         Returns:
           The batches of all processes, [n, S, B, ...], without the axis of one seed.
         """
-        axes = len(self._shape)
 
         def send_array(local: np.ndarray) -> jax.Array:
-            def part(index: Any) -> np.ndarray:
-                positions = zip(
-                    index[1 : 1 + axes], self._shape, self._first, strict=True
-                )
-                slices = [
-                    slice(start - first, stop - first)
-                    for each, size, first in positions
-                    for start, stop, _ in [each.indices(size)]
-                ]
-                return local[(slice(None), *slices)]
-
-            shape = local.shape[0], *self._shape, *local.shape[1 + axes :]
-            return jax.make_array_from_callback(shape, self._batches, part)
+            rest = local.shape[1 + len(self._shape) :]
+            shape = local.shape[0], *self._shape, *rest
+            return jax.make_array_from_process_local_data(self._batches, local, shape)
 
         return jax.tree.map(send_array, batches)
 

@@ -166,7 +166,7 @@ def _read(
 ) -> list[str]:
     """Set the flags, and return the arguments that belong to none of them."""
     try:
-        rest: list[str] = values(["train", *arguments], known_only=known_only)[1:]
+        return values(["train", *arguments], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError:
         raise
     except flags.IllegalFlagValueError as error:  # only of booleans: others are text
@@ -174,7 +174,6 @@ def _read(
         raise UserError(f"{flag}: expected true or false") from None
     except flags.Error as error:
         raise UserError(f"{error}; see --help") from None
-    return rest
 
 
 def _unknown_flag(flag: str, keys: Iterable[str]) -> str:

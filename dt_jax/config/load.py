@@ -1,6 +1,5 @@
 """Configurations: defaults, files, overrides, validation, and their JSON form."""
 
-import difflib
 import inspect
 import os
 import re
@@ -51,8 +50,7 @@ def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
 def check_dataset(dataset: str, known: Sequence[str]) -> None:
     """Raise a ValueError that names the nearest unless `dataset` is one of `known`."""
     if dataset not in known:
-        near = difflib.get_close_matches(dataset, known) or known
-        raise ValueError(f"unknown dataset {dataset!r}; nearest: {', '.join(near)}")
+        raise ValueError(f"unknown dataset {dataset!r}; {did_you_mean(dataset, known)}")
 
 
 def load_config(reference: str, **overrides: Any) -> ConfigDict:

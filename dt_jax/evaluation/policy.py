@@ -55,12 +55,17 @@ def load_agent(workdir: str | Path, checkpoint: str | int) -> TrainedAgent:
     found = read_checkpoint(workdir, checkpoint)
     config = from_dict(found.record["config"])
     agent = make_agent(config, Normalizer.from_record(found.record["normalizer"]))
-    like = jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
+    like = acting_shapes(agent)
     if config.num_seeds > 1:
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((config.num_seeds, *x.shape), x.dtype), like
         )
     return TrainedAgent(workdir, agent, found.params(like), found.record)
+
+
+def acting_shapes(agent: Agent) -> Params:
+    """Return the shapes of an agent's acting parameters, of one seed."""
+    return jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
 
 
 class Policy:

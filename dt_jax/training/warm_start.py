@@ -14,6 +14,7 @@ from dt_jax.agents import make_agent
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import validate
 from dt_jax.data.normalizer import Normalizer
+from dt_jax.evaluation.policy import acting_shapes
 from dt_jax.interop.corl import read_checkpoint
 from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.types import Params
@@ -117,7 +118,7 @@ def _from_run(source: str, checkpoint: Checkpoint, config: ConfigDict) -> WarmSt
         )
     _compare(source, before, config)
     normalizer = Normalizer.from_record(checkpoint.record["normalizer"])
-    params = checkpoint.params(params_shapes(config, normalizer))
+    params = checkpoint.params(acting_shapes(make_agent(config, normalizer)))
     print(
         f"warm start: parameters and normalisation are those of {source} after "
         f"{checkpoint.step} updates"
@@ -179,16 +180,10 @@ def check_shapes(
     source: str, params: Params, config: ConfigDict, normalizer: Normalizer
 ) -> None:
     """Raise a UserError unless parameters fit the network of `config`."""
-    like = flatten_dict(params_shapes(config, normalizer), sep="/")
+    like = flatten_dict(acting_shapes(make_agent(config, normalizer)), sep="/")
     for name, array in flatten_dict(params, sep="/").items():
         if array.shape != like[name].shape:
             raise UserError(
                 f"{source} has a different architecture: {name} has shape "
                 f"{array.shape} instead of {like[name].shape}"
             )
-
-
-def params_shapes(config: ConfigDict, normalizer: Normalizer) -> Params:
-    """Return the shapes of the acting parameters of an agent."""
-    agent = make_agent(config, normalizer)
-    return jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))

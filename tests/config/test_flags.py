@@ -151,7 +151,7 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path):
         ("--config=configs/", ["configs/", "hopper.py"]),
         ("--config=configs/hopper.py:medum", ["medum", "nearest: medium"]),
         ("--config=configs/hopper.py:", ["unknown dataset ''", "medium-replay"]),
-        ("--config=configs/pen.py:zzz", ["zzz", "human, cloned, expert"]),
+        ("--config=configs/pen.py:zzz", ["zzz", "cloned, expert, human"]),
         ("--config=configs/quickstart.py:x", ["quickstart.py", "':x'"]),
         ("--config=tests/conftest.py", ["conftest.py", "get_config()"]),
         ("--config", ["Missing value for flag --config"]),

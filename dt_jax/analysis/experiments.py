@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dt_jax.analysis.published import published
 from dt_jax.config.keys import keys_of
 from dt_jax.data import minari
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve, join_curves
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import RunFolder, read_run

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dt_jax.analysis.experiments import Experiment
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.evaluations import Evaluation
 

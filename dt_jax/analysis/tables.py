@@ -13,7 +13,7 @@ from rich.text import Text
 from dt_jax.analysis.experiments import Experiment
 from dt_jax.analysis.published import Spread, published
 from dt_jax.analysis.scores import Scores
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import RunFolder

@@ -22,7 +22,7 @@ from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
-from dt_jax.evaluation.run_evaluator import RunEvaluator
+from dt_jax.evaluation.evaluator import RunEvaluator
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
 from dt_jax.runs.evaluations import delete_evaluations_after

@@ -44,7 +44,7 @@ def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
     """Return the run that a command line names, on the device that it names.
 
     Args:
-      args: workdir, checkpoint, env_name and device, and the texts that `flags` name.
+      args: those of `add_run_flags`, and the texts that `flags` name.
       flags: keys of the run's configuration, and the flags that change them.
     """
     # Not the run's device: it may have been trained on another machine.
@@ -62,7 +62,7 @@ def _parser() -> CommandParser:
         "run's configuration.",
         example="runs/hopper --target_returns=3600,1800",
     )
-    parser.add_argument("workdir", type=Path, help="the run's folder")
+    add_run_flags(parser)
     parser.add_argument("--target_returns", help="such as 3600,1800")
     parser.add_argument(
         "--episodes", dest="eval_episodes", help="for each target return"
@@ -70,15 +70,20 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--seed", dest="eval_seed", help="from which each episode gets its own"
     )
-    parser.add_argument("--env_name", help="another environment than the run's")
     parser.add_argument("--env_backend", help="auto, or gym: the installed gym")
     parser.add_argument(
         "--reference_scores", help="returns that score 0 and 100, such as 20,3200"
     )
+    return parser
+
+
+def add_run_flags(parser: CommandParser) -> None:
+    """Add the flags that select a run, its checkpoint, environment and device."""
+    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("--env_name", help="another environment than the run's")
     parser.add_argument(
         "--checkpoint", default="last", help="last (the default), best or a step"
     )
     parser.add_argument(
         "--device", default="auto", help="auto (the default), cpu, gpu or tpu"
     )
-    return parser

@@ -46,8 +46,7 @@ class WarmStart(NamedTuple):
             raise UserError(
                 f"{self.source} was trained on observations of {sizes[0]} and actions "
                 f"of {sizes[1]} numbers, but {data} has {sizes_here[0]} and "
-                f"{sizes_here[1]}: leave init_from out, or give data of the same "
-                "environment"
+                f"{sizes_here[1]}: leave init_from out"
             )
         units, units_here = (  # [A, 2]
             np.stack([each.action_center, each.action_scale], axis=1)

@@ -34,9 +34,8 @@ class RunSharding:
         parts = len(devices) // seeds
         if batch_size % parts:
             raise UserError(
-                f"config.batch_size={batch_size}: expected a multiple of {parts}, "
-                f"because it is sharded over {parts} of {len(devices)} devices; such "
-                f"as {-(-batch_size // parts) * parts}"
+                f"config.batch_size={batch_size}: expected a multiple of {parts}, the "
+                f"devices of a batch, such as {-(-batch_size // parts) * parts}"
             )
         mesh = Mesh(np.reshape(devices, (seeds, parts)), ("seed", "data"))
         axes = ("seed",) if num_seeds > 1 else ()

@@ -282,7 +282,7 @@ def test_the_source_of_a_warm_start_may_have_moved(tmp_path, now):
 def test_a_resumed_run_may_not_add_or_remove_its_source(tmp_path, before, now):
     save_checkpoint(tmp_path, {}, init_from=before)
     config = default_config(env_name="hopper-demo", init_from=now).lock()
-    message = rf"init_from {before} -> {now}\): init_from only starts a run; set it"
+    message = rf"holds another run \(init_from {before} -> {now}\): set these back"
     with pytest.raises(UserError, match=message):
         last_checkpoint(tmp_path, config)
 

@@ -45,10 +45,6 @@ def hf(exported, tmp_path):
     return shutil.copytree(exported / "hf", tmp_path / "hf")
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_round_trip_through_hf_preserves_actions(exported, tmp_path, capsys):
     """The rows of the timestep table beyond an episode become zero."""
     run, hf, back = exported / "run", exported / "hf", tmp_path / "back"
@@ -149,15 +145,6 @@ def test_import_can_be_evaluated(tmp_path, capsys):
     assert "100" in printed
 
 
-def test_existing_folder_is_not_overwritten(exported, tmp_path):
-    (tmp_path / "out").mkdir()
-    import_run(exported / "hf", "hf", tmp_path / "out")  # an empty folder is accepted
-    before = contents(tmp_path)
-    with pytest.raises(UserError, match="out exists: choose another --out"):
-        import_run(exported / "hf", "hf", tmp_path / "out")
-    assert contents(tmp_path) == before
-
-
 def change_json(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -247,6 +234,7 @@ def check_refusal(hf, out, message):
         ("{hf} --from=hf --out={new} --num_heads=1", ["num_heads=2, but"]),
         ("{hf} --from=hf --out={new} --max_action=2", ["max_action=1.0, but its conf"]),
         ("{hf} --from=hf --out={new} --seq_len=x", ["seq_len=x: expected an int"]),
+        ("{hf} --from=hf --out={hf}", ["hf exists: choose another --out"]),
         ("{hf} --from=hf --out={new}[1]", ["must not contain [ ]", "another --out"]),
         ("{new} --from=hf --out={new}2", ["no ", "config.json: expected a folder"]),
         ("{new} --from=corl --out={new}2", ["expected the checkpoint of CORL's dt.py"]),

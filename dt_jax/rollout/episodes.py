@@ -60,7 +60,10 @@ def run_episodes(env: HostEnv, policy: HostPolicy) -> list[Episode]:
 def split_episodes(
     recording: Recording, lengths: np.ndarray, max_episode_steps: int
 ) -> list[Episode]:
-    """Return the episodes of a recording, cut at lengths [N]; the longest timed out."""
+    """Return the episodes of a recording, cut at lengths [N].
+
+    An episode of max_episode_steps timed out.
+    """
     episodes = []
     for i, length in enumerate(lengths):
         observations, actions, rewards = (

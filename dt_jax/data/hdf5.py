@@ -44,6 +44,7 @@ class Hdf5Column:
         chunk = self._dataset.chunks[0] if self._dataset.chunks else 1
         rows = -(-BLOCK_ROWS // chunk) * chunk
         with corrupt_file_errors(self._path):
+            self._check_filters()
             for start in range(0, self.shape[0], rows):
                 yield self._dataset[start : start + rows]
 
@@ -53,6 +54,17 @@ class Hdf5Column:
         if offset is None:
             return None
         return np.memmap(self._path, self.dtype, "r", offset, self.shape)
+
+    def _check_filters(self) -> None:
+        created = self._dataset.id.get_create_plist()
+        for i in range(created.get_nfilters()):
+            code, _, _, name = created.get_filter(i)
+            if not h5py.h5z.filter_avail(code):
+                raise UserError(
+                    f"{self._path}: {self._dataset.name} uses the HDF5 filter {code} "
+                    f"({name.decode(errors='replace')}), which is not installed; "
+                    "rewrite it with gzip compression"
+                )
 
 
 @contextmanager

@@ -207,7 +207,7 @@ FILES = {  # name -> function that writes the file, parts of the error
     "huge shape, one piece.hdf5": (never_written(10**12, chunked=False), INCOMPLETE),
     "never written": (never_written(ROWS), INCOMPLETE),
     "half written": (half_written, INCOMPLETE),
-    "unknown filter": (unknown_filter, CORRUPT),
+    "unknown filter": (unknown_filter, ("is not installed", "rewrite it with gzip")),
     "damaged chunk": (damaged_chunk, CORRUPT),
     "a group": (a_group, ("actions missing", "a dataset needs")),
     "a web page": (a_web_page, CORRUPT),

@@ -27,7 +27,7 @@ from dt_jax.data.cache import record_sha256, sha256_of
 from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.registry import all_specs
 from dt_jax.datasets import cached_path, read_dataset
-from dt_jax.datasets.download import download
+from dt_jax.datasets.load import download
 from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.utils.errors import UserError

@@ -21,7 +21,7 @@ from dt_jax.config.load import default_config, validate
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import temporary_path, write_text
+from dt_jax.utils.files import temporary_path
 
 RECORD = "dt_jax.json"  # beside the weights of every export
 
@@ -123,7 +123,7 @@ def from_pytorch(
     """Return arrays by our paths, given PyTorch's names and layout.
 
     Raises:
-      KeyError: a name is missing or unknown, or an array has other axes.
+      KeyError: a name is missing or unknown.
     """
     if state_dict.keys() != names.keys():
         missing = sorted(names.keys() - state_dict)
@@ -134,9 +134,6 @@ def from_pytorch(
     flat = {}
     for name, (path, transposed) in names.items():
         array = np.asarray(state_dict[name])
-        axes = 1 if path.endswith(("/bias", "/scale")) else 2
-        if array.ndim != axes:
-            raise KeyError(f"{name} has {array.ndim} axes instead of {axes}")
         flat[path] = array.T if transposed else array
     return flat
 
@@ -188,16 +185,6 @@ def imported_config(
     return values
 
 
-def write_record(folder: Path, agent: PortableAgent, record: Mapping[str, Any]) -> None:
-    """Write dt_jax.json: configuration and units of an agent, and its provenance."""
-    values = {
-        "config": agent.config,
-        **agent.normalizer.to_record(),
-        **{key: record[key] for key in ("step", "dataset", "versions")},
-    }
-    write_text(folder / RECORD, json.dumps(values, indent=2) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Return the entries of a JSON file; raise a UserError if it has none."""
     try:
@@ -234,11 +221,7 @@ def float32_arrays(path: Path, values: Mapping[Any, Any]) -> dict[str, np.ndarra
 
 
 def import_torch(path: Path, extra: str) -> Any:
-    """Return PyTorch.
-
-    Args:
-      path: the file that needs it, for error messages.
-      extra: of dt_jax, which installs it.
+    """Return PyTorch, which `path` needs and an extra of dt_jax installs.
 
     Raises:
       UserError: it is not installed, or so old that loading could execute code.
@@ -258,10 +241,7 @@ def import_torch(path: Path, extra: str) -> Any:
 def load_torch(path: Path, extra: str, content: str) -> dict[Any, Any]:
     """Return the dict of tensors and arrays in a PyTorch file; no code is executed.
 
-    Args:
-      path: the file.
-      extra: see `import_torch`.
-      content: what the file should be, for error messages.
+    `content` says in error messages what the file should be.
 
     Raises:
       UserError: PyTorch is missing, or the file is something else or truncated.
@@ -328,9 +308,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in (each for each in temporary.rglob("*") if each.is_file()):
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -95,17 +95,13 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
     The timestep table has as many rows as there: none for timesteps after an episode.
 
     Raises:
-      KeyError: a parameter is missing or unknown, or has other axes.
+      KeyError: a parameter is missing or unknown.
     """
     params = {k: v for k, v in state_dict.items() if not _UNUSED.fullmatch(k)}
     blocks = {k.split(".")[2] for k in params if re.match(r"encoder\.h\.\d+\.", k)}
     names = _names(len(blocks)) | {_POSITIONS: ("positions", False)}
     flat = from_pytorch(params, names, "a DecisionTransformerModel")
     first, bias = flat.pop("positions")[0], flat["transformer/emb_norm/bias"]
-    if first.shape != bias.shape:
-        raise KeyError(
-            f"{_POSITIONS} has rows of {first.size} numbers instead of {bias.size}"
-        )
     flat["transformer/emb_norm/bias"] = bias + first
     return unflatten_dict(flat, sep="/")
 

@@ -16,7 +16,7 @@ from dt_jax import envs
 from dt_jax.data.registry import EnvSpec
 from dt_jax.envs.adroit import envpool_id
 from dt_jax.video.offscreen import Renderer
-from dt_jax.video.view import Size, View
+from dt_jax.video.view import ModelView, Size
 
 _ASSETS = "mujoco/robotics/assets"  # in EnvPool's package
 
@@ -29,7 +29,7 @@ _CAMERAS = {
 }
 
 
-class AdroitView(View):
+class AdroitView(ModelView):
     """The hand and its objects through a fixed camera."""
 
     step_seconds = 0.01
@@ -49,21 +49,11 @@ class AdroitView(View):
         self._model.pose(self._renderer.data, observation)
         return self._renderer.render()
 
-    def close(self) -> None:
-        """Release rendering resources."""
-        self._renderer.close()
-
 
 class AdroitModel:
-    """The MuJoCo model of one task, posed as observed.
+    """EnvPool's MuJoCo model of one task, posed as observed.
 
     Objects are moved as bodies of the model; their own joints stay at 0.
-
-    Args:
-      task: "pen", "door", "hammer" or "relocate".
-
-    Attributes:
-      model: EnvPool's.
     """
 
     def __init__(self, task: str):
@@ -75,12 +65,9 @@ class AdroitModel:
     def pose(
         self, data: mujoco.MjData, observation: np.ndarray, first: bool = False
     ) -> None:
-        """Move the hand and the objects to the observed positions.
+        """Move the hand and the objects to the observed positions [S].
 
-        Args:
-          data: the model's state; its positions are set.
-          observation: [S].
-          first: whether it is the first of an episode, which sets the goal's place.
+        The first observation of an episode also sets the goal's place.
         """
         observation = np.asarray(observation, np.float64)
         data.qpos[:] = 0

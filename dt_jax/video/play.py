@@ -82,10 +82,7 @@ def play(
 def frame_rate(step_seconds: float, speed: float, max_fps: float) -> tuple[int, float]:
     """Return the number of steps per frame, and the frames per second.
 
-    Args:
-      step_seconds: the simulated time of a step.
-      speed: simulated seconds per second of the video.
-      max_fps: the maximum of frames per second.
+    `speed` is in simulated seconds per second of the video.
     """
     steps_per_second = speed / step_seconds
     steps_per_frame = max(1, math.ceil(steps_per_second / max_fps - 1e-9))
@@ -101,12 +98,7 @@ def render_episodes(
 ) -> Iterator[np.ndarray]:
     """Yield the frames of all episodes in turn, [height, width, 3] uint8.
 
-    Args:
-      episodes: as `play` returned them.
-      spec: their environment.
-      steps_per_frame: the number of steps between two frames.
-      size: width and height.
-      hold: how many times the last frame of an episode is repeated.
+    The last frame of an episode is repeated `hold` times.
 
     Raises:
       UserError: an episode cannot be reproduced, or not be rendered.
@@ -128,7 +120,7 @@ def render_episode(
       episode: the episode.
       view: of its environment and seed.
       steps_per_frame: the number of steps between two frames.
-      size: width and height.
+      size: of the frames.
       heading: further text for the captions.
 
     Raises:

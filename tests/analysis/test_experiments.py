@@ -3,7 +3,7 @@ import pytest
 from run_folders import DATASET, make_config, make_run, start_run
 
 from dt_jax.analysis.experiments import data_label, read_experiments
-from dt_jax.analysis.published import published
+from dt_jax.analysis.published import PUBLISHED
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.utils.errors import UserError
 
@@ -100,7 +100,7 @@ def test_folder_given_twice_is_read_once_without_a_warning(tmp_path):
 
 
 def test_experiments_are_in_the_order_of_corls_tables(tmp_path):
-    names = [*published()]
+    names = [*PUBLISHED]
     for i, name in enumerate(reversed(names)):
         start_run(tmp_path / f"{i:02}", make_config(name))
     start_run(tmp_path / "x", make_config("hopper-demo"))

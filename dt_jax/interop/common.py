@@ -90,7 +90,7 @@ def parameter_names(
       modules: PyTorch's modules outside the blocks -> (our path, a key of `_LAYERS`).
       block_modules: the same for the modules of a block, by their paths inside it.
       block: PyTorch's name of a block with "{}" for its index.
-      num_layers: number of blocks.
+      num_layers: of the network.
     """
     layers = dict(modules)
     for i in range(num_layers):
@@ -207,15 +207,11 @@ def float32_arrays(path: Path, values: Mapping[Any, Any]) -> dict[str, np.ndarra
         try:
             if hasattr(value, "detach"):  # NumPy has no bfloat16
                 value = value.detach().float()
-            with np.errstate(over="ignore"):  # infinity is reported below
-                array = np.asarray(value, np.float32)
+            array = np.asarray(value, np.float32)
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{path}: {name} is not an array of numbers") from None
         if not array.size or not np.isfinite(array).all():
-            raise UserError(
-                f"{path}: {name} is empty or has NaN or infinity: choose another "
-                "checkpoint"
-            )
+            raise UserError(f"{path}: {name} is empty or has NaN or infinity")
         arrays[str(name)] = array
     return arrays
 

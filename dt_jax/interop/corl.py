@@ -64,12 +64,7 @@ def _names(num_layers: int) -> dict[str, tuple[str, bool]]:
 def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
     """Return our parameters, given the state_dict of CORL's DecisionTransformer.
 
-    Args:
-      state_dict: CORL's names -> arrays, or PyTorch tensors on the CPU. Its
-        `blocks.i.causal_mask` buffers are not parameters and are left out.
-
-    Returns:
-      The nested dict that `DecisionTransformer.apply` takes, same dtypes.
+    Its `blocks.i.causal_mask` buffers are not parameters and are left out.
 
     Raises:
       KeyError: a parameter is missing, or is unknown to CORL's network.
@@ -105,11 +100,7 @@ class CorlCheckpoint(NamedTuple):
     seq_len: int | None
 
     def network(self, seq_len: int) -> dict[str, Any]:
-        """Return the values of configuration keys that follow from the file.
-
-        Args:
-          seq_len: T; that of the masks, if the file has them.
-        """
+        """Return the values of configuration keys that follow from the file and T."""
         rows, embedding_dim = self.params["timestep_emb"]["embedding"].shape
         return {
             "embedding_dim": embedding_dim,

@@ -109,9 +109,7 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
 def state_dict_from_params(params: Params, num_positions: int) -> dict[str, np.ndarray]:
     """Return the state_dict of a DecisionTransformerModel; unused parameters are zero.
 
-    Args:
-      params: of our network, with max_action 1.
-      num_positions: rows of the position table, of which only the first is used.
+    `params` have max_action 1; the position table has `num_positions` rows.
     """
     states, width = params["state_emb"]["kernel"].shape
     zeros: dict[str, tuple[int, ...]] = {
@@ -253,10 +251,10 @@ def _read_record(
         "action_center": np.zeros(action_size),
         "action_scale": np.ones(action_size),
     }
-    if path.is_file():
+    if normalization or path.is_file():
         record = read_json(path)
-    elif normalization is not None:
-        raise UserError(f"--normalization={normalization}: no such file")
+        for key in ("action_center", "action_scale"):
+            record.setdefault(key, identity[key])
     else:
         warnings.warn(
             f"{folder} has no {RECORD}: observations are not normalised; give "
@@ -265,8 +263,6 @@ def _read_record(
             stacklevel=1,
         )
         record = dict(identity)
-    for key in ("action_center", "action_scale"):
-        record.setdefault(key, identity[key])
     units = float32_arrays(path, {key: record.get(key, ()) for key in identity})
     for key, array in units.items():
         if array.shape != identity[key].shape:

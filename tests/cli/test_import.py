@@ -222,13 +222,7 @@ def test_invalid_value_in_json_is_one_line(hf, tmp_path, name, values, message):
         ("embed_ln.bias", None, r"missing \['embed_ln.bias'\]"),
         ("more", np.zeros(2, "f4"), r"unknown \['more'\]"),
         ("embed_ln.bias", np.full(12, np.nan, "f4"), "embed_ln.bias is empty or has N"),
-        ("embed_ln.bias", np.zeros(11, "f4"), "wpe.weight has rows of 12 numbers inst"),
-        ("embed_state.weight", np.array(1, "f4"), "embed_state.weight has 0 axes inst"),
-        (
-            "embed_state.weight",
-            np.ones((9, S), "f4"),
-            r"different architecture: state_emb/kernel has shape \(5, 9\)",
-        ),
+        ("embed_state.weight", np.ones((9, S), "f4"), r"different arch.* \(5, 9\)"),
     ],
 )
 def test_invalid_array_is_one_line(hf, tmp_path, name, array, message):
@@ -251,23 +245,12 @@ def check_refusal(hf, out, message):
         ("{hf} --from=hf", ["required: --out"]),
         ("{hf} --from=safetensors --out={new}", ["invalid choice: 'safetensors'"]),
         ("{hf} --from=hf --out={new} --seed=1", ["unrecognized arguments: --seed=1"]),
-        (
-            "{hf} --from=hf --out={new} --num_heads=1",
-            ["num_heads=2, but"],
-        ),
+        ("{hf} --from=hf --out={new} --num_heads=1", ["num_heads=2, but"]),
         ("{hf} --from=hf --out={new} --max_action=2", ["max_action=1.0, but its conf"]),
-        (
-            "{hf} --from=hf --out={new} --seq_len=0",
-            ["seq_len=0: expected an int"],
-        ),
-        (
-            "{hf} --from=hf --out={new} --seq_len=x",
-            ["seq_len=x: expected an int"],
-        ),
+        ("{hf} --from=hf --out={new} --seq_len=x", ["seq_len=x: expected an int"]),
         ("{hf} --from=hf --out={new}[1]", ["must not contain [ ]", "another --out"]),
         ("{new} --from=hf --out={new}2", ["no ", "config.json: expected a folder"]),
         ("{new} --from=corl --out={new}2", ["expected the checkpoint of CORL's dt.py"]),
-        ("{hf} --from=hf --out={new} --normalization={new}", ["new: no such file"]),
         ("{new} --from=corl --out={new} --normalization=x", ["needs --from=hf"]),
     ],
 )

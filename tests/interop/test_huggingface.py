@@ -59,15 +59,8 @@ def act_in_pytorch(model):
 
 def random_model(**changes):
     """Return a model whose parameters all matter, above all row 0 of the positions."""
-    settings = {
-        "state_dim": S,
-        "act_dim": A,
-        "hidden_size": 12,
-        "max_ep_len": EPISODE,
-        "n_layer": 2,
-        "n_head": 3,
-        "n_positions": 64,
-    }
+    settings = {"state_dim": S, "act_dim": A, "max_ep_len": EPISODE, "n_positions": 64}
+    settings |= {"hidden_size": 12, "n_layer": 2, "n_head": 3}
     config = transformers.DecisionTransformerConfig(**settings | changes)
     model = transformers.DecisionTransformerModel(config).eval()
     generator = torch.Generator().manual_seed(0)
@@ -177,10 +170,7 @@ def test_half_precision_weights_are_imported(tmp_path, flags, kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"activation_function": "silu"},
-            "activation=silu: expected one of",
-        ),
+        ({"activation_function": "silu"}, "activation=silu: expected one of"),
         ({"n_inner": 24}, r"different architecture: .*mlp_in.* \(12, 24\)"),
         ({"layer_norm_epsilon": 1e-6}, "has layer_norm_epsilon=1e-06: only 1e-05 is"),
         ({"action_tanh": False}, "has action_tanh=False: only True is supported"),

@@ -154,8 +154,7 @@ def imported_config(
       stated: values of keys from the configuration beside them, and from flags.
 
     Raises:
-      UserError: the two contradict each other, or a value is not what its key expects,
-        or is None where acting needs it.
+      UserError: the two contradict each other, or a value is not what its key expects.
     """
     differing = [k for k in network if stated.get(k, network[k]) != network[k]]
     if differing:
@@ -178,9 +177,6 @@ def imported_config(
         validate(config, trains=False)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    for key in ("max_action", "reward_scale"):  # None: taken from data
-        if config[key] is None:
-            raise UserError(f"{source} has {key}=None: give --{key}=...")
     values: dict[str, Any] = config.to_dict()
     return values
 

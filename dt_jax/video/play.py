@@ -22,18 +22,11 @@ from dt_jax.video.view import Size, View
 
 @dataclass(frozen=True)
 class Episode:
-    """A recorded episode.
+    """A recorded episode, in the environment's units."""
 
-    Attributes:
-      target_return: in the environment's units; None if the agent has none.
-      seed: the environment's.
-      actions: [T, A], as the agent returned them.
-      achieved_return: the sum of the rewards.
-    """
-
-    target_return: float | None
-    seed: int
-    actions: np.ndarray
+    target_return: float | None  # None if the agent has none
+    seed: int  # of the environment
+    actions: np.ndarray  # [T, A]
     achieved_return: np.float32
 
 

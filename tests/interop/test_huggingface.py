@@ -129,19 +129,6 @@ def test_imported_model_acts_as_in_transformers(tmp_path, flags, activation, hea
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_only_row_0_of_the_positions_matters():
-    """Otherwise the test above would not show that it becomes part of the bias."""
-    model = random_model()
-    before = act_in_pytorch(model)
-    with torch.no_grad():
-        model.encoder.wpe.weight[0] = 0
-    without = act_in_pytorch(model)
-    assert np.abs(before - without).max() > 0.01
-    with torch.no_grad():
-        model.encoder.wpe.weight[1:] = 0
-    np.testing.assert_array_equal(act_in_pytorch(model), without)
-
-
 def test_weights_saved_by_pytorch_are_imported(tmp_path, flags):
     """As many models on the hub are, with the masks of older versions."""
     model, folder = random_model(), tmp_path / "hf"

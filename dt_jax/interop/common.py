@@ -207,7 +207,9 @@ def float32_arrays(path: Path, values: Mapping[Any, Any]) -> dict[str, np.ndarra
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{path}: {name} is not an array of numbers") from None
         if not array.size or not np.isfinite(array).all():
-            raise UserError(f"{path}: {name} is empty or has NaN or infinity")
+            raise UserError(
+                f"{path}: {name} is empty or has NaN or infinity: choose another file"
+            )
         arrays[str(name)] = array
     return arrays
 

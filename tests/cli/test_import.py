@@ -204,13 +204,7 @@ def test_invalid_value_in_json_is_one_line(hf, tmp_path, name, values, message):
         ("embed_ln.bias", None, r"missing \['embed_ln.bias'\]"),
         ("more", np.zeros(2, "f4"), r"unknown \['more'\]"),
         ("embed_ln.bias", np.full(12, np.nan, "f4"), "embed_ln.bias is empty or has N"),
-        ("embed_ln.bias", np.zeros(11, "f4"), "wpe.weight has rows of 12 numbers inst"),
-        ("embed_state.weight", np.array(1, "f4"), "embed_state.weight has 0 axes inst"),
-        (
-            "embed_state.weight",
-            np.ones((9, S), "f4"),
-            r"different architecture: state_emb/kernel has shape \(5, 9\)",
-        ),
+        ("embed_state.weight", np.ones((9, S), "f4"), r"different arch.* \(5, 9\)"),
     ],
 )
 def test_invalid_array_is_one_line(hf, tmp_path, name, array, message):
@@ -238,7 +232,6 @@ def check_refusal(hf, out, message):
         ("{hf} --from=hf --out={new}[1]", ["must not contain [ ]", "another --out"]),
         ("{new} --from=hf --out={new}2", ["no ", "config.json: expected a folder"]),
         ("{new} --from=corl --out={new}2", ["expected the checkpoint of CORL's dt.py"]),
-        ("{hf} --from=hf --out={new} --normalization={new}", ["new: no such file"]),
         ("{new} --from=corl --out={new} --normalization=x", ["needs --from=hf"]),
     ],
 )

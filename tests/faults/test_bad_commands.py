@@ -5,8 +5,7 @@ import resource
 import h5py
 import numpy as np
 import pytest
-from command import ROOT, refusal, run
-from small_run import launch_command
+from command import ROOT, launch_command, refusal, run
 
 EVALUATE = ["-m", "dt_jax", "evaluate"]
 DATA = ["-m", "dt_jax", "data"]

@@ -14,15 +14,12 @@ import time
 import h5py
 import numpy as np
 import pytest
-from command import refusal, run
+from command import SMALL_NETWORK, refusal, run
 from recording import record
 
 TINY = [
     "--config=configs/own_data.py",
-    "--config.embedding_dim=8",
-    "--config.num_layers=1",
-    "--config.seq_len=3",
-    "--config.batch_size=4",
+    *SMALL_NETWORK,
     "--config.update_steps=2",
     "--config.eval_every=2",
 ]

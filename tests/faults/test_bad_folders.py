@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from command import ROOT, refusal, run
+from command import ROOT, launch_command, refusal, run
 from helpers import steps_of
-from small_run import launch_command
 
 from dt_jax.runs.metrics import read_metrics
 

@@ -6,8 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command import refusal, run
-from small_run import launch_command
+from command import launch_command, refusal, run
 
 from dt_jax.evaluation.policy import Policy
 from dt_jax.runs import manifest

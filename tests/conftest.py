@@ -1,6 +1,7 @@
 """JAX's settings for tests, and fixtures that several folders share."""
 
 import os
+import pickle
 
 import h5py
 import jax
@@ -143,3 +144,23 @@ def write_hdf5(tmp_path):
         return path
 
     return write
+
+
+class Evil:
+    """An object that creates the file `victim` when it is unpickled."""
+
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return open, (str(self.victim), "w")
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """Return an `Evil`; its victim exists if code was executed or a path left."""
+    evil = Evil(tmp_path / "victim")
+    pickle.loads(pickle.dumps(evil)).close()
+    evil.victim.unlink()  # it exists: otherwise the tests prove nothing
+    yield evil
+    assert not evil.victim.exists()

@@ -143,6 +143,12 @@ def read_checkpoint(path: Path) -> CorlCheckpoint:
         params = params_from_state_dict(state_dict)
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0][:300]}") from None
+    size = len(params["state_emb"]["kernel"])
+    if not mean.size == std.size == size or std.min() <= 0:
+        raise UserError(
+            f"{path}: state_mean and state_std are not those of its network: expected "
+            f"{size} numbers each, and positive ones in state_std"
+        )
     masks = [v for name, v in state_dict.items() if name.endswith(".causal_mask")]
     seq_len = math.isqrt(masks[0].size) // 3 if masks else None  # [3T, 3T]
     return CorlCheckpoint(params, mean.ravel(), std.ravel(), seq_len)

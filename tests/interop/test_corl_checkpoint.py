@@ -130,6 +130,8 @@ def changed(saved, name, value):
         ("emb_norm.bias", torch.zeros(0), "emb_norm.bias is empty"),
         ("emb_norm.bias", "zero", "emb_norm.bias is not an array"),
         ("state_mean", np.full(S, np.inf), "state_mean is empty or has NaN"),
+        ("state_mean", np.zeros(S + 1), f"expected {S} numbers each"),
+        ("state_std", np.zeros(S), "positive ones in state_std"),
     ],
 )
 def test_invalid_content_is_named_in_one_line(saved, path, name, value, message):

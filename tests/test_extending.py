@@ -1,14 +1,15 @@
 """The agent of docs/extending.md works everywhere, without a change in dt_jax."""
 
+import json
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import run
-
-from dt_jax.runs.metrics import read_metrics
+from command import run, start
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ["--config.update_steps=400", "--config.eval_every=200"]
@@ -29,20 +30,33 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, hopper_file):
-    config, data = f"--config={folder / 'bc.py'}", f"--config.data_path={hopper_file}"
+def command(folder, hopper_file):
+    """The command that trains it, but for --workdir."""
+    config = f"--config={folder / 'bc.py'}"
+    return ["launch.py", config, f"--config.data_path={hopper_file}", *TRAIN]
+
+
+@pytest.fixture(scope="module")
+def trained(folder, command):
     workdir = folder / "run"
-    command = ["launch.py", config, data, *TRAIN, f"--workdir={workdir}"]
-    status, out, err = run(*command)
+    status, out, err = run(*command, f"--workdir={workdir}")
     assert status == 0, err
     assert "after 400 updates" in " ".join(out.split())
     return workdir
 
 
+def rows(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    timed = {"steps_per_second", "eval/seconds"}
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in timed} for line in lines
+    ]
+
+
 def test_it_is_trained_evaluated_and_aggregated_over_two_seeds(trained):
-    first, second, *_, last = read_metrics(trained / "metrics.jsonl")
+    first, *_, last = rows(trained)
     assert last["step"] == 400
-    assert last["train_loss"] < 0.5 * second["train_loss"]
+    assert last["train_loss"] < 0.5 * rows(trained)[1]["train_loss"]
     for name in ("train_loss", "eval/return_mean", "eval/normalized_score_mean"):
         seeds = [last[f"seed_{seed}/{name}"] for seed in (10, 11)]
         assert last[name] == pytest.approx(np.mean(seeds))
@@ -50,25 +64,39 @@ def test_it_is_trained_evaluated_and_aggregated_over_two_seeds(trained):
     assert "eval/return_mean/iqm" in first
 
 
-def test_a_copy_of_the_folder_is_all_that_a_policy_needs(folder, trained):
-    copy = folder / "copy"
-    shutil.copytree(trained, copy)
-    code = (
-        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
-        "import bc, dt_jax\n"
-        f"policy = dt_jax.Policy.load({str(copy)!r}, 'best', seed=11)\n"
-        "policy.reset()\n"
-        "print(policy.act([0.1] * 11).shape)\n"
-    )
-    status, out, err = run("-c", code)
-    assert (status, out) == (0, "(3,)\n"), err
-
-
-def test_it_is_evaluated(folder, trained):
-    agents = f"--agents={folder / 'bc.py'}"
-    status, out, err = run("-m", "dt_jax", "evaluate", trained, "--episodes=2", agents)
+def test_a_killed_run_resumes_to_the_same_bits(folder, command, trained):
+    workdir = folder / "killed"
+    process = start(*command, f"--workdir={workdir}")
+    while not (workdir / "checkpoints" / "60.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    status, out, err = run(*command, f"--workdir={workdir}")
     assert status == 0, err
-    assert "return" in out
+    assert "resuming from the checkpoint at step" in out
+    assert rows(workdir) == rows(trained)
+
+
+@pytest.mark.parametrize("way", ["by import", "by --agents"])
+def test_a_fresh_process_acts_with_it(folder, trained, way):
+    if way == "by import":
+        code = (
+            f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+            "import bc, dt_jax\n"
+            f"policy = dt_jax.Policy.load({str(trained)!r}, seed=11)\n"
+            "policy.reset()\n"
+            "print(policy.act([0.1] * 11).shape)\n"
+        )
+        status, out, err = run("-c", code)
+        assert out == "(3,)\n"
+    else:
+        agents = f"--agents={folder / 'bc.py'}"
+        status, out, err = run(
+            "-m", "dt_jax", "evaluate", trained, "--episodes=2", agents
+        )
+        assert "return" in out
+    assert status == 0, err
 
 
 def test_the_report_shows_it(folder, trained):
@@ -79,3 +107,29 @@ def test_the_report_shows_it(folder, trained):
     page = (out / "index.html").read_text()
     assert "2 seeds" in page
     assert "nan" not in (out / "report.md").read_text()
+
+
+def test_without_its_registration_there_is_one_line(trained):
+    status, _, err = run("-m", "dt_jax", "evaluate", trained, "--episodes=2")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "unknown agent 'bc'; known: dt" in err
+    assert "--agents=FILE.py" in err
+
+
+def test_another_agents_config_is_refused(folder, command):
+    status, _, err = run(*command, "--config.agent=dt", "--workdir=unused")
+    assert status == 2
+    assert "configures the agent bc" in err
+
+
+def test_the_files_of_the_run_are_complete_elsewhere(folder, trained):
+    """A copy of the folder is all that a policy needs."""
+    copy = folder / "copy"
+    shutil.copytree(trained, copy)
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        f"import bc, dt_jax; dt_jax.Policy.load({str(copy)!r}, 'best')"
+    )
+    status, _, err = run("-c", code)
+    assert status == 0, err

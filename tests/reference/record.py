@@ -67,7 +67,7 @@ np.save(sys.argv[2], np.array(actions))
 """
 
 
-def command(name, run, folder, data):
+def command(checkout, name, run, folder, data):
     """Return the command that trains the run called `name`."""
     keys = {key: value for key, value in run.items() if key != "config"}
     if run is not QUICKSTART:
@@ -83,7 +83,7 @@ def command(name, run, folder, data):
 
 def train(checkout, name, run, folder, data):
     """Run to the end; of the one that is to be killed, first to some checkpoints."""
-    line = command(name, run, folder, data)
+    line = command(checkout, name, run, folder, data)
     if "killed" in name:
         process = subprocess.Popen(line, cwd=checkout, stderr=subprocess.DEVNULL)
         log = folder / name / "metrics.jsonl"
@@ -153,6 +153,13 @@ def act(checkout, workdir, folder):
     }
 
 
+def processor():
+    """Return the name of the CPU and the number of cores in use."""
+    info = Path("/proc/cpuinfo")
+    names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+    return f"{names[0].partition(':')[2].strip()}, {len(names)} cores"
+
+
 def record(checkout, data, names=tuple(RUNS)):
     """Return the digests of the runs called `names`."""
     folder = Path(tempfile.mkdtemp(prefix="dt_jax_reference_"))
@@ -172,10 +179,8 @@ def record(checkout, data, names=tuple(RUNS)):
 
 def machine():
     """Return what decides the bits beside the program."""
-    info = Path("/proc/cpuinfo").read_text()
-    names = [line for line in info.splitlines() if line.startswith("model name")]
     return {
-        "cpu": f"{names[0].partition(':')[2].strip()}, {len(names)} cores",
+        "cpu": processor(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax")},
     }
@@ -192,14 +197,23 @@ def differences(expected, found):
 
 
 def main():
-    """Record, and write."""
+    """Record, and compare or write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--compare", type=Path, help="a file written by --out")
+    parser.add_argument("--runs", default=",".join(RUNS))
     args = parser.parse_args()
-    recorded = record(args.checkout.resolve(), args.data.resolve())
-    args.out.write_text(json.dumps(recorded, indent=1) + "\n")
+    recorded = record(
+        args.checkout.resolve(), args.data.resolve(), args.runs.split(",")
+    )
+    if args.out:
+        args.out.write_text(json.dumps(recorded, indent=1) + "\n")
+    if args.compare:
+        differ = differences(json.loads(args.compare.read_text()), recorded)
+        print("\n".join(differ) or "all digests are equal")
+        sys.exit(bool(differ))
 
 
 if __name__ == "__main__":

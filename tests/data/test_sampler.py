@@ -154,4 +154,5 @@ def test_tiling_contains_every_transition_once(trajectories, normalizer, context
         states * normalizer.state_std + normalizer.state_mean,
         trajectories.observations[: trajectories.num_transitions],
         rtol=1e-5,
+        atol=1e-5,
     )

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from run_folders import DATASET, make_config, make_run, start_run
@@ -113,7 +115,7 @@ def test_started_run_has_no_evaluation_and_empty_curves(tmp_path):
 
 
 def remove_checkpoint(run):
-    (run / "checkpoints/0.json").unlink()
+    shutil.rmtree(run / "checkpoints")
 
 
 def add_text_to_metrics(run):
@@ -133,7 +135,7 @@ def swap_evaluation(run):
 @pytest.mark.parametrize(
     ("damage", "file"),
     [
-        (remove_checkpoint, " no checkpoint"),
+        (remove_checkpoint, "no checkpoint"),
         (add_text_to_metrics, "metrics.jsonl"),
         (damage_evaluation, "100000.npz"),
         (swap_evaluation, "100000.npz"),

@@ -135,7 +135,7 @@ def swap_evaluation(run):
 @pytest.mark.parametrize(
     ("damage", "file"),
     [
-        (remove_checkpoint, "no checkpoint"),
+        (remove_checkpoint, "checkpoints"),
         (add_text_to_metrics, "metrics.jsonl"),
         (damage_evaluation, "100000.npz"),
         (swap_evaluation, "100000.npz"),

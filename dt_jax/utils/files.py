@@ -50,7 +50,8 @@ def write_text(path: Path, text: str) -> None:
 
 def check_writable(path: Path) -> None:
     """Create the folder of `path`; raise an OSError if the file cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
     temporary = temporary_path(path)
     temporary.touch()
     temporary.unlink()

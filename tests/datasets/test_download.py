@@ -101,9 +101,12 @@ def test_server_that_always_disconnects_is_reported(server, path):
     assert len(server.requests) == 3
 
 
-def test_missing_file_and_network_are_reported(server, path):
+def test_missing_file_is_reported(server, path):
     server.usual = status(404)
     assert_fails(server.url, path, "404 Client Error: Not Found")
+
+
+def test_missing_network_is_reported(path):
     url = f"http://127.0.0.1:{closed_port()}/data.hdf5"
     assert_fails(url, path, "Connection refused", "set data_path to another one")
 

@@ -65,9 +65,19 @@ def replay(path: Path, spec: EnvSpec) -> Replay:
     """
     raw = read_d4rl(path)
     states = _read_states(path, len(raw.rewards))
-    batch, observe = _engine(spec, min(_BATCH, len(raw.rewards)))
+    if spec.engine not in _ENGINES:
+        raise UserError(
+            f"{spec.name} cannot be replayed, because EnvPool has a model of its own; "
+            f"expected a dataset of {', '.join(_ENGINES)}"
+        )
+    batch, observe = _ENGINES[spec.engine](spec, min(_BATCH, len(raw.rewards)))
     sizes = tuple(a.shape[1] for a in (raw.observations, raw.actions, *states))
-    expected = spec.observation_size, spec.action_size, *batch.state_sizes
+    expected = (
+        spec.observation_size,
+        spec.action_size,
+        batch.qpos.shape[1],
+        batch.qvel.shape[1],
+    )
     if sizes != expected:
         raise UserError(
             f"{path}: expected observations, actions, qpos and qvel of sizes "
@@ -76,9 +86,11 @@ def replay(path: Path, spec: EnvSpec) -> Replay:
         )
     # In the mazes an episode continues after a row with a terminal.
     ends = raw.timeouts if spec.maze else raw.timeouts | raw.terminals
-    rows = _not_empty(np.flatnonzero(~ends[:-1]), path)
+    rows = np.flatnonzero(~ends[:-1])
+    if not len(rows):
+        raise UserError(f"{path}: no episode has two rows, so nothing can be compared")
     offset = _state_offset(observe(*states), raw.observations, rows)
-    rows = _not_empty(rows[(rows >= offset) & ~ends[rows - offset]], path)
+    rows = rows[(rows >= offset) & ~ends[rows - offset]]
     before, after = [], []
     for block in np.array_split(rows, -(-len(rows) // len(batch.qpos))):
         used = np.arange(len(batch.qpos)) < len(block)
@@ -93,15 +105,6 @@ def replay(path: Path, spec: EnvSpec) -> Replay:
         np.abs(np.concatenate(before) - raw.observations[rows]),
         np.abs(np.concatenate(after) - raw.observations[rows + 1]),
     )
-
-
-def _not_empty(rows: np.ndarray, path: Path) -> np.ndarray:
-    if not len(rows):
-        raise UserError(
-            f"{path}: nothing to compare; expected a row with a state, followed by "
-            "another row of its episode"
-        )
-    return rows
 
 
 def _read_states(path: Path, rows: int) -> list[np.ndarray]:
@@ -127,16 +130,6 @@ def _state_offset(
     return int(np.abs(observed[rows] - observations[rows + 1]).mean() < before)
 
 
-def _engine(spec: EnvSpec, num: int) -> tuple[MujocoBatch, Observe]:
-    """Return a batch whose controls are actions, and its observation function."""
-    if spec.engine in _ENGINES:
-        return _ENGINES[spec.engine](spec, num)
-    raise UserError(
-        f"{spec.name} cannot be replayed, because EnvPool has a model of its own; "
-        f"expected a dataset of {', '.join(_ENGINES)}"
-    )
-
-
 def _locomotion(spec: EnvSpec, num: int) -> tuple[MujocoBatch, Observe]:
     xml, substeps, max_speed = _LOCOMOTION[spec.family]
     with gymnasium_xml(xml) as path:
@@ -153,7 +146,7 @@ def _full_state(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
     return np.concatenate([qpos, qvel], axis=1)
 
 
-# By `EnvSpec.engine`.
+# By `EnvSpec.engine`: a batch whose controls are actions, and how it is observed.
 _ENGINES: dict[str, Callable[[EnvSpec, int], tuple[MujocoBatch, Observe]]] = {
     "antmaze": lambda spec, num: (ants(mazes.antmaze(spec.maze), num), _full_state),
     "maze2d": lambda spec, num: (points(mazes.maze2d(spec.maze), num), _full_state),

@@ -7,18 +7,13 @@ seed: below 1, seeds in one program are faster than one after the other.
 """
 
 import argparse
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+import train_step
 import workload
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
-
-from dt_jax.training.batches import DeviceBatches
-from dt_jax.training.multi_step import MultiStep
 
 
 def main() -> None:
@@ -35,7 +30,7 @@ def main() -> None:
         str(n): workload.config(batch_size=args.batch_size, num_seeds=n)
         for n in numbers
     }
-    ways = {n: updates(config) for n, config in configs.items()}
+    ways = {n: train_step.ours(config) for n, config in configs.items()}
     seconds = workload.seconds_of(ways, args.rounds, args.seconds)
     table = Table("seeds", "ms per update", "ratio to one seed", "per seed")
     for n in numbers:
@@ -44,23 +39,6 @@ def main() -> None:
         row = f"{1e3 * np.median(times):.1f}", f"{ratio:.2f}", f"{ratio / n:.2f}"
         table.add_row(str(n), *row)
     Console().print(table)
-
-
-def updates(config: ConfigDict) -> Callable[[], Any]:
-    """Return a function that makes steps_per_dispatch updates of all seeds."""
-    k = config.steps_per_dispatch
-    update, state = workload.training(config)
-    samplers = [workload.sampler(config)] * config.num_seeds
-    batches = DeviceBatches(samplers, workload.sharding(config))
-    multi_step = MultiStep(update, batches, k)
-    inputs = multi_step.inputs(range(k))
-
-    def call() -> None:
-        nonlocal state
-        state, _ = multi_step(state, inputs, k)
-        jax.block_until_ready(state)
-
-    return call
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def ours(config: ConfigDict, transitions: int = 100_000) -> Callable[[], Any]:
-    """Return a function that makes steps_per_dispatch updates on random data."""
+    """Return a function that makes steps_per_dispatch updates of all seeds."""
     update, state = workload.training(config)
-    samplers = [workload.sampler(config, transitions)]
+    samplers = [workload.sampler(config, transitions)] * config.num_seeds
     batches = DeviceBatches(samplers, workload.sharding(config))
     multi_step = MultiStep(update, batches, config.steps_per_dispatch)
     inputs = multi_step.inputs(range(config.steps_per_dispatch))

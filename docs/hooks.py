@@ -11,15 +11,19 @@ from mkdocs.structure.files import File
 from dt_jax.config.keys import sections_of
 
 _ROOT = Path(__file__).parents[1]
-_ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # in lower case
+_ROOT_PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
 _PLACEHOLDER = "{{ configuration keys }}"
 
 
 def on_files(files: Any, config: Any) -> None:
     """Add the pages of the repository root to the site."""
-    for name in _ROOT_PAGES:
+    for name, page in _ROOT_PAGES.items():
         content = (_ROOT / name).read_text()
-        files.append(File.generated(config, name.lower(), content=content))
+        files.append(File.generated(config, page, content=content))
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
@@ -30,7 +34,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
         image, text, path, anchor = match.groups()
         path = posixpath.normpath(posixpath.join(folder, path))
         if path in _ROOT_PAGES:
-            path = path.lower()
+            path = _ROOT_PAGES[path]
         elif path.startswith("docs/"):
             path = path.removeprefix("docs/")
         elif config.repo_url:

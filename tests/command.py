@@ -10,6 +10,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Of a run that takes seconds.
+SMALL_NETWORK = [
+    "--config.embedding_dim=8",
+    "--config.num_layers=1",
+    "--config.seq_len=3",
+    "--config.batch_size=4",
+]
+
+
+def launch_command(data, workdir, *flags):
+    """Return the command of a run of two updates on a file of hopper's sizes.
+
+    Further flags take precedence.
+    """
+    return [
+        *("launch.py", "--config=configs/hopper.py:medium", *SMALL_NETWORK),
+        *("--config.episode_len=40", "--config.eval_episodes=1"),
+        *("--config.target_returns=50", "--config.update_steps=2"),
+        *("--config.warmup_steps=1", "--config.num_workers=0"),
+        *(f"--config.data_path={data}", f"--workdir={workdir}", *flags),
+    ]
+
 
 def start(*command, **environment):
     """Start python with `command` in the checkout, on the CPU.

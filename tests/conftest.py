@@ -1,6 +1,7 @@
 """JAX's settings for tests, and fixtures that several folders share."""
 
 import os
+import pickle
 
 import h5py
 import jax
@@ -56,10 +57,17 @@ def _optimise(request):
 @pytest.fixture(scope="session", autouse=True)
 def _share_compilation_cache(tmp_path_factory):
     """Compile each program once for all tests: compilation takes most of their time."""
-    folder = str(tmp_path_factory.mktemp("xla"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # for the processes they start
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all workers
+    options = {
+        "jax_compilation_cache_dir": str(folder / "xla"),
+        "jax_compilation_cache_max_size": 1 << 32,  # bytes; with a limit, JAX locks it
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    for name, value in options.items():
+        os.environ[name.upper()] = str(value)  # for the processes that tests start
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -143,3 +151,23 @@ def write_hdf5(tmp_path):
         return path
 
     return write
+
+
+class Evil:
+    """An object that creates the file `victim` when it is unpickled."""
+
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return open, (str(self.victim), "w")
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """Return an `Evil`; its victim exists if code was executed or a path left."""
+    evil = Evil(tmp_path / "victim")
+    pickle.loads(pickle.dumps(evil)).close()
+    evil.victim.unlink()  # it exists: otherwise the tests prove nothing
+    yield evil
+    assert not evil.victim.exists()

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from command import SMALL_NETWORK
 
 from dt_jax.data.sampler import Sampler
 from dt_jax.runs.checkpoint import find_checkpoints
@@ -15,10 +16,7 @@ from dt_jax.training.train import train
 # The arguments of a run of launch.py that takes seconds.
 SMALL = [
     "--config=configs/hopper.py:medium",
-    "--config.embedding_dim=8",
-    "--config.num_layers=1",
-    "--config.seq_len=3",
-    "--config.batch_size=4",
+    *SMALL_NETWORK,
     "--config.eval_episodes=2",
     "--config.eval_every=200",
     "--config.log_every=50",

@@ -10,18 +10,11 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
-from command import ROOT
+from command import ROOT, SMALL_NETWORK
 
 import dt_jax
 
 CONSTRAINTS = ROOT / "constraints.txt"
-SMALL = [
-    "--config=configs/hopper.py:medium",
-    "--config.embedding_dim=8",
-    "--config.num_layers=1",
-    "--config.seq_len=3",
-    "--config.batch_size=4",
-]
 
 
 def succeed(*command, cwd):
@@ -130,7 +123,8 @@ def test_it_trains_in_an_empty_environment(built, tmp_path):
     """With its declared dependencies and nothing else."""
     python, install = empty_environment(tmp_path / "env")
     succeed(*install, "-c", CONSTRAINTS, built["wheel"], cwd=tmp_path)
-    run = [*SMALL, "--config=configs/hopper.py:demo", "--config.update_steps=20"]
+    run = ["--config=configs/hopper.py:demo", *SMALL_NETWORK]
+    run += ["--config.update_steps=20"]
     run += ["--config.eval_episodes=2", "--workdir=run"]
     out = succeed(python, "-m", "dt_jax", "train", *run, cwd=tmp_path)
     assert "hopper-demo, after 20 updates" in " ".join(out.split())

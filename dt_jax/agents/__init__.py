@@ -56,5 +56,4 @@ def make_agent(config: Any, normalizer: Any) -> "Agent":
       config: validated and without None where the data decides.
       normalizer: the dataset's `dt_jax.data.normalizer.Normalizer`.
     """
-    agent: Agent = agent_class(config.agent).from_config(config, normalizer)
-    return agent
+    return agent_class(config.agent).from_config(config, normalizer)

@@ -27,108 +27,48 @@ from dt_jax.utils.keys import (
     POSITIVE_INTEGER,
     PROBABILITY,
     Key,
-    by_name,
     integer,
     numbers,
     one_of,
     or_none,
 )
 
+# fmt: off
 _KEYS = (
-    Key(
-        "embedding_dim",
-        128,
-        POSITIVE_INTEGER,
-        "Width of every token; a multiple of num_heads.",
-        architecture=True,
-        corl=True,
-    ),
-    Key(
-        "num_layers",
-        3,
-        integer(1, 1000),
-        "Transformer blocks.",
-        architecture=True,
-        corl=True,
-    ),
-    Key(
-        "num_heads",
-        1,
-        POSITIVE_INTEGER,
-        "Attention heads in each block.",
-        architecture=True,
-        corl=True,
-    ),
-    Key(
-        "activation",
-        "gelu",
-        one_of("gelu", "relu", "gelu_new"),
+    Key("embedding_dim", 128, POSITIVE_INTEGER,
+        "Width of every token; a multiple of num_heads.", architecture=True, corl=True),
+    Key("num_layers", 3, integer(1, 1000),
+        "Transformer blocks.", architecture=True, corl=True),
+    Key("num_heads", 1, POSITIVE_INTEGER,
+        "Attention heads in each block.", architecture=True, corl=True),
+    Key("activation", "gelu", one_of("gelu", "relu", "gelu_new"),
         'Activation of each block\'s perceptron: "gelu" is CORL\'s, "relu" and '
         '"gelu_new" (with tanh instead of erf) are those of Hugging Face\'s models.',
-        architecture=True,
-    ),
-    Key(
-        "seq_len",
-        20,
-        POSITIVE_INTEGER,
+        architecture=True),
+    Key("seq_len", 20, POSITIVE_INTEGER,
         "Context length in steps; each has three tokens: return-to-go, state, action.",
-        architecture=True,
-        corl=True,
-    ),
-    Key(
-        "attention_dropout",
-        0.1,
-        PROBABILITY,
-        "Dropout on the attention weights.",
-        corl=True,
-    ),
-    Key(
-        "residual_dropout",
-        0.1,
-        PROBABILITY,
-        "Dropout on what each block adds to its input.",
-        corl=True,
-    ),
-    Key(
-        "embedding_dropout",
-        0.1,
-        PROBABILITY,
-        "Dropout on the embedded tokens.",
-        corl=True,
-    ),
-    Key(
-        "reward_scale",
-        0.001,
-        or_none(NOT_NEGATIVE),
+        architecture=True, corl=True),
+    Key("attention_dropout", 0.1, PROBABILITY,
+        "Dropout on the attention weights.", corl=True),
+    Key("residual_dropout", 0.1, PROBABILITY,
+        "Dropout on what each block adds to its input.", corl=True),
+    Key("embedding_dropout", 0.1, PROBABILITY,
+        "Dropout on the embedded tokens.", corl=True),
+    Key("reward_scale", 0.001, or_none(NOT_NEGATIVE),
         "Factor from returns to the network's inputs; None: the power of ten that "
         "brings the data's largest return to between 1 and 10. 0 sets every return "
         "token to zero: the control that learns without a target.",
-        from_data=True,
-        corl=True,
-    ),
-    Key(
-        "target_returns",
-        (12000.0, 6000.0),
-        or_none(
-            numbers(
-                "finite float32 numbers, all different, such as 3600,1800",
-                lambda targets: len(set(targets)) == len(targets),
-            )
-        ),
-        "Target returns of the evaluation, not scaled; None: the data's best and mean "
-        "return.",
-        resumable=True,
-        from_data=True,
-        corl=True,
-    ),
-    Key(
-        "compute_dtype",
-        "float32",
-        one_of("float32", "bfloat16"),
+        from_data=True, corl=True),
+    Key("target_returns", (12000.0, 6000.0),
+        or_none(numbers("finite float32 numbers, all different, such as 3600,1800",
+                        lambda targets: len(set(targets)) == len(targets))),
+        "Target returns of the evaluation, not scaled; None: the data's best and "
+        "mean return.", resumable=True, from_data=True, corl=True),
+    Key("compute_dtype", "float32", one_of("float32", "bfloat16"),
         '"bfloat16" computes the matrix products of updates in it; parameters, '
-        "normalisation, softmax, loss and acting stay in float32.",
-    ),
+        'normalisation, softmax, loss and acting stay in float32.'),
 )
+# fmt: on
 
 
 class Context(NamedTuple):
@@ -143,16 +83,7 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True)
 class DecisionTransformerAgent(Agent):
-    """The network with its optimiser, and the units of what goes in and comes out.
-
-    Attributes:
-      model: the network.
-      normalizer: the units.
-      optimizer: of all parameters.
-      schedule: the optimiser's learning rate.
-      compute_dtype: in which the training loss is computed; None: the parameters'
-        type. Normalisation, softmax, the loss itself and acting keep that type.
-    """
+    """The network with its optimiser, and the units of what goes in and comes out."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*_KEYS, *OPTIMIZER_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = (
@@ -168,7 +99,7 @@ class DecisionTransformerAgent(Agent):
     normalizer: Normalizer
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    compute_dtype: str | None = None
+    compute_dtype: str | None = None  # of the training loss; None: the parameters'
 
     @classmethod
     def from_config(
@@ -194,7 +125,7 @@ class DecisionTransformerAgent(Agent):
     @classmethod
     def check_config(cls, config: ConfigDict) -> None:
         """Raise a UserError where keys contradict each other."""
-        keys = by_name(cls.KEYS)
+        keys = {key.name: key for key in cls.KEYS}
         if config.embedding_dim % config.num_heads:
             expected = f"a multiple of num_heads={config.num_heads}"
             raise keys["embedding_dim"].error(config.embedding_dim, expected=expected)

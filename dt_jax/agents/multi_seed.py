@@ -21,20 +21,15 @@ class MultiSeedAgent:
 
     def init(self, keys: jax.Array) -> TrainState:
         """Return the states before the first update for keys [seeds]."""
-        states: TrainState = jax.vmap(self._agent.init)(keys)
-        return states
+        return jax.vmap(self._agent.init)(keys)
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Update each seed on its own batch [seeds, B, ...]."""
-        result: tuple[TrainState, Metrics]
-        result = jax.vmap(self._agent.update)(state, batch)
-        return result
+        return jax.vmap(self._agent.update)(state, batch)
 
     def validation_loss(self, params: Params, batch: Batch) -> Array:
         """Return the errors of each seed on one batch, [seeds, B, T, A]."""
-        losses: Array
-        losses = jax.vmap(self._agent.validation_loss, (0, None))(params, batch)
-        return losses
+        return jax.vmap(self._agent.validation_loss, (0, None))(params, batch)
 
     def acting_params(self, state: TrainState) -> Params:
         """Return the acting parameters of all seeds."""

@@ -17,56 +17,27 @@ from dt_jax.utils.keys import (
     or_none,
 )
 
-# The cosine ends at this share of the peak learning rate.
-FINAL_SHARE = 0.1
+_FINAL_SHARE = 0.1  # of the peak learning rate, at the cosine's end
 
+# fmt: off
 OPTIMIZER_KEYS = (
-    Key(
-        "learning_rate",
-        1e-4,
-        POSITIVE,
-        "AdamW's learning rate at the end of the warm-up.",
-        corl=True,
-    ),
-    Key(
-        "betas",
-        (0.9, 0.999),
-        numbers(
-            "two numbers from 0 to below 1, such as 0.9,0.999",
-            lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
-        ),
-        "AdamW's decay rates of its two moments.",
-        corl=True,
-    ),
-    Key(
-        "weight_decay",
-        1e-4,
-        NOT_NEGATIVE,
-        "AdamW's weight decay, applied to every parameter.",
-        corl=True,
-    ),
-    Key(
-        "clip_grad",
-        0.25,
-        or_none(POSITIVE),
-        "Largest global norm of the gradient; None: no clipping.",
-        corl=True,
-    ),
-    Key(
-        "lr_schedule",
-        "warmup_cosine",
-        one_of("warmup_cosine", "warmup_constant"),
+    Key("learning_rate", 1e-4, POSITIVE,
+        "AdamW's learning rate at the end of the warm-up.", corl=True),
+    Key("betas", (0.9, 0.999),
+        numbers("two numbers from 0 to below 1, such as 0.9,0.999",
+                lambda betas: len(betas) == 2 and all(0 <= b < 1 for b in betas)),
+        "AdamW's decay rates of its two moments.", corl=True),
+    Key("weight_decay", 1e-4, NOT_NEGATIVE,
+        "AdamW's weight decay, applied to every parameter.", corl=True),
+    Key("clip_grad", 0.25, or_none(POSITIVE),
+        "Largest global norm of the gradient; None: no clipping.", corl=True),
+    Key("lr_schedule", "warmup_cosine", one_of("warmup_cosine", "warmup_constant"),
         '"warmup_cosine" decays to a tenth of learning_rate by update_steps; '
-        '"warmup_constant" is CORL\'s schedule: use it to compare scores.',
-    ),
-    Key(
-        "warmup_steps",
-        10_000,
-        integer(0),
-        "Updates over which the learning rate rises linearly.",
-        corl=True,
-    ),
+        '"warmup_constant" is CORL\'s schedule: use it to compare scores.'),
+    Key("warmup_steps", 10_000, integer(0),
+        "Updates over which the learning rate rises linearly.", corl=True),
 )
+# fmt: on
 
 
 def apply_gradients(
@@ -97,7 +68,7 @@ def make_schedule(
             return learning_rate * warmup
         progress = (count - warmup_steps) / (update_steps - warmup_steps)
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
-        return learning_rate * warmup * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
+        return learning_rate * warmup * (_FINAL_SHARE + (1 - _FINAL_SHARE) * cosine)
 
     return schedule
 

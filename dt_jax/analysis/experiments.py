@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax.analysis.published import published
+from dt_jax.analysis.published import PUBLISHED
 from dt_jax.config.keys import keys_of
 from dt_jax.data import minari
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve, join_curves
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import RunFolder, read_run
@@ -71,11 +71,13 @@ class Experiment:
         names = ["returns", "lengths"]
         if found[0].normalized_scores is not None:
             names.append("normalized_scores")
-        arrays = {
-            name: np.concatenate([_with_seed_axis(getattr(e, name)) for e in found])
-            for name in names
-        }
-        return replace(found[0], **arrays)
+        joined = {}
+        for name in names:
+            arrays = [getattr(evaluation, name) for evaluation in found]
+            joined[name] = np.concatenate(
+                [array.reshape(-1, *array.shape[-2:]) for array in arrays]
+            )
+        return replace(found[0], **joined)
 
     def curve(self, metric: str) -> Curve:
         """Return the curve of a metric, one row per seed; T is 0 if it is missing."""
@@ -92,21 +94,13 @@ class Experiment:
         return self.curve(f"{prefix}{quantity}_mean")
 
 
-def _with_seed_axis(array: np.ndarray) -> np.ndarray:
-    """Return [K, E] or [S, K, E] as [S, K, E]."""
-    return np.reshape(array, (-1, *array.shape[-2:]))
-
-
 def data_label(
     config: Mapping[str, Any], dataset: Mapping[str, Any], scored_as: str | None
 ) -> str:
     """Return the name of a run's data for tables and plots.
 
-    Args:
-      config: the run's configuration.
-      dataset: the identity of its data.
-      scored_as: the `env_name` of the evaluation; None if there was none. The label
-        mentions it where the data are not the dataset of that name.
+    It mentions `scored_as`, the `env_name` of the evaluation if there was one, where
+    the data are not the dataset of that name.
     """
     env_name, has_file = config["env_name"], config["data_path"] is not None
     if has_file or env_name is None or env_name.startswith(minari.PREFIX):
@@ -135,9 +129,6 @@ def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
     """Read run folders and group them, in the order of CORL's tables.
 
     A folder that cannot be used is skipped with a warning.
-
-    Args:
-      folders: the folders of runs.
 
     Raises:
       UserError: no folder can be used.
@@ -218,25 +209,19 @@ def _evaluation_kind(run: RunFolder) -> tuple[bytes, int, bool] | None:
 
 def _add_settings(experiments: Sequence[Experiment]) -> list[Experiment]:
     """Return the experiments with the settings that distinguish equal labels."""
-    groups = defaultdict(list)
+    groups, named = defaultdict(list), []
     for experiment in experiments:
         groups[experiment.label].append(experiment)
-    return [
-        replace(experiment, settings=", ".join(settings))
-        for group in groups.values()
-        for experiment, settings in zip(group, _differing_keys(group), strict=True)
-    ]
-
-
-def _differing_keys(group: Sequence[Experiment]) -> list[list[str]]:
-    """Return for each experiment the settings that are not the same in all."""
-    columns = [
-        [f"{key}={format_value(e.config.get(key))}" for e in group]
-        for key in dict.fromkeys(k for e in group for k in _identifying_keys(e.config))
-    ]
-    columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
-    varied = [column for column in columns if len(set(column)) > 1]
-    return [[column[i] for column in varied] for i in range(len(group))]
+    for group in groups.values():
+        keys = dict.fromkeys(k for e in group for k in _identifying_keys(e.config))
+        columns = [
+            [f"{k}={format_value(e.config.get(k))}" for e in group] for k in keys
+        ]
+        columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
+        varied = [column for column in columns if len(set(column)) > 1]
+        for experiment, *settings in zip(group, *varied, strict=True):
+            named.append(replace(experiment, settings=", ".join(settings)))
+    return named
 
 
 def format_value(value: Any) -> str:
@@ -249,7 +234,7 @@ def format_value(value: Any) -> str:
 
 
 def _sort_key(experiment: Experiment) -> tuple[int, str]:
-    known = list(published())
+    known = list(PUBLISHED)
     if experiment.label in known:
         return known.index(experiment.label), experiment.settings
     return len(known), experiment.name

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dt_jax.analysis.experiments import Experiment
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.evaluations import Evaluation
 
@@ -26,15 +26,9 @@ _SIZE = 4.8, 4.0  # inches
 
 
 class Panel(NamedTuple):
-    """What to plot into a pair of axes.
+    """What to plot into a pair of axes."""
 
-    Attributes:
-      kind: "curves", "returns" or "loss".
-      caption: for the reader.
-      draw: plots it.
-    """
-
-    kind: str
+    kind: str  # "curves", "returns" or "loss"
     caption: str
     draw: Callable[[Axes], None]
 
@@ -53,12 +47,7 @@ class Plot(NamedTuple):
 
 
 def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
-    """Return the plots of an experiment.
-
-    Args:
-      experiment: the experiment.
-      number: makes file names unique within a report.
-    """
+    """Return the plots of an experiment; `number` makes their file names unique."""
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", experiment.name).strip("-.")[:80]
     note = ""
     if (count := len(experiment.seeds)) > 1:
@@ -150,7 +139,7 @@ def plot_returns(
       axes: where to plot.
       step: completed updates at the evaluation.
       evaluation: of one seed or several.
-      dataset: the identity of the data; the histogram of its returns is optional.
+      dataset: the identity of the data, with statistics of its returns.
     """
     order = np.argsort(evaluation.target_returns)
     targets = evaluation.target_returns[order]
@@ -175,8 +164,7 @@ def plot_returns(
         dataset["return_mean"], color=_ORANGE, linestyle="--", label="data, mean"
     )
     axes.axhline(dataset["return_best"], color=_ORANGE, label="data, best")
-    if histogram := dataset.get("return_histogram"):
-        _plot_histogram(axes, histogram)
+    _plot_histogram(axes, dataset["return_histogram"])
     axes.set(
         xlabel="target return",
         ylabel="achieved return",

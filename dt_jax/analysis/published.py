@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -41,29 +40,18 @@ class Published(NamedTuple):
     settings: Mapping[str, Any]
 
 
-@cache
-def _table() -> dict[str, Any]:
-    path = files("dt_jax.analysis") / "published.json"
-    table: dict[str, Any] = json.loads(path.read_text())
-    return table
-
-
-def sources() -> tuple[str, str]:
-    """Return the sources of CORL's and the paper's scores."""
-    return _table()["corl"], _table()["paper"]
-
-
-@cache
-def published() -> dict[str, Published]:
-    """Return the published scores by dataset name, in the order of CORL's tables."""
-    table = _table()
-    return {
-        name: Published(
-            row["domain"],
-            Spread(*row["last"]),
-            Spread(*row["best"]),
-            Spread(*row["paper"]) if "paper" in row else None,
-            table["settings"] | row["settings"],
-        )
-        for name, row in table["datasets"].items()
-    }
+_TABLE: dict[str, Any] = json.loads(
+    (files("dt_jax.analysis") / "published.json").read_text()
+)
+SOURCES: tuple[str, str] = _TABLE["corl"], _TABLE["paper"]
+# By dataset name, in the order of CORL's tables.
+PUBLISHED = {
+    name: Published(
+        row["domain"],
+        Spread(*row["last"]),
+        Spread(*row["best"]),
+        Spread(*row["paper"]) if "paper" in row else None,
+        _TABLE["settings"] | row["settings"],
+    )
+    for name, row in _TABLE["datasets"].items()
+}

@@ -8,8 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dt_jax.analysis.experiments import Experiment, read_experiments
 from dt_jax.analysis.plots import Plot, plot_experiment
-from dt_jax.analysis.published import sources
-from dt_jax.analysis.scores import Scores, compute_scores
+from dt_jax.analysis.published import SOURCES
+from dt_jax.analysis.scores import compute_scores
 from dt_jax.analysis.tables import (
     Table,
     escape_markdown,
@@ -24,15 +24,7 @@ from dt_jax.utils.files import atomic_write, write_text
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report; every part may be missing.
-
-    Attributes:
-      title: its heading.
-      text: a sentence below the heading.
-      plots: plots.
-      tables: tables.
-      notes: a list of terms, each with its explanation.
-    """
+    """A section of a report: a sentence, plots, tables, terms with explanations."""
 
     title: str
     text: str = ""
@@ -50,16 +42,18 @@ class Report:
 
 
 def build_report(folders: Iterable[Path]) -> Report:
-    """Return the report on runs.
-
-    Args:
-      folders: the folders of the runs.
+    """Return the report on the runs in `folders`.
 
     Raises:
       UserError: no folder holds a run.
     """
     experiments = read_experiments(folders)
     scores = [compute_scores(experiment) for experiment in experiments]
+    deviations = [
+        (each.experiment.name, "; ".join(each.deviations))
+        for each in scores
+        if each.deviations
+    ]
     counts = [
         _count(len(experiments), "experiment"),
         _count(sum(len(each.runs) for each in experiments), "run"),
@@ -71,7 +65,7 @@ def build_report(folders: Iterable[Path]) -> Report:
             Section(
                 "Normalised scores at the last evaluation",
                 tables=[score_table(scores)],
-                notes=_deviations(scores),
+                notes=deviations,
             ),
             Section(
                 "Confidence intervals, best scores and the paper's scores",
@@ -88,17 +82,9 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _deviations(scores: Sequence[Scores]) -> list[tuple[str, str]]:
-    return [
-        (each.experiment.name, "; ".join(each.deviations))
-        for each in scores
-        if each.deviations
-    ]
-
-
 def _legend() -> list[tuple[str, str]]:
     """Return the meaning of the columns of the first two tables."""
-    corl, paper = sources()
+    corl, paper = SOURCES
     return [
         (
             "ours",

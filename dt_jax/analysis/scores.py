@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dt_jax.analysis.experiments import Experiment, format_value
-from dt_jax.analysis.published import Published, Spread, published
+from dt_jax.analysis.published import PUBLISHED, Published, Spread
 from dt_jax.data.minari import PREFIX
 from dt_jax.runs.aggregate import interquartile_mean
 
@@ -63,12 +63,17 @@ def compute_scores(experiment: Experiment) -> Scores:
     publishes (its results/get_offline_scores.py selects the largest target). If the
     experiment has other targets or other data, it is the experiment's largest one.
     """
-    not_comparable, reference = why_not_comparable(experiment), None
-    deviations: tuple[str, ...] = ()
-    if not not_comparable:
-        reference = published()[experiment.config.env_name]
-        deviations = tuple(_deviations(experiment, reference))
-    scores = Scores(experiment, reference, not_comparable, deviations)
+    config, reason, reference = experiment.config, "", None
+    if config.data_path is not None or config.env_name is None:
+        reason = "own data"
+    elif config.env_name.startswith(PREFIX):
+        reason = "Minari data"
+    elif config.env_name not in PUBLISHED:
+        reason = "demo data"
+    else:
+        reference = PUBLISHED[config.env_name]
+    deviations = _deviations(experiment, reference) if reference else []
+    scores = Scores(experiment, reference, reason, tuple(deviations))
     evaluation = experiment.evaluation
     if evaluation is None or evaluation.normalized_scores is None:
         return scores
@@ -85,18 +90,6 @@ def compute_scores(experiment: Experiment) -> Scores:
         best=_spread(curve.values.max(axis=1)) if curve.steps.size else None,
         interval=_interval(episodes),
     )
-
-
-def why_not_comparable(experiment: Experiment) -> str:
-    """Return why no score is published for the experiment's data, "" if one is."""
-    config = experiment.config
-    if config.data_path is not None or config.env_name is None:
-        return "own data"
-    if config.env_name.startswith(PREFIX):
-        return "Minari data"
-    if config.env_name not in published():
-        return "demo data"
-    return ""
 
 
 def _deviations(experiment: Experiment, reference: Published) -> list[str]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from dt_jax.analysis.experiments import Experiment, run_label
 from dt_jax.analysis.plots import panels
 from dt_jax.analysis.tables import evaluation_table
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.folder import RunFolder
 from dt_jax.utils.files import atomic_write
 

@@ -11,9 +11,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from dt_jax.analysis.experiments import Experiment
-from dt_jax.analysis.published import Spread, published
+from dt_jax.analysis.published import PUBLISHED, Spread
 from dt_jax.analysis.scores import Scores
-from dt_jax.evaluation.run_evaluator import HOLDOUT_METRIC
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import RunFolder
@@ -137,7 +137,7 @@ def _domain(scores: Scores) -> str:
 
 def _domain_average(domain: str, scores: Sequence[Scores]) -> Sequence[str] | None:
     """Return the average over a domain; None unless each dataset occurs once."""
-    reference = {name: row for name, row in published().items() if row.domain == domain}
+    reference = {name: row for name, row in PUBLISHED.items() if row.domain == domain}
     found = [each for each in scores if _domain(each) == domain and each.last]
     names = [each.experiment.config.env_name for each in found]
     if not domain or names != list(reference):

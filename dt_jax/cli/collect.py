@@ -16,13 +16,12 @@ from dt_jax.utils.files import user_path
 def main(arguments: Sequence[str]) -> None:
     """Collect the dataset on the command line and print its statistics."""
     parser = CommandParser(
-        prog="python -m dt_jax collect",
+        command="collect",
         description="Collect a demo dataset in D4RL's HDF5 schema. halfcheetah, hopper "
         "and walker2d: linear policies of four skill levels with equal shares of the "
         "steps. maze2d and antmaze: a controller that follows shortest paths, as in "
         "D4RL.",
-        epilog="example: python -m dt_jax collect hopper-demo --steps=100000 "
-        "--out=hopper.hdf5",
+        example="hopper-demo --steps=100000 --out=hopper.hdf5",
     )
     parser.add_argument(
         "env_name", help="hopper-demo, maze2d-umaze-demo, antmaze-medium-play-demo, ..."

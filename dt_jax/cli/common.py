@@ -35,9 +35,18 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UserErrors and accepts no abbreviated flags."""
+    """An ArgumentParser that raises UserErrors and accepts no abbreviated flags.
 
-    def __init__(self, **kwargs: Any):
+    Args:
+      command: what follows `python -m dt_jax`.
+      example: what follows it in the example.
+      **kwargs: of ArgumentParser.
+    """
+
+    def __init__(self, command: str = "", example: str = "", **kwargs: Any):
+        if command:
+            kwargs["prog"] = f"python -m dt_jax {command}"
+            kwargs["epilog"] = f"example: {kwargs['prog']} {example}"
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(**kwargs, allow_abbrev=False)
         # `dt_jax.cli.main` has run the file already.

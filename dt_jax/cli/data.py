@@ -28,9 +28,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax data",
+        command="data",
         description="List, describe, download, verify and delete datasets.",
-        epilog="example: python -m dt_jax data list hopper",
+        example="list hopper",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -10,8 +10,7 @@ from dt_jax.analysis.experiments import data_label
 from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli.common import CommandParser
 from dt_jax.config.keys import keys_of
-from dt_jax.evaluation.evaluate import LoadedRun, load_run, play
-from dt_jax.runs.folder import read_checkpoint
+from dt_jax.evaluation.evaluate import LoadedRun, load_run
 from dt_jax.utils.backend import start_backend
 
 # Keys of the run's configuration, and the flags that change them.
@@ -38,41 +37,32 @@ def main(arguments: Sequence[str]) -> None:
         f"{data_label(before, record['dataset'], scored_as)}, {args.checkpoint} "
         f"checkpoint of {args.workdir}, {trained}"
     )
-    Console().print(evaluation_table(play(run), title).rich())
+    Console().print(evaluation_table(run.play(), title).rich())
 
 
 def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
     """Return the run that a command line names, on the device that it names.
 
     Args:
-      args: workdir, checkpoint, env_name and device, and the texts that `flags` name.
+      args: those of `add_run_flags`, and the texts that `flags` name.
       flags: keys of the run's configuration, and the flags that change them.
-
-    Raises:
-      UserError: there is no such run, or it cannot be played like that.
     """
-    record = read_checkpoint(args.workdir, args.checkpoint).record
-    keys = keys_of(record["config"]["agent"])
     # Not the run's device: it may have been trained on another machine.
-    start_backend(keys["device"].parse(args.device, "--device"), deterministic=False)
-    changes = {
-        key: keys[key].parse(text, flag)
-        for key, flag in flags.items()
-        if (text := getattr(args, key)) is not None and key in keys
-    }
+    device = keys_of("dt")["device"].parse(args.device, "--device")
+    start_backend(device, deterministic=False)
+    changes = {key: getattr(args, key) for key in flags}
     flags = {**flags, "env_name": "--env_name"}
     return load_run(args.workdir, args.checkpoint, args.env_name, changes, flags)
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax evaluate",
+        command="evaluate",
         description="Evaluate a checkpoint of a run. What is not given is as in the "
         "run's configuration.",
-        epilog="example: python -m dt_jax evaluate runs/hopper "
-        "--target_returns=3600,1800",
+        example="runs/hopper --target_returns=3600,1800",
     )
-    parser.add_argument("workdir", type=Path, help="the run's folder")
+    add_run_flags(parser)
     parser.add_argument("--target_returns", help="such as 3600,1800")
     parser.add_argument(
         "--episodes", dest="eval_episodes", help="for each target return"
@@ -80,15 +70,20 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--seed", dest="eval_seed", help="from which each episode gets its own"
     )
-    parser.add_argument("--env_name", help="another environment than the run's")
     parser.add_argument("--env_backend", help="auto, or gym: the installed gym")
     parser.add_argument(
         "--reference_scores", help="returns that score 0 and 100, such as 20,3200"
     )
+    return parser
+
+
+def add_run_flags(parser: CommandParser) -> None:
+    """Add the flags that select a run, its checkpoint, environment and device."""
+    parser.add_argument("workdir", type=Path, help="the run's folder")
+    parser.add_argument("--env_name", help="another environment than the run's")
     parser.add_argument(
         "--checkpoint", default="last", help="last (the default), best or a step"
     )
     parser.add_argument(
         "--device", default="auto", help="auto (the default), cpu, gpu or tpu"
     )
-    return parser

@@ -1,5 +1,6 @@
 """Export a run: python -m dt_jax export runs/hopper --to=hf --out=hopper-hf."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from dt_jax.cli.common import CommandParser
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.evaluation.policy import TrainedAgent, load_agent
 from dt_jax.interop import corl, huggingface, safetensors
-from dt_jax.interop.common import RECORD, PortableAgent, new_folder, write_record
+from dt_jax.interop.common import RECORD, PortableAgent, new_folder
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import user_path
+from dt_jax.utils.files import user_path, write_text
 
 _SAVE = {"safetensors": safetensors.save, "corl": corl.save, "hf": huggingface.save}
 
@@ -32,9 +33,11 @@ def main(arguments: Sequence[str]) -> None:
         )
     with new_folder(out) as temporary:
         agent = _SAVE[args.to](temporary, agent)
-        write_record(temporary, agent, trained.record)
+        units = agent.normalizer
+        provenance = {k: trained.record[k] for k in ("step", "dataset", "versions")}
+        record = {"config": agent.config, **units.to_record(), **provenance}
+        write_text(temporary / RECORD, json.dumps(record, indent=2) + "\n")
     print(f"{out}: {args.run} after {step} updates, for {args.to}")
-    units = agent.normalizer
     if units.action_center.any() or (units.action_scale != 1).any():
         print(
             "actions are in the network's units; the environment's are action_center + "
@@ -66,10 +69,10 @@ def _portable_agent(trained: TrainedAgent, seed: int | None) -> PortableAgent:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax export",
+        command="export",
         description="Write a checkpoint of a run in another program's format: weights, "
         "and a dt_jax.json with the configuration and the units of the network.",
-        epilog="example: python -m dt_jax export runs/hopper --to=hf --out=hopper-hf",
+        example="runs/hopper --to=hf --out=hopper-hf",
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument(

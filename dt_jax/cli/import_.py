@@ -81,13 +81,12 @@ def _write_run(workdir: Path, agent: PortableAgent, dataset: dict[str, Any]) -> 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax import",
+        command="import",
         usage="%(prog)s [-h] source --from {corl,hf} --out RUN [options]",
         description="Write a run's folder with an agent that another program has "
         "trained. It can be evaluated, loaded by Policy, and used as init_from; it "
         "cannot be resumed.",
-        epilog="example: python -m dt_jax import dt_checkpoint.pt --from=corl "
-        "--out=runs/corl",
+        example="dt_checkpoint.pt --from=corl --out=runs/corl",
     )
     parser.add_argument(
         "source",

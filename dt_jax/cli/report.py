@@ -5,39 +5,34 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dt_jax.analysis.report import Report, build_report, write_report
+from dt_jax.analysis.report import build_report, write_report
 from dt_jax.cli.common import CommandParser
 from dt_jax.utils.errors import printable
 from dt_jax.utils.files import user_path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the runs, write the report and print its first table."""
+    """Read the runs, write the report and print its scores."""
     args = _parser().parse_args(arguments)
     report = build_report(args.runs)
     out = user_path(args.out)
     write_report(report, out)
-    print_scores(report)
-    print(f"report {printable(str(out / 'index.html'))}, tables {out / 'report.md'}")
-
-
-def print_scores(report: Report) -> None:
-    """Print the scores beside CORL's, and the settings that deviate from CORL's."""
     scores = report.sections[0]
     for table in scores.tables:
         Console().print(table.rich())
     for name, deviations in scores.notes:
         print(f"{name}: {deviations}")
+    print(f"report {printable(str(out / 'index.html'))}, tables {out / 'report.md'}")
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax report",
+        command="report",
         description="Report on runs: one HTML page with learning curves, achieved "
         "against target returns, scores beside CORL's and the paper's, and timing; the "
         "same tables in Markdown; the plots as SVG. Runs that differ only in their "
         "seed are aggregated.",
-        epilog="example: python -m dt_jax report runs/* --out=report",
+        example="runs/* --out=report",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     parser.add_argument(

@@ -36,13 +36,13 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax sweep",
+        command="sweep",
         usage="%(prog)s [--help] [--list] [--workdir WORKDIR]\n"
         "         [--num_seeds NUM_SEEDS] [--config.KEY=VALUE ...] run [run ...]",
         description="Train several runs in sequence, each in its own process and "
         "folder. A failed run does not stop the others. The same command skips "
         "completed runs and resumes the others.",
-        epilog="example: python -m dt_jax sweep hopper:medium pen --num_seeds=4",
+        example="hopper:medium pen --num_seeds=4",
     )
     parser.add_argument(
         "runs",

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from dt_jax import envs
 from dt_jax.cli.common import CommandParser
-from dt_jax.cli.evaluate import load_for_command
+from dt_jax.cli.evaluate import add_run_flags, load_for_command
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import atomic_write, check_writable, remove_leftovers, user_path
 from dt_jax.video import make_view
@@ -79,12 +79,11 @@ def _check_numbers(args: Namespace, max_fps: float) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m dt_jax video",
+        command="video",
         description="Render episodes of a run's checkpoint, played as in evaluation.",
-        epilog="example: python -m dt_jax video runs/hopper --target_return=3600 "
-        "--out=film.mp4",
+        example="runs/hopper --target_return=3600 --out=film.mp4",
     )
-    parser.add_argument("workdir", type=Path, help="the run's folder")
+    add_run_flags(parser)
     parser.add_argument(
         "--out", required=True, type=Path, help="the file to write, .mp4 or .gif"
     )
@@ -103,13 +102,6 @@ def _parser() -> CommandParser:
         "--seed",
         dest="eval_seed",
         help="seed of the environments (default: the run's eval_seed)",
-    )
-    parser.add_argument("--env_name", help="environment (default: the run's)")
-    parser.add_argument(
-        "--checkpoint", default="last", help="last (default), best or a step"
-    )
-    parser.add_argument(
-        "--device", default="auto", help="auto (default), cpu, gpu or tpu"
     )
     parser.add_argument(
         "--speed",

@@ -62,7 +62,6 @@ example:
 
 Keys of {reference}:
 """
-_WIDTH = 79
 
 
 class Request(NamedTuple):
@@ -75,10 +74,7 @@ class Request(NamedTuple):
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    """Return what a command line asks for.
-
-    Args:
-      arguments: without the program's name.
+    """Return what a command line, without the program's name, asks for.
 
     Raises:
       UserError: a flag, file, dataset, key or value is wrong; the message names the
@@ -94,47 +90,32 @@ def parse(arguments: Sequence[str]) -> Request:
         raise UserError("--dry_run uses one process: leave out --distributed")
     config = read_config_file(values.config)
     if values.help:
-        print(help_text(config, values.config), end="")
+        print(help_text(config, values.config))
         sys.exit(0)
     for key, text in _parse_keys(rest, config.agent).items():
         if key == "agent":
             check_agent(config, text, values.config, "--config.agent")
         override(config, key, text)
     validate(config)
-    return Request(
-        config,
-        workdir_for(config, values.workdir),
-        values.dry_run,
-        values.distributed,
-    )
+    workdir = workdir_for(config, values.workdir)
+    return Request(config, workdir, values.dry_run, values.distributed)
 
 
 def help_text(config: ConfigDict, reference: str) -> str:
-    """Return the help: the flags, and every key with its comment and value.
-
-    Args:
-      config: of the file.
-      reference: the file, as the user named it.
-    """
+    """Return the help: the flags, and every key of a file's configuration."""
     in_checkout = (CONFIGS.parent / "launch.py").is_file()
     program = "python launch.py" if in_checkout else "python -m dt_jax train"
     configs = short_path(CONFIGS)
-    lines = [_HELP.format(program=program, configs=configs, reference=reference)]
+    lines = [_HELP.format(program=program, configs=configs, reference=reference)[:-1]]
     for section, keys in sections_of(config.agent).items():
-        lines.append(f"  {section}\n")
+        lines.append(f"  {section}")
         for key in keys:
-            value, default = _shown(config[key.name]), _shown(key.default)
-            lines.append(f"  --config.{key.name}={value}\n")
-            comment = f"{key.comment} Default: {default}; {key.check.expected}."
-            indent = " " * 8
-            lines += [
-                f"{line}\n"
-                for line in textwrap.wrap(
-                    comment, _WIDTH, initial_indent=indent, subsequent_indent=indent
-                )
-            ]
-        lines.append("\n")
-    return "".join(lines).rstrip() + "\n"
+            default, expected = _shown(key.default), key.check.expected
+            lines.append(f"  --config.{key.name}={_shown(config[key.name])}")
+            comment = f"{key.comment} Default: {default}; {expected}."
+            lines.append(textwrap.indent(textwrap.fill(comment, 71), " " * 8))
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def _shown(value: object) -> str:
@@ -185,7 +166,7 @@ def _read(
 ) -> list[str]:
     """Set the flags, and return the arguments that belong to none of them."""
     try:
-        rest: list[str] = values(["train", *arguments], known_only=known_only)[1:]
+        return values(["train", *arguments], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError:
         raise
     except flags.IllegalFlagValueError as error:  # only of booleans: others are text
@@ -193,7 +174,6 @@ def _read(
         raise UserError(f"{flag}: expected true or false") from None
     except flags.Error as error:
         raise UserError(f"{error}; see --help") from None
-    return rest
 
 
 def _unknown_flag(flag: str, keys: Iterable[str]) -> str:

@@ -19,10 +19,7 @@ Choices = dict[str, tuple[Any, str]]  # key -> value, and the reason
 def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     """Return what the data suggests for keys, with the reasons.
 
-    Args:
-      trajectories: the data.
-      spec: the environment, if any: its episodes have to fit into `episode_len`
-        as well.
+    An environment's episodes have to fit into `episode_len` as well.
     """
     longest = int(trajectories.lengths.max())
     episode_len = longest, "the longest trajectory"
@@ -56,28 +53,17 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
 def fill_in(
     config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> tuple[ConfigDict, list[str]]:
-    """Return the configuration with every None that the data decides filled in.
-
-    Args:
-      config: validated.
-      trajectories: all of the data.
-      spec: the environment, if any.
-
-    Returns:
-      A locked copy, and a line for each choice.
-    """
+    """Return a locked copy with the data's values, and a line for each choice."""
     choices = from_data(trajectories, spec)
+    choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
     if spec is not None and config.eval_episodes > 0:
         choices["holdout_fraction"] = 0.0, ""
     elif trajectories.num_trajectories == 1:
         choices["holdout_fraction"] = 0.0, "there is only one trajectory"
-    else:
-        choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
-    keys = keys_of(config.agent).values()
     open_keys = {
-        key.name: choices[key.name]
-        for key in keys
-        if key.from_data and config[key.name] is None
+        name: choices[name]
+        for name, key in keys_of(config.agent).items()
+        if key.from_data and config[name] is None
     }
     filled = ConfigDict(config.to_dict())
     for key, (value, _) in open_keys.items():
@@ -87,11 +73,9 @@ def fill_in(
 
 def describe_choices(choices: Choices) -> list[str]:
     """Return a line for each choice that has a reason."""
-    return [
-        f"{key} {_text(value)}: {why}" for key, (value, why) in choices.items() if why
-    ]
-
-
-def _text(value: float | int | tuple[float, ...]) -> str:
-    values = value if isinstance(value, tuple) else (value,)
-    return ", ".join(f"{number:g}" for number in values)
+    lines = []
+    for key, (value, why) in choices.items():
+        values = value if isinstance(value, tuple) else (value,)
+        shown = ", ".join(f"{number:g}" for number in values)
+        lines += [f"{key} {shown}: {why}"] if why else []
+    return lines

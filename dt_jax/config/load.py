@@ -1,6 +1,5 @@
 """Configurations: defaults, files, overrides, validation, and their JSON form."""
 
-import difflib
 import inspect
 import os
 import re
@@ -30,11 +29,10 @@ CONFIGS = next(
 def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
     """Return every key of an agent's configuration at its default.
 
-    A run is named after its agent and its env_name if `changes` have no name.
-
     Args:
       agent: its registered name.
-      **changes: values of keys other than the default.
+      **changes: values of keys other than the default. Without a name, the run is named
+        after its agent and its env_name.
 
     Raises:
       UserError: there is no such agent or key.
@@ -52,8 +50,7 @@ def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
 def check_dataset(dataset: str, known: Sequence[str]) -> None:
     """Raise a ValueError that names the nearest unless `dataset` is one of `known`."""
     if dataset not in known:
-        near = difflib.get_close_matches(dataset, known) or known
-        raise ValueError(f"unknown dataset {dataset!r}; nearest: {', '.join(near)}")
+        raise ValueError(f"unknown dataset {dataset!r}; {did_you_mean(dataset, known)}")
 
 
 def load_config(reference: str, **overrides: Any) -> ConfigDict:
@@ -127,33 +124,18 @@ def read_config_file(reference: str) -> ConfigDict:
             f"{path}: get_config() returned {config!r}, expected a ConfigDict"
         )
     keys = keys_of(config.get("agent", "dt"))
-    for key in config:
-        if key not in keys:
-            raise UserError(
-                f"{path}: unknown key {key!r}; {did_you_mean(str(key), keys)}"
-            )
-    for key in keys:
-        if key not in config:
-            raise UserError(
-                f"{path} lacks the key {key!r}: start from "
-                "dt_jax.config.default_config()"
-            )
+    for key in [key for key in config if key not in keys]:
+        raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), keys)}")
+    for key in [key for key in keys if key not in config]:
+        raise UserError(
+            f"{path} lacks the key {key!r}: start from dt_jax.config.default_config()"
+        )
     return config.lock()
 
 
-def override(config: ConfigDict, key: str, text: str, flag: str | None = None) -> None:
-    """Set `key` to what the command line says; "None" stands for None.
-
-    Args:
-      config: with that key.
-      key: its name.
-      text: its value.
-      flag: as the user typed it, for the error, where it is not config.<key>.
-
-    Raises:
-      UserError: the text is no valid value of `key`.
-    """
-    value = keys_of(config.agent)[key].parse(text, flag)
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """Set `key` to what the command line says; see `Key.parse`."""
+    value = keys_of(config.agent)[key].parse(text)
     with config.ignore_type():  # a file may have set a float key to 1
         config[key] = value
 
@@ -168,8 +150,7 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
       trains: whether there has to be data to train on.
 
     Raises:
-      UserError: a value is not what its key expects; the message names the key, the
-        value and what is expected.
+      UserError: a value is not what its key expects.
     """
     from dt_jax.agents import agent_class
 
@@ -180,23 +161,18 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
         if type(value) is tuple and all(type(x) in (int, float) for x in value):
             config[name] = tuple(map(float, value))
     agent_class(config.agent).check_config(config)
-    if trains and config.data_path is None:
-        if config.env_name is None:
-            expected = "the name of a dataset, or a data_path"
-            raise keys["env_name"].error(None, expected=expected)
-        _check_dataset_name(config.env_name)
-
-
-def _check_dataset_name(env_name: str) -> None:
-    """Raise a UserError unless `env_name` names data to train on."""
-    if env_name.startswith(PREFIX):  # only Minari knows its datasets
+    if not trains or config.data_path is not None:
         return
-    try:
-        lookup(env_name)
-    except UserError as error:
-        raise UserError(
-            f"{error}; any other environment needs its data in data_path"
-        ) from None
+    if config.env_name is None:
+        expected = "the name of a dataset, or a data_path"
+        raise keys["env_name"].error(None, expected=expected)
+    if not config.env_name.startswith(PREFIX):  # only Minari knows its datasets
+        try:
+            lookup(config.env_name)
+        except UserError as error:
+            raise UserError(
+                f"{error}; any other environment needs its data in data_path"
+            ) from None
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:

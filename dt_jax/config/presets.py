@@ -31,14 +31,7 @@ def locomotion(
     target_returns: Sequence[float],
     demo_target_returns: Sequence[float],
 ) -> ConfigDict:
-    """Return CORL's hyper-parameters for a body's D4RL dataset, ours for its demo.
-
-    Args:
-      body: "halfcheetah", "hopper" or "walker2d".
-      dataset: "medium", "medium-replay", "medium-expert" or "demo".
-      target_returns: CORL's, for D4RL's datasets.
-      demo_target_returns: for the demo dataset.
-    """
+    """Return CORL's hyper-parameters for a body's D4RL dataset, ours for its demo."""
     check_dataset(dataset, ("medium", "medium-replay", "medium-expert", "demo"))
     if dataset == "demo":
         return default_config(

@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -57,7 +56,8 @@ def read_d4rl(
       UserError: the file does not exist or does not follow the schema: keys are
         missing, shapes disagree, it is empty, or a number is NaN or infinite.
     """
-    with _open_columns(path) as columns:
+    open_columns = npz_columns if _is_npz(path) else hdf5_columns
+    with corrupt_file_errors(path), open_columns(path) as columns:
         check_columns(columns, path)
         terminals = read_flags(columns["terminals"], f"{path}: terminals")
         timeouts = read_timeouts(columns, terminals, path, episode_len)
@@ -90,18 +90,8 @@ def read_env_name(path: Path) -> str | None:
     return printable(name) if isinstance(name, str) else None
 
 
-@contextmanager
-def _open_columns(path: Path) -> Iterator[Mapping[str, Column]]:
-    """Open a file of either format."""
-    columns = npz_columns if _is_npz(path) else hdf5_columns
-    with corrupt_file_errors(path), columns(path) as found:
-        yield found
-
-
 def _is_npz(path: Path) -> bool:
     """Detect .npz by the first bytes; everything else is assumed to be HDF5."""
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"{path}: broken or circular symbolic link; fix the link")
     if path.parts and path.parts[0].endswith(":"):
         raise UserError(f"{path} is not a local path; download it and give its path")
     if not path.exists():
@@ -132,10 +122,7 @@ def unpacked_folder() -> Path:
 def _map(columns: Mapping[str, Column], sha256: str, reason: str) -> list[np.ndarray]:
     """Memory-map the numbers in the file, or unpacked where they are compressed.
 
-    Args:
-      columns: the file's arrays.
-      sha256: hash of the file.
-      reason: printed once the cache is known to have enough space.
+    `reason` is printed once the cache is known to have enough space.
     """
     mapped: dict[str, np.ndarray | None] = {k: columns[k].memmap() for k in NUMBERS}
     unpacked = {

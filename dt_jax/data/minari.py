@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from dt_jax.data.arrays import aligned_empty, check_finite
+from dt_jax.data.arrays import check_finite
 from dt_jax.data.hdf5 import check_self_contained
 from dt_jax.data.schema import NUMBERS, RawData
 from dt_jax.utils.errors import UserError
@@ -147,31 +146,21 @@ def read(
       UserError: an episode cannot be read, or a number is NaN or infinite.
     """
     name, total = dataset.env_name, dataset.total_steps
-    raw, end = None, 0
+    parts = []
     for episode in episodes(dataset):
-        observations, actions, rewards = convert(episode)
-        if raw is None:
-            raw = RawData(
-                observations=aligned_empty((total, observations.shape[1]), np.float32),
-                actions=aligned_empty((total, actions.shape[1]), np.float32),
-                rewards=aligned_empty(total, np.float32),
-                terminals=np.zeros(total, bool),
-                timeouts=np.zeros(total, bool),
-            )
-        start, end = end, end + len(rewards)
-        if end > total:
-            break
+        observations, *others = convert(episode)
         with np.errstate(over="ignore"):  # check_finite finds overflows
-            raw.observations[start:end] = observations[:-1]
-            raw.actions[start:end] = actions
-            raw.rewards[start:end] = rewards
-        raw.terminals[start:end] = episode.terminations
-        raw.timeouts[end - 1] = True
-    if raw is None or end != total:
+            numbers = [
+                array.astype(np.float32) for array in (observations[:-1], *others)
+            ]
+        steps = len(episode.rewards)
+        parts.append((*numbers, episode.terminations, np.arange(steps) == steps - 1))
+    recorded = sum(len(part[-1]) for part in parts)
+    if not parts or recorded != total:
         raise UserError(
-            f"{name} announces {total} steps, but has {'more' if end > total else end};"
-            " download it again"
+            f"{name} announces {total} steps, but has {recorded}; download it again"
         )
+    raw = RawData(*map(np.concatenate, zip(*parts, strict=True)))
     for key in NUMBERS:
         check_finite(getattr(raw, key), f"{name}: {key}")
     return raw
@@ -211,15 +200,9 @@ def _download(minari: Any, env_name: str) -> None:
         remedy += "and copy the folder"
         if isinstance(error, ImportError):
             remedy = "pip install 'dt_jax[minari]'"
-        # By folders: Minari's list lacks datasets that were copied or renamed.
-        root = _folder("")
-        folders = [path.parents[1] for path in root.rglob("data/metadata.json")]
-        ids = {(known := str(f.relative_to(root))).lower(): known for f in folders}
-        near = [ids[name] for name in get_close_matches(dataset_id.lower(), ids)]
         raise UserError(
             f"{env_name} is not in {_folder(env_name)} and could not be downloaded "
             f"({_reason(error)}); {remedy}"
-            + (f"; nearest local datasets: {', '.join(near)}" if near else "")
         ) from error
 
 

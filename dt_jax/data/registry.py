@@ -99,16 +99,15 @@ class EnvSpec:
 def all_specs() -> dict[str, EnvSpec]:
     """Return the environment of every named dataset, by the dataset's name."""
     rows = json.loads((files("dt_jax.data") / "d4rl.json").read_text())
-    specs = {name: _d4rl_spec(name, row) for name, row in rows.items()}
+    specs = {}
+    for name, row in rows.items():
+        engine, env_id = _ENGINES[row["family"]]
+        maze = "" if env_id else name.split("-")[1]
+        names = {"name": name, "env_id": env_id or maze, "maze": maze}
+        specs[name] = EnvSpec(engine=engine, **names, **row)
     for name, d4rl_name in _DEMOS.items():
         specs[name] = replace(specs[d4rl_name], name=name, url=None)
     return specs
-
-
-def _d4rl_spec(name: str, row: dict) -> EnvSpec:
-    engine, env_id = _ENGINES[row["family"]]
-    maze = "" if env_id else name.split("-")[1]
-    return EnvSpec(name=name, engine=engine, env_id=env_id or maze, maze=maze, **row)
 
 
 def lookup(env_name: str) -> EnvSpec:

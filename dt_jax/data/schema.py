@@ -143,12 +143,6 @@ def read_timeouts(
             f"{path}: timeouts and episode_ends missing; add one of them, or set "
             "episode_len to the number of steps after which episodes are cut off"
         )
-    if episode_len > rows and not terminals.any():
-        raise UserError(
-            f"{path}: timeouts and episode_ends missing, and "
-            f"episode_len={episode_len} exceeds the {rows} rows; add one of the "
-            "arrays, or correct episode_len"
-        )
     warnings.warn(
         f"{path}: timeouts and episode_ends missing; episodes are assumed to end after "
         f"{episode_len} steps (episode_len) or at a terminal",

@@ -183,12 +183,9 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 def _returns_to_go(
     rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """Return the returns-to-go of all rows, memory-mapped if the rewards are.
+    """Return the returns-to-go [ends[-1]], memory-mapped if `rewards` [rows] are.
 
-    Args:
-      rewards: [rows]; rows after the last end are ignored.
-      ends: [K] the row after each trajectory's last.
-      lengths: [K].
+    `ends` [K] are the rows after each trajectory's last, `lengths` [K] their lengths.
     """
 
     def blocks() -> Iterator[np.ndarray]:
@@ -225,12 +222,8 @@ def _accumulate(rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> N
 
     CORL adds in float32 from a trajectory's end to its start. This does the same for
     all trajectories at once: sorted by decreasing length, the ones that have a row at
-    the current distance from their end always come first.
-
-    Args:
-      rewards: [rows] float32, changed in place.
-      ends: [K] the row after each trajectory's last.
-      lengths: [K].
+    the current distance from their end always come first. `rewards` [rows] float32 is
+    changed in place.
     """
     last_rows = ends[np.argsort(-lengths)] - 1
     longer_than = len(lengths) - np.cumsum(np.bincount(lengths))  # [max length + 1]

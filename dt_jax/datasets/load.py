@@ -1,21 +1,33 @@
-"""Load the dataset of an `env_name` or a `data_path`."""
+"""Load the dataset of an `env_name` or a `data_path`; download it if missing."""
 
+import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 
 from dt_jax.data import minari, registry
-from dt_jax.data.cache import cache_folder, cache_lock, sha256_of, verify_sha256
+from dt_jax.data.cache import (
+    cache_folder,
+    cache_lock,
+    download_folder,
+    record_sha256,
+    sha256_of,
+    verify_sha256,
+)
 from dt_jax.data.d4rl import read_d4rl, read_env_name
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.datasets.download import download
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import user_path
 
 _HISTOGRAM_BINS = 50
+_RETRIES = 2  # of a download
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +124,20 @@ def read_dataset(
         path = find_dataset(spec, data_path)
         source = data_path or path.name
         collected_as = read_env_name(path)
-        if collected_as is not None:
-            if spec is not None and collected_as != spec.name:
-                _check_demo(path, collected_as, spec, in_cache=data_path is None)
-            if collected_as not in source:
-                source += f" ({collected_as})"
+        if collected_as is not None and collected_as not in source:
+            source += f" ({collected_as})"
+        specs = registry.all_specs()
+        demo = specs.get(collected_as or "")
+        if (
+            demo
+            and spec
+            and spec.name in specs
+            and demo.environment != spec.environment
+        ):
+            raise UserError(
+                f"{path} was collected as {collected_as}, in another environment than "
+                f"{spec.name}'s; set env_name={collected_as}"
+            )
         sha256 = sha256_of(path)
         verify_sha256(path, sha256)
         raw = read_d4rl(
@@ -129,22 +150,6 @@ def read_dataset(
     if spec is not None:
         trajectories.check_sizes(spec.observation_size, spec.action_size)
     return Dataset(trajectories, source, sha256)
-
-
-def _check_demo(path: Path, name: str, spec: EnvSpec, in_cache: bool) -> None:
-    """Refuse a demo dataset in place of D4RL's, or of another environment."""
-    if in_cache:
-        raise UserError(
-            f"{path} should contain {spec.name}, but was collected as {name}; move it "
-            "away, and set data_path to train on it"
-        )
-    specs = registry.all_specs()
-    environment = specs[name].environment if name in specs else spec.environment
-    if environment != spec.environment and spec.name in specs:
-        raise UserError(
-            f"{path} was collected as {name}, in another environment than "
-            f"{spec.name}'s; set env_name={name}"
-        )
 
 
 def find_dataset(spec: EnvSpec | None, data_path: str | None) -> Path:
@@ -161,7 +166,16 @@ def find_dataset(spec: EnvSpec | None, data_path: str | None) -> Path:
     if path.exists():
         return path
     if spec.url is not None:
-        _download(spec, spec.url, path)
+        try:
+            download(spec.url, path, check=read_d4rl)
+        except UserError as error:
+            if (demo := registry.demo_for(spec)) is None:
+                raise
+            argument = demo.name.removeprefix(f"{demo.family}-")
+            raise UserError(
+                f"{error}, or train on locally collected data with "
+                f"--config=configs/{demo.family}.py:{argument}"
+            ) from error
     elif spec.is_demo:
         with cache_lock(path, "collecting"):
             if not path.exists():
@@ -187,16 +201,47 @@ def cached_path(spec: EnvSpec) -> Path:
     return cache_folder() / name
 
 
-def _download(spec: EnvSpec, url: str, path: Path) -> None:
-    """Download D4RL's file; if that fails, suggest a demo dataset."""
-    try:
-        download(url, path, check=read_d4rl)
-    except UserError as error:
-        demo = registry.demo_for(spec)
-        if demo is None:
-            raise
-        argument = demo.name.removeprefix(f"{demo.family}-")
-        raise UserError(
-            f"{error}, or train on locally collected data with "
-            f"--config=configs/{demo.family}.py:{argument}"
-        ) from error
+def download(url: str, path: Path, check: Callable[[Path], object]) -> None:
+    """Download `url` to `path`, which then exists as a whole or not at all.
+
+    The file gets its final name, and `<name>.sha256` beside it, after it has passed
+    `check`. If two processes request the same file, the second waits for the first. An
+    existing file is kept. A terminal shows a progress bar.
+
+    Args:
+      url: http:// or https://.
+      path: the final path.
+      check: called with the path of the downloaded file; raises a UserError if the file
+        is unusable.
+
+    Raises:
+      UserError: the download or the check failed.
+    """
+    folder = download_folder(path)
+    with cache_lock(path, "downloading"):
+        if path.exists():
+            return
+        base_url, _, name = url.rpartition("/")
+        print(f"downloading {url}", flush=True)
+        pooch.get_logger().setLevel("WARNING")  # an error is one line on stderr
+        files = pooch.create(
+            folder, f"{base_url}/", registry={name: None}, retry_if_failed=_RETRIES
+        )
+        http = pooch.HTTPDownloader(
+            progressbar=sys.stderr.isatty(), chunk_size=_CHUNK_BYTES
+        )
+        try:
+            file = Path(files.fetch(name, downloader=http))
+            check(file)
+            file.chmod(0o644)  # pooch makes it private, but the cache may be shared
+            # The record first: a downloaded file is never without one.
+            record_sha256(path, sha256_of(file))
+            file.replace(path)
+        except (UserError, OSError, ValueError) as error:  # requests raises OSErrors
+            reason = " ".join(str(error).split()).replace(f"{folder}/", "")
+            raise UserError(
+                f"{url}: download failed ({reason}); copy the file to {path}, or set "
+                "data_path to another one"
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -89,14 +89,9 @@ def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:
         last must not be 0, because (7, 0) is the same as 7.
       episodes: the number of seeds.
     """
-    sequence = np.random.SeedSequence(seed)
-    draws = episodes
-    while True:  # word i of generate_state does not depend on the number of words
-        words = sequence.generate_state(draws) >> 1
-        distinct = list(dict.fromkeys(words.tolist()))
-        if len(distinct) >= episodes:
-            return distinct[:episodes]
-        draws *= 2
+    # Word i does not depend on the number of words; twice as many for repeated ones.
+    words = np.random.SeedSequence(seed).generate_state(2 * episodes) >> 1
+    return list(dict.fromkeys(words.tolist()))[:episodes]
 
 
 __all__ = [

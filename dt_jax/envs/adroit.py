@@ -88,16 +88,10 @@ def _excess() -> float:
     pool.reset()
     observations, rewards, *_ = pool.step(np.zeros((1, *pool.action_space.shape)))
     pool.close()
-    return _excess_of(rewards[0], palm_distance("relocate", observations)[0])
-
-
-def _excess_of(reward: float, distance: float) -> float:
-    """Return the excess weight given relocate's `reward` at a palm's `distance`."""
-    for weight in (PALM_WEIGHT, -PALM_WEIGHT):
-        if np.isclose(reward, weight * distance, rtol=1e-3, atol=0):
-            return weight + PALM_WEIGHT
-    raise UserError(
-        f"envpool {version('envpool')}: expected a reward of ±{PALM_WEIGHT} x distance "
-        f"in Adroit's relocate, got {reward:.4f} at {distance:.4f} m; install envpool "
-        "1.2.5"
-    )
+    weight = round(float(rewards[0] / palm_distance("relocate", observations)[0]), 3)
+    if abs(weight) != PALM_WEIGHT:
+        raise UserError(
+            f"envpool {version('envpool')}: expected a reward of ±{PALM_WEIGHT} x "
+            f"distance in Adroit's relocate, got {weight} x; install envpool 1.2.5"
+        )
+    return weight + PALM_WEIGHT

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,7 +98,7 @@ class HostEnv(ABC):
         self._error = None
         self._running[:] = True
         self._time = 0
-        with wrap_step_errors(self._name, "at a reset"):
+        with _wrap_errors(f"{self._name} failed at a reset", _REMEDY):
             observations = _float32(self._start())
         self._check_finite("an observation", observations, self._running)
         return observations
@@ -121,7 +121,8 @@ class HostEnv(ABC):
             )
         actions = np.clip(actions, *self._action_bounds)
         self._time += 1
-        with wrap_step_errors(self._name, f"at step {self._time} of an episode"):
+        what = f"{self._name} failed at step {self._time} of an episode"
+        with _wrap_errors(what, _REMEDY):
             observations, rewards, ended = self._advance(actions)
             observations, rewards = _float32(observations), _float32(rewards)
             done = ended | (self._time >= self.max_episode_steps)
@@ -208,37 +209,23 @@ class EnvGroup:
         return self.parts[int(i)].callback(actions)
 
 
-def build_error(env_id: str, error: BaseException) -> UserError:
-    """Return the UserError for an environment whose construction failed."""
-    remedy = "fix it, or choose another environment"
-    return _engine_error(f"{env_id} cannot be built", error, remedy)
-
-
-@contextmanager
-def wrap_build_errors(env_id: str) -> Iterator[None]:
+def wrap_build_errors(env_id: str) -> AbstractContextManager[None]:
     """Turn every error of an environment's constructor into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # a missing package raises anything
-        raise build_error(env_id, error) from error
+    remedy = "fix it, or choose another environment"
+    return _wrap_errors(f"{env_id} cannot be built", remedy)
 
 
 @contextmanager
-def wrap_step_errors(env_id: str, when: str) -> Iterator[None]:
+def _wrap_errors(what: str, remedy: str) -> Iterator[None]:
     """Turn every error of an environment, `sys.exit` included, into a UserError."""
     try:
         yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise _engine_error(f"{env_id} failed {when}", error, _REMEDY) from error
-
-
-def _engine_error(what: str, error: BaseException, remedy: str) -> UserError:
-    reason = " ".join(str(error).split())[:300].rstrip(".") or "no reason given"
-    return UserError(f"{what}: {type(error).__name__}: {reason}; {remedy}")
+        reason = " ".join(str(error).split())[:300].rstrip(".") or "no reason given"
+        line = f"{what}: {type(error).__name__}: {reason}; {remedy}"
+        raise UserError(line) from error
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

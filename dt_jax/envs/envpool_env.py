@@ -5,7 +5,6 @@ reset noise and time limit. v5 changes the healthy reward and Walker2d's foot fr
 """
 
 import ctypes
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import envpool
 import numpy as np
 
 from dt_jax.data.registry import EnvSpec
-from dt_jax.envs.base import HostEnv, build_error, usable_cores
+from dt_jax.envs.base import HostEnv, usable_cores, wrap_build_errors
 from dt_jax.envs.spaces import spec_from_spaces
 
 
@@ -40,12 +39,9 @@ def _quiet() -> Iterator[None]:
 
 def _spec_and_spaces(env_id: str) -> tuple[Any, Any, Any]:
     """Return EnvPool's spec, the observation space and the action space."""
-    try:
-        with _quiet():
-            spec = envpool.make_spec(env_id)
-            return spec, spec.observation_space, spec.action_space
-    except Exception as error:  # a missing library, KeyError and others
-        raise build_error(env_id, error) from error
+    with _quiet(), wrap_build_errors(env_id):
+        spec = envpool.make_spec(env_id)
+        return spec, spec.observation_space, spec.action_space
 
 
 class EnvPoolEnv(HostEnv):
@@ -114,7 +110,6 @@ def _trim_heap() -> None:
     Each pool is built by its own threads. glibc keeps the memory they have freed in
     per-thread arenas, so that without this the process grows with each new pool.
     """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-        if trim is not None:
-            trim(0)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)

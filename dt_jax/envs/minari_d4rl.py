@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -65,16 +66,13 @@ def converter(dataset: Any) -> Callable[[Episode], Converted]:
         supported.
     """
     spec = matching_spec(dataset)
-    if spec is None:
-        space, env_spec = dataset.observation_space, dataset.env_spec
-        flatten, _ = flattener(space, env_spec, dataset.env_name)
-        return partial(_keep, flatten)
-    if spec.maze:
+    if spec is not None and spec.maze:
         return partial(_to_maze2d, mazes.maze2d(spec.maze))
-    task = spec.env_id
-    if task not in PALM_TO_OBJECT:
-        return partial(_keep, _identity)
-    return partial(_to_adroit, task, _palm_weight(task, dataset) + PALM_WEIGHT)
+    if spec is not None and (task := spec.env_id) in PALM_TO_OBJECT:
+        return partial(_to_adroit, task, _palm_weight(task, dataset) + PALM_WEIGHT)
+    space, env_spec = dataset.observation_space, dataset.env_spec
+    flatten, _ = flattener(space, env_spec, dataset.env_name)
+    return lambda e: (flatten(e.observations), e.actions, e.rewards)
 
 
 def flattener(
@@ -91,12 +89,12 @@ def flattener(
       UserError: the observations are dictionaries that are not a maze's.
     """
     if not isinstance(space, Dict):
-        return _identity, space
+        return lambda observations: observations, space
     env_id = env_spec.id if env_spec else ""
     if "AntMaze_" in env_id and _size(space, "observation") >= _ANT:
         return _flatten_ant, Box(-np.inf, np.inf, (2 + _ANT,))
     if "PointMaze_" in env_id and _size(space, "observation"):
-        return _flatten_point, space["observation"]
+        return itemgetter("observation"), space["observation"]
     raise UserError(
         f"{name} has observations of the kind Dict; these are supported for AntMaze "
         "and PointMaze only, otherwise use vectors: a Box with one axis"
@@ -108,18 +106,10 @@ def _size(space: Dict, key: str) -> int:
     return part.shape[0] if isinstance(part, Box) and len(part.shape) == 1 else 0
 
 
-def _identity(observations: Any) -> np.ndarray:
-    return observations
-
-
 def _flatten_ant(observations: Any) -> np.ndarray:
     """Return x, y, then the other positions and the velocities, [..., 29]."""
     body = observations["observation"][..., :_ANT]
     return np.concatenate([observations["achieved_goal"], body], axis=-1)
-
-
-def _flatten_point(observations: Any) -> np.ndarray:
-    return observations["observation"]
 
 
 def _d4rl_environment(env_spec: Any) -> str | None:
@@ -140,15 +130,11 @@ def _d4rl_environment(env_spec: Any) -> str | None:
     return None
 
 
-def _keep(flatten: Callable[[Any], np.ndarray], episode: Episode) -> Converted:
-    return flatten(episode.observations), episode.actions, episode.rewards
-
-
 def _to_maze2d(maze: Maze, episode: Episode) -> Converted:
     """Convert an episode to D4RL's frame; reward the steps that end at its goal."""
     observations = episode.observations
     if isinstance(observations, dict):
-        observations = _flatten_point(observations)
+        observations = observations["observation"]
     rows, columns = maze.free.shape
     x, y, x_speed, y_speed = observations.T
     right, up = episode.actions.T

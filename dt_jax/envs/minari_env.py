@@ -44,7 +44,9 @@ def describe(env_name: str) -> EnvSpec:
         space, env_spec = dataset.observation_space, dataset.env_spec
         _, observation_space = minari_d4rl.flattener(space, env_spec, env_name)
         metadata = dataset.storage.metadata
-    limit = _max_episode_steps(dataset, metadata)
+    if recorded := metadata.get("eval_env_spec"):
+        env_spec = registration.EnvSpec.from_json(recorded)
+    limit = env_spec.max_episode_steps if env_spec else None
     spaces = observation_space, dataset.action_space
     spec = spec_from_spaces(env_name, "minari", *spaces, limit)
     ref_min, ref_max = metadata.get("ref_min_score"), metadata.get("ref_max_score")
@@ -110,13 +112,3 @@ def _mismatch(env_name: str, what: str, recorded: Any, actual: Any) -> UserError
         f"{actual}: {_REMEDY}"
     )
     return UserError(" ".join(line.split()))  # long bounds are printed in rows
-
-
-def _max_episode_steps(dataset: Any, metadata: dict[str, Any]) -> int | None:
-    """Return the time limit of the evaluation environment, if it has one."""
-    recorded = metadata.get("eval_env_spec")
-    if recorded:
-        env_spec = registration.EnvSpec.from_json(recorded)
-    else:
-        env_spec = dataset.env_spec
-    return env_spec.max_episode_steps if env_spec else None

@@ -60,11 +60,6 @@ class MujocoBatch:
         """Positions, then velocities, [N, nq + nv] float64."""
         return np.concatenate([self.qpos, self.qvel], axis=1)
 
-    @property
-    def state_sizes(self) -> tuple[int, int]:
-        """The sizes of a position and a velocity, nq and nv."""
-        return self._model.nq, self._model.nv
-
     def step(self, controls: np.ndarray, moving: np.ndarray | None = None) -> None:
         """Advance the copies by one step.
 

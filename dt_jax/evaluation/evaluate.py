@@ -20,17 +20,17 @@ from dt_jax.utils.errors import UserError
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A checkpoint, and how it is to be evaluated.
+    """A checkpoint, and how it is to be evaluated."""
 
-    Attributes:
-      config: the run's, with the changes that were asked for.
-      spec: the environment.
-      trained: the checkpoint's agent.
-    """
-
-    config: ConfigDict
+    config: ConfigDict  # the run's, with the changes that were asked for
     spec: EnvSpec
     trained: TrainedAgent
+
+    def play(self) -> Evaluation:
+        """Play its episodes."""
+        evaluator = make_evaluator(self.config, self.trained.agent, self.spec)
+        assert evaluator is not None  # `load_run` has checked eval_episodes
+        return evaluator(self.trained.params)
 
 
 def evaluate(
@@ -58,21 +58,13 @@ def evaluate(
     Raises:
       UserError: there is no such run or checkpoint, or the environment does not fit.
     """
-    given = {
+    changes = {
         "target_returns": None if target_returns is None else tuple(target_returns),
         "eval_episodes": episodes,
         "eval_seed": seed,
     }
-    changes = {key: value for key, value in given.items() if value is not None}
-    loaded = load_run(getattr(run, "workdir", run), checkpoint, env_name, changes)
-    return play(loaded)
-
-
-def play(run: LoadedRun) -> Evaluation:
-    """Play the episodes of a loaded run."""
-    evaluator = make_evaluator(run.config, run.trained.agent, run.spec)
-    assert evaluator is not None  # `load_run` has checked eval_episodes
-    return evaluator(run.trained.params)
+    workdir = getattr(run, "workdir", run)
+    return load_run(workdir, checkpoint, env_name, changes).play()
 
 
 def load_run(
@@ -88,7 +80,8 @@ def load_run(
       workdir: the run's folder.
       checkpoint: "last", "best" or the number of a step.
       env_name: another environment than the run's.
-      changes: values of the run's configuration keys.
+      changes: values of the run's configuration keys, or their texts on the command
+        line; None for the run's own.
       flags: how the command line names keys, for error messages.
 
     Raises:
@@ -101,23 +94,27 @@ def load_run(
     if name != config.env_name:
         config.reference_scores = None  # they belong to the other environment
     for key, value in (changes or {}).items():
+        if value is None:
+            continue
         if key not in keys:
             flag = flags.get(key, key)
             raise UserError(f"{flag}: the agent {config.agent} does not use it")
+        if isinstance(value, str):
+            value = keys[key].parse(value, flags.get(key))
         keys[key].validate(value, flags.get(key))
         with config.ignore_type():
             config[key] = value
     conditioned = trained.agent.conditioned
+    env_flag = flags.get("env_name", "env_name")
     if name is None:
         also = ""
         if conditioned and not config.target_returns:
             also = f", and give {flags.get('target_returns', 'target_returns')}"
-        flag = flags.get("env_name", "env_name")
-        raise UserError(f"this run has no environment: name one with {flag}{also}")
+        raise UserError(f"this run has no environment: name one with {env_flag}{also}")
     if env_name is None and ":" in name and not name.startswith(PREFIX):
         raise UserError(
             f"{workdir} was evaluated in {name}, which imports a package: if you trust "
-            f"it, give {flags.get('env_name', 'env_name')}={name}"
+            f"it, give {env_flag}={name}"
         )
     config.env_name = name
     needed = ("eval_episodes", *(("target_returns",) if conditioned else ()))

@@ -20,32 +20,21 @@ from dt_jax.utils.errors import UserError
 
 @dataclass(frozen=True)
 class TrainedAgent:
-    """The agent of a run's checkpoint.
+    """The agent of a run's checkpoint."""
 
-    Attributes:
-      workdir: the run's folder, as given.
-      agent: without parameters.
-      params: acting parameters; of a run with several seeds with a leading axis.
-      record: what the checkpoint holds besides.
-    """
-
-    workdir: str | Path
-    agent: Agent
-    params: Params
-    record: dict[str, Any]
+    workdir: str | Path  # the run's folder, as given
+    agent: Agent  # without parameters
+    params: Params  # acting; of a run with several seeds with a leading axis
+    record: dict[str, Any]  # what the checkpoint holds besides
 
     def seed_params(self, seed: int | None) -> Params:
         """Return the parameters of one seed, of the first if it is None.
 
-        Args:
-          seed: from the run's train_seed on.
-
         Raises:
           UserError: the run has no such seed.
         """
-        first, count = (
-            self.record["config"][key] for key in ("train_seed", "num_seeds")
-        )
+        config = self.record["config"]
+        first, count = config["train_seed"], config["num_seeds"]
         index = 0 if seed is None else seed - first
         if not 0 <= index < count:
             raise UserError(
@@ -66,12 +55,17 @@ def load_agent(workdir: str | Path, checkpoint: str | int) -> TrainedAgent:
     found = read_checkpoint(workdir, checkpoint)
     config = from_dict(found.record["config"])
     agent = make_agent(config, Normalizer.from_record(found.record["normalizer"]))
-    like = jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
+    like = acting_shapes(agent)
     if config.num_seeds > 1:
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((config.num_seeds, *x.shape), x.dtype), like
         )
     return TrainedAgent(workdir, agent, found.params(like), found.record)
+
+
+def acting_shapes(agent: Agent) -> Params:
+    """Return the shapes of an agent's acting parameters, of one seed."""
+    return jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
 
 
 class Policy:
@@ -142,8 +136,7 @@ class Policy:
             targets = np.asarray(target_returns, np.float32)
             if targets.ndim > 1 or not targets.size or not np.isfinite(targets).all():
                 raise ValueError(
-                    f"target_returns: expected a number or [N] finite ones, "
-                    f"got {target_returns!r}"
+                    f"target_returns: expected finite ones, [N], got {target_returns!r}"
                 )
             self._single, n = targets.ndim == 0, targets.size
             targets = np.atleast_1d(targets)

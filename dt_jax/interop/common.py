@@ -21,7 +21,7 @@ from dt_jax.config.load import default_config, validate
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import temporary_path, write_text
+from dt_jax.utils.files import temporary_path
 
 RECORD = "dt_jax.json"  # beside the weights of every export
 
@@ -90,7 +90,7 @@ def parameter_names(
       modules: PyTorch's modules outside the blocks -> (our path, a key of `_LAYERS`).
       block_modules: the same for the modules of a block, by their paths inside it.
       block: PyTorch's name of a block with "{}" for its index.
-      num_layers: number of blocks.
+      num_layers: of the network.
     """
     layers = dict(modules)
     for i in range(num_layers):
@@ -123,7 +123,7 @@ def from_pytorch(
     """Return arrays by our paths, given PyTorch's names and layout.
 
     Raises:
-      KeyError: a name is missing or unknown, or an array has other axes.
+      KeyError: a name is missing or unknown.
     """
     if state_dict.keys() != names.keys():
         missing = sorted(names.keys() - state_dict)
@@ -134,9 +134,6 @@ def from_pytorch(
     flat = {}
     for name, (path, transposed) in names.items():
         array = np.asarray(state_dict[name])
-        axes = 1 if path.endswith(("/bias", "/scale")) else 2
-        if array.ndim != axes:
-            raise KeyError(f"{name} has {array.ndim} axes instead of {axes}")
         flat[path] = array.T if transposed else array
     return flat
 
@@ -157,8 +154,7 @@ def imported_config(
       stated: values of keys from the configuration beside them, and from flags.
 
     Raises:
-      UserError: the two contradict each other, or a value is not what its key expects,
-        or is None where acting needs it.
+      UserError: the two contradict each other, or a value is not what its key expects.
     """
     differing = [k for k in network if stated.get(k, network[k]) != network[k]]
     if differing:
@@ -181,21 +177,8 @@ def imported_config(
         validate(config, trains=False)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    for key in ("max_action", "reward_scale"):  # None: taken from data
-        if config[key] is None:
-            raise UserError(f"{source} has {key}=None: give --{key}=...")
     values: dict[str, Any] = config.to_dict()
     return values
-
-
-def write_record(folder: Path, agent: PortableAgent, record: Mapping[str, Any]) -> None:
-    """Write dt_jax.json: configuration and units of an agent, and its provenance."""
-    values = {
-        "config": agent.config,
-        **agent.normalizer.to_record(),
-        **{key: record[key] for key in ("step", "dataset", "versions")},
-    }
-    write_text(folder / RECORD, json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -220,25 +203,19 @@ def float32_arrays(path: Path, values: Mapping[Any, Any]) -> dict[str, np.ndarra
         try:
             if hasattr(value, "detach"):  # NumPy has no bfloat16
                 value = value.detach().float()
-            with np.errstate(over="ignore"):  # infinity is reported below
-                array = np.asarray(value, np.float32)
+            array = np.asarray(value, np.float32)
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{path}: {name} is not an array of numbers") from None
         if not array.size or not np.isfinite(array).all():
             raise UserError(
-                f"{path}: {name} is empty or has NaN or infinity: choose another "
-                "checkpoint"
+                f"{path}: {name} is empty or has NaN or infinity: choose another file"
             )
         arrays[str(name)] = array
     return arrays
 
 
 def import_torch(path: Path, extra: str) -> Any:
-    """Return PyTorch.
-
-    Args:
-      path: the file that needs it, for error messages.
-      extra: of dt_jax, which installs it.
+    """Return PyTorch, which `path` needs and an extra of dt_jax installs.
 
     Raises:
       UserError: it is not installed, or so old that loading could execute code.
@@ -258,10 +235,7 @@ def import_torch(path: Path, extra: str) -> Any:
 def load_torch(path: Path, extra: str, content: str) -> dict[Any, Any]:
     """Return the dict of tensors and arrays in a PyTorch file; no code is executed.
 
-    Args:
-      path: the file.
-      extra: see `import_torch`.
-      content: what the file should be, for error messages.
+    `content` says in error messages what the file should be.
 
     Raises:
       UserError: PyTorch is missing, or the file is something else or truncated.
@@ -328,9 +302,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in (each for each in temporary.rglob("*") if each.is_file()):
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -64,12 +64,7 @@ def _names(num_layers: int) -> dict[str, tuple[str, bool]]:
 def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
     """Return our parameters, given the state_dict of CORL's DecisionTransformer.
 
-    Args:
-      state_dict: CORL's names -> arrays, or PyTorch tensors on the CPU. Its
-        `blocks.i.causal_mask` buffers are not parameters and are left out.
-
-    Returns:
-      The nested dict that `DecisionTransformer.apply` takes, same dtypes.
+    Its `blocks.i.causal_mask` buffers are not parameters and are left out.
 
     Raises:
       KeyError: a parameter is missing, or is unknown to CORL's network.
@@ -105,11 +100,7 @@ class CorlCheckpoint(NamedTuple):
     seq_len: int | None
 
     def network(self, seq_len: int) -> dict[str, Any]:
-        """Return the values of configuration keys that follow from the file.
-
-        Args:
-          seq_len: T; that of the masks, if the file has them.
-        """
+        """Return the values of configuration keys that follow from the file and T."""
         rows, embedding_dim = self.params["timestep_emb"]["embedding"].shape
         return {
             "embedding_dim": embedding_dim,
@@ -140,30 +131,27 @@ def read_checkpoint(path: Path) -> CorlCheckpoint:
     """
     content = "a checkpoint of CORL's dt.py"
     saved = load_torch(path, "corl", content)
-    names = ("model_state", "state_mean", "state_std")
-    if not {*names} <= saved.keys() or not isinstance(saved["model_state"], dict):
+    if not {"model_state", "state_mean", "state_std"} <= saved.keys():
         raise UserError(
             f"{path} is not {content}: expected a dict model_state, state_mean and "
             "state_std in it; choose another file"
         )
     state_dict = float32_arrays(path, saved["model_state"])
-    statistics = float32_arrays(path, {name: saved[name] for name in names[1:]})
-    mean, std = (array.ravel() for array in statistics.values())  # CORL's are [1, S]
+    statistics = {name: saved[name] for name in ("state_mean", "state_std")}
+    mean, std = float32_arrays(path, statistics).values()  # CORL's are [1, S]
     try:
         params = params_from_state_dict(state_dict)
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0][:300]}") from None
     size = len(params["state_emb"]["kernel"])
-    if not mean.size == std.size == size:
+    if not mean.size == std.size == size or std.min() <= 0:
         raise UserError(
-            f"{path}: state_mean has {mean.size} numbers and state_std {std.size}, but "
-            f"state_emb takes {size}: they belong to different runs"
+            f"{path}: state_mean and state_std are not those of its network: expected "
+            f"{size} numbers each, and positive ones in state_std"
         )
-    if std.min() <= 0:
-        raise UserError(f"{path}: state_std has a value that is not positive")
     masks = [v for name, v in state_dict.items() if name.endswith(".causal_mask")]
     seq_len = math.isqrt(masks[0].size) // 3 if masks else None  # [3T, 3T]
-    return CorlCheckpoint(params, mean, std, seq_len)
+    return CorlCheckpoint(params, mean.ravel(), std.ravel(), seq_len)
 
 
 def load(path: Path, overrides: Mapping[str, Any]) -> tuple[PortableAgent, Path]:

@@ -95,17 +95,13 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
     The timestep table has as many rows as there: none for timesteps after an episode.
 
     Raises:
-      KeyError: a parameter is missing or unknown, or has other axes.
+      KeyError: a parameter is missing or unknown.
     """
     params = {k: v for k, v in state_dict.items() if not _UNUSED.fullmatch(k)}
     blocks = {k.split(".")[2] for k in params if re.match(r"encoder\.h\.\d+\.", k)}
     names = _names(len(blocks)) | {_POSITIONS: ("positions", False)}
     flat = from_pytorch(params, names, "a DecisionTransformerModel")
     first, bias = flat.pop("positions")[0], flat["transformer/emb_norm/bias"]
-    if first.shape != bias.shape:
-        raise KeyError(
-            f"{_POSITIONS} has rows of {first.size} numbers instead of {bias.size}"
-        )
     flat["transformer/emb_norm/bias"] = bias + first
     return unflatten_dict(flat, sep="/")
 
@@ -113,9 +109,7 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray]) -> Params:
 def state_dict_from_params(params: Params, num_positions: int) -> dict[str, np.ndarray]:
     """Return the state_dict of a DecisionTransformerModel; unused parameters are zero.
 
-    Args:
-      params: of our network, with max_action 1.
-      num_positions: rows of the position table, of which only the first is used.
+    `params` have max_action 1; the position table has `num_positions` rows.
     """
     states, width = params["state_emb"]["kernel"].shape
     zeros: dict[str, tuple[int, ...]] = {
@@ -257,10 +251,10 @@ def _read_record(
         "action_center": np.zeros(action_size),
         "action_scale": np.ones(action_size),
     }
-    if path.is_file():
+    if normalization or path.is_file():
         record = read_json(path)
-    elif normalization is not None:
-        raise UserError(f"--normalization={normalization}: no such file")
+        for key in ("action_center", "action_scale"):
+            record.setdefault(key, identity[key])
     else:
         warnings.warn(
             f"{folder} has no {RECORD}: observations are not normalised; give "
@@ -269,8 +263,6 @@ def _read_record(
             stacklevel=1,
         )
         record = dict(identity)
-    for key in ("action_center", "action_scale"):
-        record.setdefault(key, identity[key])
     units = float32_arrays(path, {key: record.get(key, ()) for key in identity})
     for key, array in units.items():
         if array.shape != identity[key].shape:

@@ -60,12 +60,9 @@ def run_episodes(env: HostEnv, policy: HostPolicy) -> list[Episode]:
 def split_episodes(
     recording: Recording, lengths: np.ndarray, max_episode_steps: int
 ) -> list[Episode]:
-    """Return the episodes of a recording, each cut at its end.
+    """Return the episodes of a recording, cut at lengths [N].
 
-    Args:
-      recording: of N episodes.
-      lengths: [N], environment steps.
-      max_episode_steps: the time limit; an episode of that length timed out.
+    An episode of max_episode_steps timed out.
     """
     episodes = []
     for i, length in enumerate(lengths):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from dt_jax.agents.base import Agent, Context
 from dt_jax.agents.multi_seed import MultiSeedAgent
-from dt_jax.envs.base import EnvState
+from dt_jax.envs.base import BatchedEnv, EnvGroup, EnvState
 from dt_jax.types import Array, Params, Step
 
 # Timesteps in one compiled call. Between two calls Python checks whether episodes are
@@ -28,24 +28,11 @@ class Recording(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """The results of N episodes.
+    """The results of N episodes."""
 
-    Attributes:
-      returns: [N], sums of raw rewards.
-      lengths: [N] int32, environment steps.
-      recording: every step, if the rollout records.
-    """
-
-    returns: Array
-    lengths: Array
-    recording: Recording | None = None
-
-
-class Stepped(Protocol):
-    """What a rollout needs of an environment."""
-
-    def step(self, state: EnvState, actions: Array) -> tuple[EnvState, Step]:
-        """Advance each episode by one action [N, A]; see `BatchedEnv.step`."""
+    returns: Array  # [N], sums of raw rewards
+    lengths: Array  # [N] int32, environment steps
+    recording: Recording | None = None  # every step, if the rollout records
 
 
 class _Carry(NamedTuple):
@@ -61,20 +48,15 @@ class _Carry(NamedTuple):
 class Rollout:
     """Plays all episodes of an environment at once.
 
-    Memory holds the agent's contexts, never whole histories unless they are recorded.
-    Several threads may call it, each with an `env_state` of its own.
-
-    Args:
-      agent: acts.
-      env: is stepped.
-      episode_len: episodes are cut off after so many steps.
-      record: whether to return every step.
+    Episodes are cut off after `episode_len` steps. Memory holds the agent's contexts,
+    never whole histories unless they are recorded. Several threads may call it, each
+    with an `env_state` of its own.
     """
 
     def __init__(
         self,
         agent: Agent | MultiSeedAgent,
-        env: Stepped,
+        env: BatchedEnv | EnvGroup,
         episode_len: int,
         record: bool = False,
     ):
@@ -165,7 +147,7 @@ def _start(
 
 def _step(
     agent: Agent | MultiSeedAgent,
-    env: Stepped,
+    env: BatchedEnv | EnvGroup,
     params: Params,
     carry: _Carry,
     record: bool,

@@ -9,15 +9,10 @@ _RESAMPLES = 2000  # of the bootstrap
 
 
 class Curve(NamedTuple):
-    """A metric over the updates of S seeds.
+    """A metric over the updates of S seeds."""
 
-    Attributes:
-      steps: [T], completed updates.
-      values: [S, T].
-    """
-
-    steps: np.ndarray
-    values: np.ndarray
+    steps: np.ndarray  # [T], completed updates
+    values: np.ndarray  # [S, T]
 
 
 def join_curves(curves: Sequence[Curve]) -> Curve:
@@ -53,9 +48,8 @@ def aggregate_seeds(
         row[name] = float(np.mean(values))
         row[f"{name}/std"] = float(np.std(values))
         if name in compared:
-            iqm, low, high = interquartile_mean(values)
-            row |= {f"{name}/iqm": iqm, f"{name}/iqm_low": low}
-            row[f"{name}/iqm_high"] = high
+            names = f"{name}/iqm", f"{name}/iqm_low", f"{name}/iqm_high"
+            row |= zip(names, interquartile_mean(values), strict=True)
     for i, seed in enumerate(seeds):
         row |= {f"seed_{seed}/{name}": float(v[i]) for name, v in metrics.items()}
     return row
@@ -76,9 +70,8 @@ def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
       The IQM, and the lower and upper bound of the interval.
     """
     values = np.asarray(values, np.float64)
-    indices = np.random.default_rng(0).integers(
-        len(values), size=(_RESAMPLES, len(values))
-    )
+    size = _RESAMPLES, len(values)
+    indices = np.random.default_rng(0).integers(len(values), size=size)
     low, high = np.percentile(_middle_mean(values[indices]), [2.5, 97.5])
     return float(_middle_mean(values)), float(low), float(high)
 

@@ -29,19 +29,12 @@ _POLL_SECONDS = 0.01  # between two looks at a save that all processes wait for
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A valid checkpoint on disk.
+    """A valid checkpoint on disk."""
 
-    Attributes:
-      folder: the run's folder of checkpoints.
-      step: updates completed.
-      score: of the evaluation at this step, the higher the better; None without one.
-      record: what the parameters mean nothing without.
-    """
-
-    folder: Path
-    step: int
-    score: float | None
-    record: dict[str, Any]
+    folder: Path  # the run's folder of checkpoints
+    step: int  # updates completed
+    score: float | None  # of the evaluation at this step, the higher the better
+    record: dict[str, Any]  # what the parameters mean nothing without
 
     def params(self, like: Any) -> Any:
         """Return the acting parameters, shaped as `like` (by jax.eval_shape).
@@ -70,12 +63,11 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, keep: int):
-        """Open `folder` for a run that resumes from its newest valid checkpoint.
+        """Open a folder for a run that resumes from its newest valid checkpoint.
 
         Args:
           folder: created if missing; checkpoints without a valid manifest are deleted.
-          keep: how many of the newest to retain; with 2 there is one to fall back to if
-            the newest is damaged.
+          keep: how many of the newest to retain.
         """
         self._folder, self._keep = folder.resolve(), keep
         self._scores: dict[int, float | None] = {}
@@ -97,7 +89,9 @@ class CheckpointWriter:
         for path in sorted(
             self._folder.iterdir(), key=lambda p: p.suffix == ".unfinished"
         ):
-            if manifest.is_leftover(path, self._scores):
+            step, _, kind = path.name.partition(".")
+            ours = kind in ("", "json", "unfinished") or kind.startswith("orbax")
+            if step.isdecimal() and int(step) not in self._scores and ours:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def save(
@@ -109,7 +103,7 @@ class CheckpointWriter:
           step: updates completed.
           params: the acting parameters.
           train: the rest of the training state.
-          record: see `Checkpoint`; JSON values.
+          record: JSON values.
           score: of this step's evaluation, if there was one.
         """
         self.wait()
@@ -152,7 +146,12 @@ class CheckpointWriter:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # TensorStore raises ValueErrors of many lines
-            raise UserError(_save_error(self._folder, step, error)) from error
+            full = shutil.disk_usage(self._folder).free < 1 << 20
+            why = "no space left on the disk" if full else str(error)[:200]
+            raise UserError(
+                f"the checkpoint of step {step} could not be saved in {self._folder}: "
+                f"{why}"
+            ) from error
         self._last = step, content
         if distributed.is_main_process():
             self._write_manifest(step, content)
@@ -161,12 +160,7 @@ class CheckpointWriter:
                 self._delete(old)
 
     def set_score(self, step: int, score: float | None) -> None:
-        """Add the score to the last checkpoint, if it was saved before its evaluation.
-
-        Args:
-          step: of the last checkpoint, for which it is checked.
-          score: of its evaluation.
-        """
+        """Add the score to the last checkpoint, saved before its evaluation."""
         self.wait()
         if self._last[0] != step:  # it was restored, not saved, by this writer
             (found,) = [c for c in find_checkpoints(self._folder) if c.step == step]
@@ -218,14 +212,11 @@ def find_checkpoints(folder: Path) -> list[Checkpoint]:
     for step in sorted(manifest.finished_steps(folder)):
         try:
             content = manifest.read(folder, step)
-        except FileNotFoundError:
-            continue
-        except manifest.DamagedError as error:
-            if step in manifest.finished_steps(folder):  # still
+            found.append(Checkpoint(folder.resolve(), step, *content))
+        except (manifest.DamagedError, FileNotFoundError) as error:
+            if step in manifest.finished_steps(folder):  # else the run deletes it
                 message = f"{folder / str(step)} is corrupt and not used: {error}"
                 warnings.warn(message, stacklevel=1)
-        else:
-            found.append(Checkpoint(folder.resolve(), step, *content))
     return found
 
 
@@ -241,8 +232,12 @@ def choose_checkpoint(folder: Path, which: str | int) -> Checkpoint:
     """
     found = find_checkpoints(folder)
     steps = ", ".join(str(checkpoint.step) for checkpoint in found)
+    if not folder.is_dir():
+        raise UserError(f"no checkpoint in {folder}: is it the folder of a run?")
+    if not found and has_checkpoints(folder):
+        raise UserError(f"every checkpoint in {folder} is corrupt: restore one")
     if not found:
-        raise UserError(_no_checkpoint(folder))
+        raise UserError(f"{folder.parent} has no checkpoint yet: train until its first")
     if which == "last":
         return found[-1]
     if which == "best":
@@ -264,28 +259,6 @@ def choose_checkpoint(folder: Path, which: str | int) -> Checkpoint:
 def has_checkpoints(folder: Path) -> bool:
     """Return whether a checkpoint was ever finished in `folder`, valid now or not."""
     return bool(manifest.finished_steps(folder))
-
-
-def _no_checkpoint(folder: Path) -> str:
-    """Return the error message about a folder without a valid checkpoint."""
-    if not folder.is_dir():
-        return f"no checkpoint in {folder}: is it the folder of a run?"
-    if has_checkpoints(folder):
-        return (
-            f"every checkpoint in {folder} is corrupt: restore one, or choose another "
-            "run"
-        )
-    return (
-        f"{folder.parent} has no checkpoint yet: train until its first one, or choose "
-        "another run"
-    )
-
-
-def _save_error(folder: Path, step: int, error: Exception) -> str:
-    """Return the error message about a save that failed."""
-    full = shutil.disk_usage(folder).free < 1 << 20
-    why = "no space left on the disk" if full else str(error)[:200]
-    return f"the checkpoint of step {step} could not be saved in {folder}: {why}"
 
 
 def _placed(like: Any) -> ocp.args.StandardRestore:

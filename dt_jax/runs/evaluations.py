@@ -94,10 +94,8 @@ class Evaluation:
 def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:
     """Return the step and the episodes of a run's newest evaluation, if any."""
     files = _files(workdir)
-    if not files:
-        return None
-    step = max(files)
-    return step, Evaluation.load(files[step])
+    step = max(files, default=-1)
+    return (step, Evaluation.load(files[step])) if files else None
 
 
 def delete_evaluations_after(step: int, workdir: Path) -> None:

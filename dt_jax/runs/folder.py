@@ -21,19 +21,12 @@ from dt_jax.utils.files import user_path, write_text
 
 @dataclass(frozen=True, eq=False)
 class RunFolder:
-    """A run's folder, read back.
-
-    Attributes:
-      workdir: the folder.
-      config: the run's.
-      dataset: the identity of its data.
-      versions: of the software that trained it.
-    """
+    """A run's folder, read back."""
 
     workdir: Path
     config: ConfigDict
-    dataset: Mapping[str, Any]
-    versions: Mapping[str, Any]
+    dataset: Mapping[str, Any]  # the identity of its data
+    versions: Mapping[str, Any]  # of the software that trained it
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -70,12 +63,7 @@ class RunFolder:
 
 
 def write_description(workdir: Path, record: Mapping[str, Any]) -> None:
-    """Write config.json and versions.json, copies of a run's record for people.
-
-    Args:
-      workdir: the run's folder, created if missing.
-      record: see `dt_jax.runs.checkpoint`.
-    """
+    """Write config.json and versions.json, copies of a run's record for people."""
     workdir.mkdir(parents=True, exist_ok=True)
     about = {**record["versions"], "dataset": record["dataset"]}
     for name, values in (("config", record["config"]), ("versions", about)):
@@ -93,7 +81,16 @@ def read_run(workdir: Path) -> RunFolder:
         raise UserError(f"{workdir} was imported: there are no metrics of its training")
     config = from_dict(record["config"])
     run = RunFolder(user_path(workdir), config, record["dataset"], record["versions"])
-    _check_evaluation(run)
+    if run.newest is None:
+        return run
+    step, evaluation = run.newest
+    shape: tuple[int, ...] = len(evaluation.target_returns), len(evaluation.seeds)
+    if len(run.seeds) > 1:
+        shape = len(run.seeds), *shape
+    for array in (evaluation.returns, evaluation.lengths, evaluation.normalized_scores):
+        if array is not None and array.shape != shape:
+            path = run.workdir / "eval" / f"{step}.npz"
+            raise UserError(f"{path} is not an evaluation of this run: remove it")
     return run
 
 
@@ -109,19 +106,3 @@ def read_checkpoint(workdir: str | Path, which: str | int) -> Checkpoint:
             raise UserError(f"{workdir} is a folder of runs: choose one of them")
         raise UserError(f"no {folder / 'checkpoints'}: is {workdir} a run's folder?")
     return choose_checkpoint(folder / "checkpoints", which)
-
-
-def _check_evaluation(run: RunFolder) -> None:
-    """Raise a UserError unless the newest evaluation belongs to that run."""
-    if run.newest is None:
-        return
-    step, evaluation = run.newest
-    shape: tuple[int, ...] = (len(evaluation.target_returns), len(evaluation.seeds))
-    if len(run.seeds) > 1:
-        shape = len(run.seeds), *shape
-    arrays = [evaluation.returns, evaluation.lengths]
-    if evaluation.normalized_scores is not None:
-        arrays.append(evaluation.normalized_scores)
-    if any(array.shape != shape or array.dtype.kind not in "iuf" for array in arrays):
-        path = run.workdir / "eval" / f"{step}.npz"
-        raise UserError(f"{path} is not an evaluation of this run: remove it")

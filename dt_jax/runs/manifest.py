@@ -6,7 +6,6 @@ checkpoints/1000.unfinished  exists while the checkpoint is being saved or delet
 
 import hashlib
 import json
-from collections.abc import Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +16,10 @@ FORMAT = 4
 
 
 class Manifest(NamedTuple):
-    """What a checkpoint holds besides arrays.
+    """What a checkpoint holds besides arrays."""
 
-    Attributes:
-      score: of the evaluation at this step, the higher the better; None without one.
-      record: what the parameters mean nothing without, as JSON.
-    """
-
-    score: float | None
-    record: dict[str, Any]
+    score: float | None  # of the evaluation at this step, the higher the better
+    record: dict[str, Any]  # what the parameters mean nothing without, as JSON
 
 
 class DamagedError(Exception):
@@ -48,8 +42,8 @@ def read(folder: Path, step: int) -> Manifest:
     """Return the manifest of a checkpoint, after comparing all files with it.
 
     Raises:
-      DamagedError: a file differs, or the manifest is missing or damaged.
-      FileNotFoundError: the checkpoint is being deleted by the run meanwhile.
+      DamagedError: the manifest is damaged, or a file differs.
+      FileNotFoundError: the manifest is missing, or a file deleted meanwhile.
       UserError: another version of dt_jax wrote it.
     """
     path = folder / f"{step}.json"
@@ -67,15 +61,16 @@ def read(folder: Path, step: int) -> Manifest:
             )
         saved = content["files"]
         manifest = Manifest(content["score"], content["record"])
-    except FileNotFoundError:
-        if (folder / str(step)).exists() and not path.exists():
-            raise DamagedError(f"its manifest {path.name} is missing") from None
-        raise
     except (ValueError, KeyError, AttributeError, TypeError):
         raise DamagedError(f"its manifest {path.name} is damaged") from None
     found = _hashes(folder, step)
-    if saved != found:
-        raise DamagedError(_difference(saved, found))
+    if not found:
+        raise DamagedError("its folder is missing or empty")
+    for name in sorted(saved.keys() | found):
+        if name not in found:
+            raise DamagedError(f"{name} missing")
+        if saved.get(name) != found[name]:
+            raise DamagedError(f"{name} not as it was saved")
     return manifest
 
 
@@ -90,33 +85,6 @@ def finished_steps(folder: Path) -> set[int]:
     names |= {path.name for path in folder.glob("*") if path.is_dir()}
     steps = {int(name) for name in names if name.isdecimal()}
     return {step for step in steps if not unfinished(folder, step).exists()}
-
-
-def is_leftover(path: Path, valid: Container[int]) -> bool:
-    """Return whether a file or folder belongs to a checkpoint that is not valid."""
-    step, _, kind = path.name.partition(".")
-    if not step.isdecimal():  # not a checkpoint's
-        return False
-    if kind in ("", "json"):
-        return int(step) not in valid
-    return kind == "unfinished" or kind.startswith("orbax")
-
-
-def _difference(saved: dict[str, str], found: dict[str, str]) -> str:
-    """Return how the hashes of files differ from those of a manifest, in words."""
-    if not found:
-        return "its folder is missing or empty"
-    parts = {
-        "missing": sorted(saved.keys() - found),
-        "not as it was saved": sorted(
-            name for name, sha256 in found.items() if saved.get(name) != sha256
-        ),
-    }
-    return ", ".join(
-        f"{names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)} {what}"
-        for what, names in parts.items()
-        if names
-    )
 
 
 def _hash(content: dict[str, Any]) -> str:

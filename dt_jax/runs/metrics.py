@@ -17,9 +17,7 @@ class MetricsLog:
     def __init__(self, path: Path | None, up_to_step: int):
         """Open the log, and drop what an interrupted run wrote after `up_to_step`.
 
-        Args:
-          path: the file; None keeps nothing, where another process writes it.
-          up_to_step: the step from which the run resumes.
+        With None as `path` nothing is kept: another process writes it.
         """
         self._file = None
         if path is not None:

@@ -1,9 +1,10 @@
 """Batches: gathered on the device from a copy of the dataset, or on the host."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,59 +20,64 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Batches(Protocol):
+class Batches(ABC):
     """What a compiled program gets for each update, and how it makes a batch of it.
 
     With more than one seed everything has a leading axis for them.
-
-    Attributes:
-      sharding: of the run.
-      dataset: what the program gets each time, a pytree of arrays.
     """
 
-    sharding: RunSharding
-    dataset: Any
+    dataset: Any = ()  # what the program gets each time, a pytree of arrays
 
+    def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
+        self._samplers, self.sharding = samplers, sharding
+
+    @abstractmethod
     def inputs(self, step: int) -> Any:
         """Return this process's part of the inputs of the update after `step` others.
 
         A pytree of NumPy arrays [B, ...], with this process's part of B and the seeds.
         """
 
+    @abstractmethod
     def batch(self, dataset: Any, inputs: Any) -> Batch:
         """Return the batch; may be traced by JAX."""
 
+    def _local_part(self, step: int, make: Callable[[Sampler, np.ndarray], Any]) -> Any:
+        """Apply `make` to this process's indices of `step`; one seed gets no axis."""
+        each = [
+            make(sampler, sampler.indices(step)[self.sharding.windows])
+            for sampler in self._samplers[self.sharding.seeds]
+        ]
+        if len(self._samplers) == 1:
+            return each[0]
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 
-class HostBatches:
+
+class HostBatches(Batches):
     """Batches are gathered by NumPy and sent to the device."""
-
-    dataset = ()
-
-    def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
-        self._samplers, self.sharding = samplers, sharding
 
     def inputs(self, step: int) -> Batch:
         """Return this process's part of the batch."""
-        return _local_part(self._samplers, self.sharding, step, Sampler.gather)
+        return self._local_part(step, Sampler.gather)
 
     def batch(self, dataset: Any, inputs: Batch) -> Batch:
         """Return the batch as it is."""
         return inputs
 
 
-class DeviceBatches:
+class DeviceBatches(Batches):
     """The dataset is on the device, which gets only the indices of the windows.
 
     On the CPU the arrays are not copied: see `data.arrays.aligned_empty`.
     """
 
     def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
-        self._samplers, self.sharding = samplers, sharding
+        super().__init__(samplers, sharding)
         self.dataset = sharding.replicate(samplers[0].dataset)
 
     def inputs(self, step: int) -> WindowIndices:
         """Return this process's part of the window indices, int32."""
-        windows = _local_part(self._samplers, self.sharding, step, Sampler.windows)
+        windows = self._local_part(step, Sampler.windows)
         return WindowIndices(*(numbers.astype(np.int32) for numbers in windows))
 
     def batch(self, dataset: DeviceDataset, inputs: WindowIndices) -> Batch:
@@ -120,32 +126,13 @@ class DeviceBatches:
         return Batch(**{name: make[name]() for name in sampler.fields})
 
 
-def _local_part(
-    samplers: Sequence[Sampler],
-    sharding: RunSharding,
-    step: int,
-    make: Callable[[Sampler, np.ndarray], Any],
-) -> Any:
-    """Apply `make` to this process's indices of `step`; one seed gets no axis."""
-    each = [
-        make(sampler, sampler.indices(step)[sharding.windows])
-        for sampler in samplers[sharding.seeds]
-    ]
-    if len(samplers) == 1:
-        return each[0]
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
-
-
 def make_batches(
     samplers: Sequence[Sampler], sharding: RunSharding, share: float
 ) -> Batches:
-    """Return the batches of a run, on the device where the dataset fits.
+    """Return the batches of a run, one sampler per seed, on the device where data fits.
 
-    Args:
-      samplers: of one dataset, one per seed.
-      sharding: of the run.
-      share: of each device's memory that the data may take; larger data stays on the
-        host, and so does data that is mapped from the disk.
+    Data that takes more than `share` of a device's memory stays on the host, and so
+    does data that is mapped from the disk.
     """
     arrays = samplers[0].dataset[:4]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
@@ -166,8 +153,8 @@ def prefetch(
     Args:
       make: called in any thread; what it raises is raised here.
       items: such as the steps to make batches for.
-      num_workers: threads; together they are at most twice as many items ahead. With
-        0, `make` is called in the caller's thread when its result is needed.
+      num_workers: threads, which are at most twice as many items ahead. With 0, `make`
+        is called in the caller's thread when its result is needed.
     """
     if num_workers == 0:
         yield from map(make, items)

@@ -8,12 +8,12 @@ import secrets
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -27,29 +27,15 @@ _FINISH_SECONDS = 30.0  # for wandb to send what is left at the end
 Metrics = Mapping[str, float]
 
 
-class Logger(Protocol):
-    """Receives a run's metrics; may raise any error."""
-
-    def write(self, step: int, metrics: Metrics) -> None:
-        """Log the metrics of a step; steps ascend."""
-
-    def close(self) -> None:
-        """Finish pending work."""
-
-
 class Loggers:
     """The loggers that a configuration names, each until it fails.
 
-    Of several processes the main process has them.
-
-    Args:
-      config: the run's.
-      workdir: its folder; each logger has a folder of its own in it.
-      up_to_step: an interrupted run logs everything after it again.
+    Of several processes the main process has them. Each has a folder of its own in the
+    run's. A resumed run logs everything after `up_to_step` again.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, up_to_step: int):
-        self._loggers: dict[str, Logger] = {}
+        self._loggers: dict[str, TensorBoard | WeightsAndBiases] = {}
         for name in config.loggers if distributed.is_main_process() else ():
             try:
                 self._loggers[name] = _LOGGERS[name](config, workdir, up_to_step)
@@ -169,22 +155,18 @@ class WeightsAndBiases:
 
     def _init(self, arguments: dict[str, Any]) -> Any:
         """Start the run without prompts and output of wandb's own."""
-        settings = {
-            "silent": True,
-            "console": "off",
-            "disable_code": True,
-            "disable_git": True,
-            "disable_job_creation": True,
-            "init_timeout": _INIT_SECONDS,
-            "finish_timeout": _FINISH_SECONDS,
-            "finish_timeout_raises": True,
-        }
-        self._wandb.setup(self._wandb.Settings(silent=True))  # before it asks for a key
-        return self._wandb.init(
-            **arguments,
-            allow_val_change=True,
-            settings=self._wandb.Settings(**settings),
+        settings = self._wandb.Settings(
+            silent=True,
+            console="off",
+            disable_code=True,
+            disable_git=True,
+            disable_job_creation=True,
+            init_timeout=_INIT_SECONDS,
+            finish_timeout=_FINISH_SECONDS,
+            finish_timeout_raises=True,
         )
+        self._wandb.setup(self._wandb.Settings(silent=True))  # before it asks for a key
+        return self._wandb.init(**arguments, allow_val_change=True, settings=settings)
 
     def write(self, step: int, metrics: Metrics) -> None:
         """Pass the metrics to wandb's own process, which sends them."""
@@ -207,7 +189,7 @@ def _stored_id(file: Path) -> str:
     return file.read_text()
 
 
-_LOGGERS: dict[str, Callable[[ConfigDict, Path, int], Logger]] = {
+_LOGGERS: dict[str, type[TensorBoard | WeightsAndBiases]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
 }

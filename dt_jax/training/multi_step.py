@@ -66,12 +66,7 @@ class MultiStep:
     def __call__(
         self, state: TrainState, inputs: Any, count: int
     ) -> tuple[TrainState, Metrics]:
-        """Make updates.
-
-        Args:
-          state: before them; its memory is donated.
-          inputs: as `inputs` returns them.
-          count: for how many steps.
+        """Make `count` updates on the results of `inputs`; the state is donated.
 
         Returns:
           The state after them, and the metrics of each; the first `count` are valid.
@@ -82,13 +77,9 @@ class MultiStep:
 def step_chunks(
     start: int, stop: int, most: int, boundaries: Sequence[int]
 ) -> Iterator[range]:
-    """Yield the steps of each call, from `start` to before `stop`.
+    """Yield the steps of each call, at most `most`, from `start` to before `stop`.
 
-    Args:
-      start: the first step.
-      stop: the step after the last.
-      most: steps per call.
-      boundaries: no call crosses a multiple of one of these.
+    No call crosses a multiple of one of the boundaries.
     """
     while start < stop:
         next_due = [start - start % n + n for n in boundaries]

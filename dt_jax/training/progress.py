@@ -20,10 +20,7 @@ _SECONDS_BETWEEN_LINES = 10.0  # without a terminal
 class ProgressReport:
     """A progress bar with loss and speed; without a terminal, lines on stderr.
 
-    Args:
-      total: updates in the run.
-      done: updates completed.
-      shown: False prints nothing, where another process does.
+    Where another process prints, `shown` is False.
     """
 
     def __init__(self, total: int, done: int, shown: bool):
@@ -51,13 +48,7 @@ class ProgressReport:
         self._bar.stop()
 
     def update(self, step: int, loss: float, rate: float) -> None:
-        """Show the progress after `step` updates.
-
-        Args:
-          step: updates completed.
-          loss: of the last update.
-          rate: updates per second.
-        """
+        """Show the progress after `step` updates: the last loss, updates per second."""
         shown = f"{loss:.4f}"
         self._bar.update(self._task, completed=step, loss=shown, rate=f"{rate:.3g}")
         now = time.monotonic()

@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import from_dict
-from dt_jax.data.normalizer import Normalizer
-from dt_jax.runs.checkpoint import Checkpoint, find_checkpoints, has_checkpoints
+from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint, has_checkpoints
 from dt_jax.training.trainer import pending_metrics
 from dt_jax.utils.errors import UserError
 
@@ -21,28 +20,15 @@ def last_checkpoint(workdir: Path, config: ConfigDict) -> Checkpoint | None:
       UserError: the folder holds another run than `config` describes, or all of its
         checkpoints are corrupt.
     """
-    folder = workdir / "checkpoints"
-    checkpoints = find_checkpoints(folder)
-    if not checkpoints:
-        if has_checkpoints(folder):
-            raise UserError(
-                f"every checkpoint in {folder} is corrupt: restore one, or choose "
-                "another --workdir to start over"
-            )
+    if not has_checkpoints(workdir / "checkpoints"):
         return None
-    record = checkpoints[-1].record
-    if "imported_from" in record["dataset"]:
+    last = choose_checkpoint(workdir / "checkpoints", "last")
+    if "imported_from" in last.record["dataset"]:
         raise UserError(
             f"{workdir} was imported and cannot be resumed: start a run from it with "
             f"--config.init_from={workdir} and another --workdir"
         )
-    before = from_dict(record["config"])
-    if (config.init_from is None) != (before.init_from is None):
-        raise UserError(
-            f"{workdir} holds another run (init_from {before.init_from} -> "
-            f"{config.init_from}): init_from only starts a run; set it back, or choose "
-            "another --workdir"
-        )
+    before = from_dict(last.record["config"])
     if config.agent != before.agent:
         raise UserError(
             f"{workdir} holds a run of the agent {before.agent}, not {config.agent}: "
@@ -59,7 +45,7 @@ def last_checkpoint(workdir: Path, config: ConfigDict) -> Checkpoint | None:
             f"{workdir} holds another run ({', '.join(changed)}): set these back, or "
             "choose another --workdir"
         )
-    return checkpoints[-1]
+    return last
 
 
 def resumed_config(config: ConfigDict, before: Mapping[str, Any]) -> ConfigDict:
@@ -68,40 +54,13 @@ def resumed_config(config: ConfigDict, before: Mapping[str, Any]) -> ConfigDict:
     And with the run's init_from, which is not read again: the source may have moved.
     """
     filled = ConfigDict(config.to_dict())
-    filled.init_from = before["init_from"]
+    if config.init_from and before["init_from"]:
+        filled.init_from = before["init_from"]
     for name, key in keys_of(config.agent).items():
         if key.from_data and config[name] is None:
             value = before[name]
             filled[name] = tuple(value) if isinstance(value, list) else value
     return filled.lock()
-
-
-def resumed_normalizer(
-    workdir: Path, config: ConfigDict, record: Mapping[str, Any], now: Normalizer
-) -> Normalizer:
-    """Return the run's normaliser, after comparing its action bounds with today's.
-
-    Raises:
-      UserError: the environment's bounds on actions have changed.
-    """
-    before = Normalizer.from_record(record["normalizer"])
-    same = (before.action_center == now.action_center).all()
-    if not (same and (before.action_scale == now.action_scale).all()):
-        raise UserError(
-            f"{workdir}: {config.env_name} has other bounds on actions than when the "
-            "run started; choose another --workdir"
-        )
-    return before
-
-
-def check_same_data(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise a UserError unless both identities are of the same file content."""
-    if before["sha256"] != now["sha256"]:
-        raise UserError(
-            f"{workdir} was trained on {before['source']}, but the content of "
-            f"{now['source']} differs (sha256 {before['sha256'][:12]}... -> "
-            f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
-        )
 
 
 def is_complete(checkpoint: Checkpoint, config: ConfigDict) -> bool:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,35 +23,23 @@ _POLL_SECONDS = 0.1  # between two checks for a signal
 
 
 class QueuedRun(NamedTuple):
-    """A run of the queue.
+    """A run of the queue."""
 
-    Attributes:
-      flags: its command line for `train`.
-      config: its configuration.
-      workdir: its folder, such as runs/table/hopper-medium.
-    """
-
-    flags: list[str]
+    flags: list[str]  # its command line for `train`
     config: ConfigDict
-    workdir: Path
+    workdir: Path  # such as runs/table/hopper-medium
 
     @property
     def name(self) -> str:
         """The name of its folder."""
         return self.workdir.name
 
-    @property
-    def log(self) -> Path:
-        """The file with its output."""
-        return self.workdir / "log.txt"
-
 
 def expand_reference(reference: str) -> list[str]:
     """Return the runs that a word of the command line names.
 
-    Args:
-      reference: "family:dataset" or a config file, which are returned as they are; a
-        family, for its D4RL datasets; or "all".
+    "family:dataset" and a config file stand for themselves, a family for its D4RL
+    datasets, and "all" for those of all families.
 
     Raises:
       UserError: there is no such family.
@@ -76,12 +65,7 @@ def expand_reference(reference: str) -> list[str]:
 def make_queue(
     references: Sequence[str], workdir: Path, settings: Sequence[str]
 ) -> list[QueuedRun]:
-    """Return the runs to train, each with a valid configuration.
-
-    Args:
-      references: "family:dataset" or config files.
-      workdir: the parent folder of the runs.
-      settings: "--config.KEY=VALUE", for all runs.
+    """Return the runs to train in `workdir`, each with a valid configuration.
 
     Raises:
       UserError: a dataset or setting is wrong, or two runs have the same folder.
@@ -131,14 +115,16 @@ def run_queue(queue: Sequence[QueuedRun]) -> bool:
 def _train(run: QueuedRun, prefix: str) -> str:
     """Train a run unless it is complete or in use; return the result as one line."""
     try:
-        with locked(run.workdir):
-            if _is_complete(run):
+        # An unusable run is reported by `train`.
+        with locked(run.workdir), suppress(UserError):
+            last = last_checkpoint(run.workdir, run.config)
+            if last is not None and is_complete(last, run.config):
                 return "already complete"
     except InUseError as error:
         return f"skipped: {str(error).partition(': ')[0]}"
     except UserError as error:
         return f"failed: {error}"
-    print(f"{prefix}started, output in {run.log}", flush=True)
+    print(f"{prefix}started, output in {run.workdir / 'log.txt'}", flush=True)
     start = time.monotonic()
     status, last_line = _run_process(run)
     if status == 0:
@@ -146,21 +132,15 @@ def _train(run: QueuedRun, prefix: str) -> str:
     return f"failed, status {status}: {last_line}"
 
 
-def _is_complete(run: QueuedRun) -> bool:
-    try:
-        last = last_checkpoint(run.workdir, run.config)
-    except UserError:  # the run itself will report it
-        return False
-    return last is not None and is_complete(last, run.config)
-
-
 def _run_process(run: QueuedRun) -> tuple[int, str]:
-    """Train in a subprocess; return its exit status and its last line of output.
+    """Train in a subprocess, to which signals are forwarded.
 
-    Signals are forwarded to it.
+    Returns:
+      Its exit status and its last line of output.
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
-    with StopRequest() as stop, run.log.open("a+", errors="replace") as log:
+    file = run.workdir / "log.txt"
+    with StopRequest() as stop, file.open("a+", errors="replace") as log:
         start = log.seek(0, 2)
         # Its own process group: otherwise Ctrl-C on a terminal would reach it twice.
         process = subprocess.Popen(

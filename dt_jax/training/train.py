@@ -27,13 +27,7 @@ from dt_jax.runs.folder import RunFolder
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import warm_start
 from dt_jax.training.loggers import check_installed
-from dt_jax.training.resume import (
-    check_same_data,
-    is_complete,
-    last_checkpoint,
-    resumed_config,
-    resumed_normalizer,
-)
+from dt_jax.training.resume import is_complete, last_checkpoint, resumed_config
 from dt_jax.training.trainer import Callback, Trainer
 from dt_jax.training.warm_start import WarmStart
 from dt_jax.types import Params
@@ -41,6 +35,8 @@ from dt_jax.utils import distributed
 from dt_jax.utils.backend import check_backend
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import locked, remove_leftovers
+
+_ACTION_UNITS = "action_center", "action_scale"
 
 
 @dataclass(frozen=True)
@@ -164,21 +160,35 @@ def _resumed_trainer(
     last: Checkpoint,
     callbacks: Sequence[Callback],
 ) -> Trainer:
-    """Return the trainer of a run that resumes from a checkpoint."""
+    """Return the trainer of a run that resumes from a checkpoint.
+
+    Raises:
+      UserError: the data, or the environment's bounds on actions, have changed.
+    """
     spec = envs.spec_from_config(config)
     dataset = load_data(config, spec)
-    check_same_data(workdir, last.record["dataset"], dataset.identity())
+    before, now = last.record["dataset"], dataset.identity()
+    if before["sha256"] != now["sha256"]:
+        raise UserError(
+            f"{workdir} was trained on {before['source']}, but the content of "
+            f"{now['source']} differs (sha256 {before['sha256'][:12]}... -> "
+            f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
+        )
     print(f"resuming from the checkpoint at step {last.step}")
-    before = last.record["config"]["update_steps"]
+    updates = last.record["config"]["update_steps"]
     decays = config.get("lr_schedule") == "warmup_cosine"
-    if config.update_steps != before and decays:
+    if config.update_steps != updates and decays:
         print(
-            f"update_steps {before} -> {config.update_steps}: the cosine schedule is "
+            f"update_steps {updates} -> {config.update_steps}: the cosine schedule is "
             "recomputed for the new length"
         )
-    normalizer = resumed_normalizer(
-        workdir, config, last.record, make_normalizer(config, dataset, spec)
-    )
+    normalizer = Normalizer.from_record(last.record["normalizer"])
+    today = make_normalizer(config, dataset, spec)
+    if any((getattr(normalizer, k) != getattr(today, k)).any() for k in _ACTION_UNITS):
+        raise UserError(
+            f"{workdir}: {config.env_name} has other bounds on actions than when the "
+            "run started; choose another --workdir"
+        )
     return Trainer(config, workdir, dataset, spec, normalizer, callbacks=callbacks)
 
 
@@ -191,10 +201,10 @@ def _check_fresh(workdir: Path, config: ConfigDict) -> None:
     if not (rows := read_metrics(workdir / "metrics.jsonl")):
         return
     # A save waits for the one before, so that at most two are missing.
-    if rows[-1]["step"] > 2 * config.checkpoint_every:
+    if (step := rows[-1]["step"]) > 2 * config.checkpoint_every:
         raise UserError(
-            f"{workdir} has metrics up to step {rows[-1]['step']}, but its checkpoints "
-            "are gone: restore them, or choose another --workdir"
+            f"{workdir} has metrics up to step {step}, but its checkpoints are gone: "
+            "restore them, or choose another --workdir"
         )
     print(f"{workdir}: the run there has no checkpoint and starts over")
 
@@ -254,21 +264,6 @@ def new_trainer(
     config, choices = from_data.fill_in(config, dataset.trajectories, spec)
     for line in choices:
         print(line)
-    _check_fit(config, dataset, spec, source)
-    normalizer, params = make_normalizer(config, dataset, spec), None
-    if source is not None:
-        normalizer = source.normalizer_for(dataset.source, normalizer)
-        params = source.params
-    return Trainer(config, workdir, dataset, spec, normalizer, params, callbacks)
-
-
-def _check_fit(
-    config: ConfigDict,
-    dataset: Dataset,
-    spec: EnvSpec | None,
-    source: WarmStart | None,
-) -> None:
-    """Refuse trajectories that are too long, and warn of actions that are too large."""
     trajectories = dataset.trajectories
     longest = int(trajectories.lengths.max())
     if source and longest > config.episode_len + 1:
@@ -281,6 +276,11 @@ def _check_fit(
     warning = action_range_warning(trajectories, spec, config.max_action)
     if warning:
         warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
+    normalizer, params = make_normalizer(config, dataset, spec), None
+    if source is not None:
+        normalizer = source.normalizer_for(dataset.source, normalizer)
+        params = source.params
+    return Trainer(config, workdir, dataset, spec, normalizer, params, callbacks)
 
 
 def make_normalizer(

@@ -22,7 +22,7 @@ from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
-from dt_jax.evaluation.run_evaluator import RunEvaluator
+from dt_jax.evaluation.evaluator import RunEvaluator
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
 from dt_jax.runs.evaluations import delete_evaluations_after
@@ -59,12 +59,7 @@ class Trainer:
       callbacks: see `dt_jax.train`.
 
     Attributes:
-      config: the run's.
-      agent: the agent that is trained, of one seed.
       record: what checkpoints hold besides arrays.
-
-    Raises:
-      UserError: the environment cannot be built.
     """
 
     def __init__(
@@ -333,11 +328,8 @@ class Trainer:
     ) -> None:
         """Start to save a checkpoint; if it exists, only add the score.
 
-        Args:
-          step: updates completed.
-          score: of this step's evaluation, if there was one.
-          pending: metrics of this step's update, if its evaluation was interrupted; a
-            resumed run first repeats the evaluation.
+        Where this step's evaluation was interrupted, `pending` has the metrics of its
+        update: a resumed run first repeats the evaluation.
         """
         if step == self._saved:
             self._writer.set_score(step, score)
@@ -366,11 +358,7 @@ class Trainer:
         )
 
     def _read(self, unread: list[tuple[Metrics, int]], step: int) -> dict[str, float]:
-        """Return the metrics of update `step`, after checking all since the last.
-
-        Raises:
-          UserError: one of them is not finite.
-        """
+        """Return the metrics of update `step`, after checking all since the last."""
         calls = [
             {name: values[:count] for name, values in metrics.items()}
             for metrics, count in jax.device_get(unread)

@@ -14,6 +14,7 @@ from dt_jax.agents import make_agent
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import validate
 from dt_jax.data.normalizer import Normalizer
+from dt_jax.evaluation.policy import acting_shapes
 from dt_jax.interop.corl import read_checkpoint
 from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.types import Params
@@ -22,30 +23,20 @@ from dt_jax.utils.files import user_path
 
 
 class WarmStart(NamedTuple):
-    """What a run takes over from another one.
+    """What a run takes over from another one."""
 
-    Attributes:
-      source: `init_from`, as given.
-      env_name: of the source; None where actions were in the data's own units.
-      params: acting parameters for the new run's configuration, NumPy, float32.
-      normalizer: with which these parameters were trained.
-    """
-
-    source: str
-    env_name: str | None
-    params: Params
-    normalizer: Normalizer
+    source: str  # `init_from`, as given
+    env_name: str | None  # None where actions were in the data's own units
+    params: Params  # acting, for the new run's configuration, NumPy, float32
+    normalizer: Normalizer  # with which these parameters were trained
 
     def normalizer_for(self, data: str, normalizer: Normalizer) -> Normalizer:
-        """Return the source's normaliser, after comparing it with the new run's.
+        """Return the source's normaliser, after comparing it with that of `data`.
 
-        Args:
-          data: the new run's data, for error messages.
-          normalizer: as it would be without a warm start.
+        Mean and standard deviation may differ: the source's are used.
 
         Raises:
-          UserError: observations or actions have other sizes, or actions are in other
-            units. Mean and standard deviation may differ: the source's are used.
+          UserError: observations or actions have other sizes, or actions other units.
         """
         theirs, ours = self.normalizer, normalizer
         sizes, sizes_here = (
@@ -55,8 +46,7 @@ class WarmStart(NamedTuple):
             raise UserError(
                 f"{self.source} was trained on observations of {sizes[0]} and actions "
                 f"of {sizes[1]} numbers, but {data} has {sizes_here[0]} and "
-                f"{sizes_here[1]}: leave init_from out, or give data of the same "
-                "environment"
+                f"{sizes_here[1]}: leave init_from out"
             )
         units, units_here = (  # [A, 2]
             np.stack([each.action_center, each.action_scale], axis=1)
@@ -85,7 +75,7 @@ def load(init_from: str, config: ConfigDict) -> WarmStart:
     Args:
       init_from: the folder of a run, or of its checkpoints, for the last one; one of
         them (runs/hopper/checkpoints/2000, .../best); or a file saved by CORL.
-      config: of the new run.
+      config: of the new run, in which values are set.
 
     Raises:
       UserError: there is no such source, or its architecture differs.
@@ -104,13 +94,12 @@ def load(init_from: str, config: ConfigDict) -> WarmStart:
 def _choose(path: Path) -> Checkpoint | None:
     """Return the checkpoint that `path` names; None if it does not exist."""
     # First, because the run's own folder may be checkpoints/hopper.
-    if (path / "checkpoints").is_dir():
-        return choose_checkpoint(path / "checkpoints", "last")
-    if path.name == "checkpoints" and path.is_dir():
-        return choose_checkpoint(path, "last")
-    of_a_run = path.parent.name == "checkpoints" and path.parent.is_dir()
-    if of_a_run and (path.name in ("last", "best") or path.name.isdecimal()):
-        return choose_checkpoint(path.parent, path.name)
+    if not (path / "checkpoints").is_dir():
+        if path.name == "checkpoints" and path.is_dir():
+            return choose_checkpoint(path, "last")
+        of_a_run = path.parent.name == "checkpoints" and path.parent.is_dir()
+        if of_a_run and (path.name in ("last", "best") or path.name.isdecimal()):
+            return choose_checkpoint(path.parent, path.name)
     return choose_checkpoint(path / "checkpoints", "last") if path.is_dir() else None
 
 
@@ -128,7 +117,7 @@ def _from_run(source: str, checkpoint: Checkpoint, config: ConfigDict) -> WarmSt
         )
     _compare(source, before, config)
     normalizer = Normalizer.from_record(checkpoint.record["normalizer"])
-    params = checkpoint.params(params_shapes(config, normalizer))
+    params = checkpoint.params(acting_shapes(make_agent(config, normalizer)))
     print(
         f"warm start: parameters and normalisation are those of {source} after "
         f"{checkpoint.step} updates"
@@ -190,16 +179,10 @@ def check_shapes(
     source: str, params: Params, config: ConfigDict, normalizer: Normalizer
 ) -> None:
     """Raise a UserError unless parameters fit the network of `config`."""
-    like = flatten_dict(params_shapes(config, normalizer), sep="/")
+    like = flatten_dict(acting_shapes(make_agent(config, normalizer)), sep="/")
     for name, array in flatten_dict(params, sep="/").items():
         if array.shape != like[name].shape:
             raise UserError(
                 f"{source} has a different architecture: {name} has shape "
                 f"{array.shape} instead of {like[name].shape}"
             )
-
-
-def params_shapes(config: ConfigDict, normalizer: Normalizer) -> Params:
-    """Return the shapes of the acting parameters of an agent."""
-    agent = make_agent(config, normalizer)
-    return jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))

@@ -15,13 +15,9 @@ _MAX_CACHE_BYTES = 1 << 30  # the least recently used programs are deleted first
 
 
 def start_backend(device: str, deterministic: bool) -> None:
-    """Start JAX's back end on a device, with the compilation cache.
+    """Start JAX's back end on `config.device`, with the compilation cache.
 
     A command calls this before anything else uses a device.
-
-    Args:
-      device: "auto", "cpu", "gpu", "cuda" or "tpu".
-      deterministic: whether GPU kernels have to be deterministic.
 
     Raises:
       UserError: JAX finds no such device.
@@ -32,10 +28,9 @@ def start_backend(device: str, deterministic: bool) -> None:
     if deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
-    device = "gpu" if device == "cuda" else device
     if device != "auto":
         # The CPU stays listed: callbacks to the environments put their inputs there.
-        platforms = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}[device]
+        platforms = {"cpu": "cpu", "tpu": "tpu,cpu"}.get(device, "cuda,cpu")
         jax.config.update("jax_platforms", platforms)
     check_backend(device)
 
@@ -44,16 +39,15 @@ def check_backend(device: str) -> None:
     """Raise a UserError unless JAX's back end is, or can be started on, `device`."""
     import jax
 
-    device = "gpu" if device == "cuda" else device
     try:
-        found, reason = jax.default_backend(), ""
+        found = jax.default_backend()
+        problem = f"JAX uses {found}"
     except RuntimeError as error:
-        found, reason = None, f" (JAX reports: {error})"
+        found, problem = None, f"JAX finds no such device (JAX reports: {error})"
     # Without its CUDA package JAX falls back to the CPU silently.
-    if found is None or device not in ("auto", found):
-        uses = f"JAX uses {found}" if found else "JAX finds no such device"
+    if found is None or device.replace("cuda", "gpu") not in ("auto", found):
         raise UserError(
-            f"config.device={device}: {uses}{reason}; a GPU needs pip install -r "
+            f"config.device={device}: {problem}; a GPU needs pip install -r "
             "requirements-cuda.txt, --config.device=cpu needs nothing"
         )
 
@@ -91,6 +85,5 @@ def _processor() -> str:
     features = platform.machine() + platform.processor()
     with suppress(OSError):  # Linux
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        relevant = {x for x in lines if x.startswith(("flags", "model"))}
-        features += "".join(sorted(relevant))
+        features += "".join(sorted({x for x in lines if x[:5] in ("flags", "model")}))
     return hashlib.sha256(features.encode()).hexdigest()[:16]

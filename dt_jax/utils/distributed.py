@@ -190,9 +190,9 @@ def _one_device_per_process():
 
 def _is_lost_connection(error: BaseException | None) -> bool:
     # JAX raises a ValueError where it notices the loss as a program is called.
-    of_jax = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
-    message = _first_line(error).lower() if error and of_jax else ""
-    return any(word in message for word in _CONNECTION_WORDS)
+    if not isinstance(error, jax.errors.JaxRuntimeError | ValueError):
+        return False
+    return any(word in _first_line(error).lower() for word in _CONNECTION_WORDS)
 
 
 def _first_line(error: BaseException) -> str:
@@ -201,8 +201,6 @@ def _first_line(error: BaseException) -> str:
 
 def _environment_number(variable: str) -> int | None:
     value = os.environ.get(variable)
-    if value is None:
-        return None
-    if not value.isdecimal():
+    if value is not None and not value.isdecimal():
         raise UserError(f"{variable}={value}: expected a number")
-    return int(value)
+    return None if value is None else int(value)

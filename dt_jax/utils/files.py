@@ -28,11 +28,8 @@ def user_path(path: str | Path) -> Path:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` if the block succeeds.
 
-    At any time `path` has its old content or the complete new one. With several
-    writers, also on different machines, the last one wins.
-
-    Args:
-      path: the file; its folder is created if missing.
+    At any time `path` has its old content or the complete new one. Of several writers
+    the last one wins. The folder is created if missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -52,25 +49,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Create the folder of `path`, and check that the file can be written.
-
-    Raises:
-      OSError: it cannot.
-    """
+    """Create the folder of `path`; raise an OSError if the file cannot be written."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
     temporary = temporary_path(path)
-    try:
-        temporary.touch()
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary.touch()
+    temporary.unlink()
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of killed writers.
 
-    Call it only while no other process writes: the temporary file of an active writer
-    is removed too.
+    Call it only while no other process writes: its temporary file is removed too.
 
     Args:
       path: a file, for its temporary files; or a folder, for all directly in it.
@@ -94,13 +84,9 @@ def temporary_path(path: Path) -> Path:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, for one process at a time.
+    """Hold the lock of a run's folder, created if missing and deleted if left empty.
 
-    The operating system releases the lock when the process ends, even if it is killed;
-    a .lock file that remains does not block anybody.
-
-    Args:
-      workdir: created if missing, and deleted again if it stays empty.
+    The operating system releases the lock when the process ends, even if it is killed.
 
     Raises:
       InUseError: another process holds the lock.

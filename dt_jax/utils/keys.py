@@ -1,6 +1,6 @@
 """Configuration keys: each is declared once, with its default, comment and check."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,17 +12,11 @@ _MOST_FLOAT = float(np.finfo(np.float32).max)  # everything is computed in float
 
 
 class Check(NamedTuple):
-    """What the value of a key may be.
+    """What the value of a key may be."""
 
-    Attributes:
-      expected: the end of the error message, "an integer from 1 to 9".
-      accepts: whether a value is valid.
-      parse: a value from the command line's text; raises ValueError.
-    """
-
-    expected: str
+    expected: str  # the end of the error message, "an integer from 1 to 9"
     accepts: Callable[[Any], bool]
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Any]  # of the command line's text; raises ValueError
 
 
 @dataclass(frozen=True)
@@ -52,14 +46,10 @@ class Key:
     corl: bool = False
 
     def parse(self, text: str, flag: str | None = None) -> Any:
-        """Return the value that `text` stands for; "None" stands for None.
-
-        Args:
-          text: from the command line.
-          flag: as the user typed it, for the error; config.<name> if None.
+        """Return the value that the command line's `text` stands for.
 
         Raises:
-          UserError: the text is no valid value.
+          UserError: the text is no valid value; it names `flag`, or config.<name>.
         """
         try:
             value = None if text == "None" else self.check.parse(text)
@@ -84,11 +74,6 @@ class Key:
         )
 
 
-def by_name(keys: Iterable[Key]) -> dict[str, Key]:
-    """Return the keys by their names, in order."""
-    return {key.name: key for key in keys}
-
-
 def integer(least: int, most: int = 2**31 - 1) -> Check:
     """Accept an integer; JAX and the environments count in 32 bits."""
     return Check(
@@ -105,12 +90,13 @@ def number(expected: str, accepts: Callable[[float], bool]) -> Check:
 
 def numbers(expected: str, accepts: Callable[[tuple], bool]) -> Check:
     """Accept a tuple of numbers."""
-
-    def accepts_all(value: Any) -> bool:
-        is_tuple = type(value) is tuple and all(map(_is_number, value))
-        return is_tuple and accepts(value)
-
-    return Check(expected, accepts_all, _parse_numbers)
+    return Check(
+        expected,
+        lambda value: (
+            type(value) is tuple and all(map(_is_number, value)) and accepts(value)
+        ),
+        _parse_numbers,
+    )
 
 
 def boolean() -> Check:
@@ -120,11 +106,11 @@ def boolean() -> Check:
 
 def text(expected: str, accepts: Callable[[str], bool] = bool) -> Check:
     """Accept a string without null bytes."""
-
-    def is_text(value: Any) -> bool:
-        return isinstance(value, str) and "\0" not in value and accepts(value)
-
-    return Check(expected, is_text, str)
+    return Check(
+        expected,
+        lambda value: isinstance(value, str) and "\0" not in value and accepts(value),
+        str,
+    )
 
 
 def one_of(*values: str) -> Check:
@@ -134,25 +120,21 @@ def one_of(*values: str) -> Check:
 
 def some_of(*values: str) -> Check:
     """Accept a tuple of some of the given strings, each at most once."""
-
-    def accepts(value: Any) -> bool:
-        return (
+    return Check(
+        f"some of {','.join(values)}, each once, or () for none",
+        lambda value: (
             type(value) is tuple
-            and all(isinstance(each, str) and each in values for each in value)
+            and all(each in values for each in value)
             and len(set(value)) == len(value)
-        )
-
-    expected = f"some of {','.join(values)}, each once, or () for none"
-    return Check(expected, accepts, _parse_names)
+        ),
+        _parse_names,
+    )
 
 
 def or_none(check: Check) -> Check:
     """Accept None as well."""
-
-    def accepts(value: Any) -> bool:
-        return value is None or check.accepts(value)
-
-    return Check(f"{check.expected}, or None", accepts, check.parse)
+    expected = f"{check.expected}, or None"
+    return Check(expected, lambda x: x is None or check.accepts(x), check.parse)
 
 
 def _is_number(value: Any) -> bool:

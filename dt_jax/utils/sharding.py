@@ -25,12 +25,7 @@ class RunSharding:
     """
 
     def __init__(self, devices: Sequence[jax.Device], num_seeds: int, batch_size: int):
-        """Shard seeds and batches.
-
-        Args:
-          devices: all devices of the run, also those of other processes.
-          num_seeds: S.
-          batch_size: B.
+        """Shard S seeds and batches of B windows over the devices of all processes.
 
         Raises:
           UserError: a batch cannot be split equally.
@@ -39,9 +34,8 @@ class RunSharding:
         parts = len(devices) // seeds
         if batch_size % parts:
             raise UserError(
-                f"config.batch_size={batch_size}: expected a multiple of {parts}, "
-                f"because it is sharded over {parts} of {len(devices)} devices; such "
-                f"as {-(-batch_size // parts) * parts}"
+                f"config.batch_size={batch_size}: expected a multiple of {parts}, the "
+                f"devices of a batch, such as {-(-batch_size // parts) * parts}"
             )
         mesh = Mesh(np.reshape(devices, (seeds, parts)), ("seed", "data"))
         axes = ("seed",) if num_seeds > 1 else ()
@@ -56,9 +50,7 @@ class RunSharding:
             _enclosing_slice([index[axis].indices(size) for index in local])
             for axis, size in enumerate(shape)
         )
-        axis = 0 if num_seeds > 1 else 1  # without an axis for one seed
-        self._shape = shape[axis:]
-        self._first = (self.seeds.start, self.windows.start)[axis:]
+        self._shape = shape if num_seeds > 1 else shape[1:]
 
     def send(self, batches: Any) -> Any:
         """Put this process's part of several batches on its devices.
@@ -70,22 +62,11 @@ class RunSharding:
         Returns:
           The batches of all processes, [n, S, B, ...], without the axis of one seed.
         """
-        axes = len(self._shape)
 
         def send_array(local: np.ndarray) -> jax.Array:
-            def part(index: Any) -> np.ndarray:
-                positions = zip(
-                    index[1 : 1 + axes], self._shape, self._first, strict=True
-                )
-                slices = [
-                    slice(start - first, stop - first)
-                    for each, size, first in positions
-                    for start, stop, _ in [each.indices(size)]
-                ]
-                return local[(slice(None), *slices)]
-
-            shape = local.shape[0], *self._shape, *local.shape[1 + axes :]
-            return jax.make_array_from_callback(shape, self._batches, part)
+            rest = local.shape[1 + len(self._shape) :]
+            shape = local.shape[0], *self._shape, *rest
+            return jax.make_array_from_process_local_data(self._batches, local, shape)
 
         return jax.tree.map(send_array, batches)
 
@@ -113,12 +94,7 @@ class RunSharding:
 def make_sharding(
     num_devices: int | None, num_seeds: int, batch_size: int
 ) -> RunSharding:
-    """Return the sharding of a run over the devices that its configuration names.
-
-    Args:
-      num_devices: config.num_devices.
-      num_seeds: S.
-      batch_size: B.
+    """Return the sharding of a run over as many devices as its configuration names.
 
     Raises:
       UserError: there are fewer devices, or a batch cannot be split equally.

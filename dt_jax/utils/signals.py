@@ -10,12 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked the program to stop.
-
-    Args:
-      signal: which one.
-      after: the end of the message, such as " after 100 updates".
-    """
+    """A signal has asked the program to stop; `after` ends the message."""
 
     def __init__(self, signal: signal.Signals, after: str = ""):
         super().__init__(f"interrupted by {signal.name}{after}")

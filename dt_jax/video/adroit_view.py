@@ -16,7 +16,7 @@ from dt_jax import envs
 from dt_jax.data.registry import EnvSpec
 from dt_jax.envs.adroit import envpool_id
 from dt_jax.video.offscreen import Renderer
-from dt_jax.video.view import Size, View
+from dt_jax.video.view import ModelView, Size
 
 _ASSETS = "mujoco/robotics/assets"  # in EnvPool's package
 
@@ -29,7 +29,7 @@ _CAMERAS = {
 }
 
 
-class AdroitView(View):
+class AdroitView(ModelView):
     """The hand and its objects through a fixed camera."""
 
     step_seconds = 0.01
@@ -49,99 +49,65 @@ class AdroitView(View):
         self._model.pose(self._renderer.data, observation)
         return self._renderer.render()
 
-    def close(self) -> None:
-        """Release rendering resources."""
-        self._renderer.close()
-
 
 class AdroitModel:
-    """The MuJoCo model of one task, posed as observed.
+    """EnvPool's MuJoCo model of one task, posed as observed.
 
     Objects are moved as bodies of the model; their own joints stay at 0.
-
-    Args:
-      task: "pen", "door", "hammer" or "relocate".
-
-    Attributes:
-      model: EnvPool's.
     """
 
     def __init__(self, task: str):
         config = envpool.make_spec(envpool_id(task)).config
         path = Path(config.base_path) / _ASSETS / config.xml_file
         self.model = mujoco.MjModel.from_xml_path(str(path))
-        self._place, self._pose = _TASKS[task]
+        self._pose = getattr(self, f"_pose_{task}")
 
     def pose(
         self, data: mujoco.MjData, observation: np.ndarray, first: bool = False
     ) -> None:
-        """Move the hand and the objects to the observed positions.
+        """Move the hand and the objects to the observed positions [S].
 
-        Args:
-          data: the model's state; its positions are set.
-          observation: [S].
-          first: whether it is the first of an episode, which sets the goal's place.
+        The first observation of an episode also sets the goal's place.
         """
         observation = np.asarray(observation, np.float64)
         data.qpos[:] = 0
-        self._pose(self.model, data, observation)
-        if first:
-            mujoco.mj_kinematics(self.model, data)
-            self._place(self.model, data, observation)
-            self._pose(self.model, data, observation)
+        self._pose(data, observation, first)
         mujoco.mj_kinematics(self.model, data)
 
+    def _pose_pen(self, data: mujoco.MjData, obs: np.ndarray, first: bool) -> None:
+        data.qpos[:24] = obs[:24]
+        pen = self.model.body("Object")
+        pen.pos[:], pen.quat[:] = obs[24:27], _rotation_to(obs[33:36])
+        if first:
+            self.model.body("target").quat[:] = _rotation_to(obs[36:39])
 
-def _place_pen(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    model.body("target").quat[:] = _rotation_to(obs[36:39])
+    def _pose_door(self, data: mujoco.MjData, obs: np.ndarray, first: bool) -> None:
+        data.qpos[1:28] = obs[:27]
+        data.qpos[28:] = obs[28], obs[27]  # the door's hinge, the latch
+        mujoco.mj_kinematics(self.model, data)
+        # The arm's translation is not observed, but it moves the palm along one axis.
+        reach = obs[29:32] - data.site("S_grasp").xpos
+        data.qpos[0] = reach @ data.joint("ARTz").xaxis
+        if first:
+            self.model.body("frame").pos[:] += obs[32:35] - data.site("S_handle").xpos
 
+    def _pose_hammer(self, data: mujoco.MjData, obs: np.ndarray, first: bool) -> None:
+        data.qpos[:27] = obs[:27]
+        hammer = self.model.body("Object")
+        hammer.pos[:] = obs[36:39]
+        mujoco.mju_euler2Quat(hammer.quat, obs[39:42], "xyz")
+        if first:
+            mujoco.mj_kinematics(self.model, data)
+            self.model.body("nail_board").pos[:] += (
+                obs[42:45] - data.site("S_target").xpos
+            )
 
-def _pose_pen(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    data.qpos[:24] = obs[:24]
-    pen = model.body("Object")
-    pen.pos[:], pen.quat[:] = obs[24:27], _rotation_to(obs[33:36])
-
-
-def _place_door(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    model.body("frame").pos[:] += obs[32:35] - data.site("S_handle").xpos
-
-
-def _pose_door(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    data.qpos[1:28] = obs[:27]
-    data.qpos[28:] = obs[28], obs[27]  # the door's hinge, the latch
-    mujoco.mj_kinematics(model, data)
-    # The arm's translation is not obs, but it moves the palm along one axis.
-    reach = obs[29:32] - data.site("S_grasp").xpos
-    data.qpos[0] = reach @ data.joint("ARTz").xaxis
-
-
-def _place_hammer(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    model.body("nail_board").pos[:] += obs[42:45] - data.site("S_target").xpos
-
-
-def _pose_hammer(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    data.qpos[:27] = obs[:27]
-    hammer = model.body("Object")
-    hammer.pos[:] = obs[36:39]
-    mujoco.mju_euler2Quat(hammer.quat, obs[39:42], "xyz")
-
-
-def _place_ball(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    model.site("target").pos[:] = data.site("S_grasp").xpos - obs[33:36]
-
-
-def _pose_ball(model: mujoco.MjModel, data: mujoco.MjData, obs: np.ndarray) -> None:
-    data.qpos[:30] = obs[:30]
-    model.body("Object").pos[:] = model.site("target").pos + obs[36:39]
-
-
-# By task: what places the goal at the start of an episode, what poses hand and object.
-_TASKS = {
-    "pen": (_place_pen, _pose_pen),
-    "door": (_place_door, _pose_door),
-    "hammer": (_place_hammer, _pose_hammer),
-    "relocate": (_place_ball, _pose_ball),
-}
+    def _pose_relocate(self, data: mujoco.MjData, obs: np.ndarray, first: bool) -> None:
+        data.qpos[:30] = obs[:30]
+        if first:
+            mujoco.mj_kinematics(self.model, data)
+            self.model.site("target").pos[:] = data.site("S_grasp").xpos - obs[33:36]
+        self.model.body("Object").pos[:] = self.model.site("target").pos + obs[36:39]
 
 
 def _rotation_to(direction: np.ndarray) -> np.ndarray:

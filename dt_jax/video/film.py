@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,34 +73,25 @@ def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
         output_params=["-movflags", "+faststart"],
         ffmpeg_log_level="error",
     )
-    count = 0
-    try:
+    count, written = 0, None
+    with suppress(OSError, RuntimeError):  # reported below
         with writer:
             for frame in frames:
                 writer.append_data(frame)
                 count += 1
         # imageio ignores ffmpeg's exit status, for example if the disk is full.
         written, _ = import_module("imageio_ffmpeg").count_frames_and_secs(path)
-    except (OSError, RuntimeError) as error:
-        raise _write_error(path, count) from error
     if written != count:
-        raise _write_error(path, count)
-
-
-def _write_error(path: Path, count: int) -> UserError:
-    return UserError(
-        f"{path}: ffmpeg failed to write {count} frames; check the free disk space, or "
-        "choose a name that ends in .gif"
-    )
+        raise UserError(
+            f"{path}: ffmpeg failed to write {count} frames; check the free disk "
+            "space, or choose a name that ends in .gif"
+        )
 
 
 def add_caption(frame: np.ndarray, texts: Sequence[str], size: Size) -> np.ndarray:
-    """Return a frame with texts in its upper left corner.
+    """Return a frame [h, w, 3], scaled and padded to `size`, with texts in its corner.
 
-    Args:
-      frame: [h, w, 3] uint8, scaled and padded to `size`.
-      texts: set side by side, in as many lines as needed.
-      size: width and height.
+    They are set side by side, in as many lines as needed.
     """
     image = Image.fromarray(frame)
     if image.size != size:

@@ -8,7 +8,7 @@ from dt_jax.data.registry import EnvSpec
 from dt_jax.envs.envpool_env import EnvPoolEnv
 from dt_jax.envs.mujoco_batch import gymnasium_xml
 from dt_jax.video.offscreen import Renderer
-from dt_jax.video.view import Size, View
+from dt_jax.video.view import ModelView, Size
 
 # By family: Gymnasium's model, the seconds of a step, the height that the camera points
 # at and its distance (metres).
@@ -19,7 +19,7 @@ _BODIES = {
 }
 
 
-class LocomotionView(View):
+class LocomotionView(ModelView):
     """A walking body; the camera moves with it."""
 
     def __init__(self, spec: EnvSpec, seed: int, size: Size):
@@ -40,10 +40,6 @@ class LocomotionView(View):
         qpos[0], qpos[1:] = x, observation[: len(qpos) - 1]
         self._renderer.camera.lookat[0] = self._renderer.model.light_pos[:, 0] = x
         return self._renderer.render()
-
-    def close(self) -> None:
-        """Release rendering resources."""
-        self._renderer.close()
 
 
 def _soften_floor(model: mujoco.MjModel) -> float:

@@ -12,7 +12,7 @@ from dt_jax.envs import antmaze, maze2d, mazes
 from dt_jax.envs.antmaze import AntMaze
 from dt_jax.envs.mazes import Maze
 from dt_jax.video.offscreen import Renderer
-from dt_jax.video.view import Size, View
+from dt_jax.video.view import ModelView, Size
 
 _PATH = (0.85, 0.1, 0.45, 1.0)  # red, green, blue, alpha
 _GOAL, _BALL = (0.1, 0.7, 0.25, 0.6), (0.1, 0.3, 0.8, 1.0)
@@ -21,7 +21,7 @@ _FIELD_OF_VIEW = 15.0  # degrees; narrow, so that walls hide little
 _RADIUS = 0.5  # of the goal, metres
 
 
-class _MazeView(View):
+class _MazeView(ModelView):
     """One episode in a maze, all of it from above; columns run to the right."""
 
     has_goal = True
@@ -66,18 +66,12 @@ class _MazeView(View):
         position = observation[:2] + self._origin
         return self._renderer.render(lambda scene: self._add_to(scene, position))
 
-    def close(self) -> None:
-        """Release rendering resources."""
-        self._renderer.close()
-
     def _add_to(self, scene: mujoco.MjvScene, position: np.ndarray) -> None:
         """Add the goal and the path up to `position` to the scene's floor."""
         disc, capsule = mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE
         _add_geom(scene, disc, [_RADIUS, 0, 0.01], [*self._goal, 0.01], _GOAL)
         for start, end in zip(self._path, [*self._path[1:], position], strict=True):
             segment = _add_geom(scene, capsule, [0] * 3, [0] * 3, _PATH)
-            if segment is None:
-                return
             radius = self._width / 2
             from_, to = np.array([*start, radius]), np.array([*end, radius])
             mujoco.mjv_connector(segment, capsule, radius, from_, to)
@@ -140,10 +134,8 @@ def _add_geom(
     size: list[float],
     position: list[float],
     colour: tuple[float, ...],
-) -> mujoco.MjvGeom | None:
-    """Add a geom to the scene and return it; return None if the scene is full."""
-    if scene.ngeom == scene.maxgeom:
-        return None
+) -> mujoco.MjvGeom:
+    """Add a geom to the scene and return it."""
     geom = scene.geoms[scene.ngeom]
     mujoco.mjv_initGeom(
         geom,

@@ -83,23 +83,19 @@ class EnvPoolView(View):
     """An EnvPool environment outside D4RL."""
 
     env: EnvPoolEnv
+    step_seconds = 1 / _DEFAULT_FPS
 
     def __init__(self, spec: EnvSpec, seed: int, size: Size):
         _load_envpool_egl(spec.env_id)
-        self.step_seconds = 1 / _DEFAULT_FPS
-        width, height = size
         self.env = EnvPoolEnv(
             spec.env_id,
             [seed],
             spec.max_episode_steps,
             render_mode="rgb_array",
-            render_width=width,
-            render_height=height,
+            render_width=size[0],
+            render_height=size[1],
         )
 
     def render(self, observation: np.ndarray) -> np.ndarray:
         """Return EnvPool's own frame."""
         return np.asarray(self.env.pool.render())[0]
-
-    def close(self) -> None:
-        """Do nothing: EnvPool owns the resources."""

@@ -82,13 +82,8 @@ def _context() -> Any:
 class Renderer:
     """Renders one model through one camera; use it in one thread only.
 
-    Args:
-      model: colours, body positions and the like may be changed later.
-      width: in pixels.
-      height: in pixels.
-
     Attributes:
-      model: the model.
+      model: colours, body positions and the like may be changed.
       data: the model's state; set `qpos`.
       camera: a free camera; see `point_camera`.
 
@@ -122,8 +117,7 @@ class Renderer:
     ) -> np.ndarray:
         """Return a frame of the present state, [height, width, 3] uint8.
 
-        Args:
-          add_to: adds further geoms to the scene.
+        `add_to` adds further geoms to the scene.
         """
         _context().make_current()  # other renderers may have changed it
         mujoco.mj_forward(self.model, self.data)
@@ -138,8 +132,7 @@ class Renderer:
         )
         add_to(self._scene)
         mujoco.mjr_render(self._rectangle, self._scene, self._buffers)
-        shape = self._rectangle.height, self._rectangle.width, 3
-        pixels = np.empty(shape, np.uint8)
+        pixels = np.empty((self._rectangle.height, self._rectangle.width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._buffers)
         return np.ascontiguousarray(pixels[::-1])
 

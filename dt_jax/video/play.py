@@ -22,18 +22,11 @@ from dt_jax.video.view import Size, View
 
 @dataclass(frozen=True)
 class Episode:
-    """A recorded episode.
+    """A recorded episode, in the environment's units."""
 
-    Attributes:
-      target_return: in the environment's units; None if the agent has none.
-      seed: the environment's.
-      actions: [T, A], as the agent returned them.
-      achieved_return: the sum of the rewards.
-    """
-
-    target_return: float | None
-    seed: int
-    actions: np.ndarray
+    target_return: float | None  # None if the agent has none
+    seed: int  # of the environment
+    actions: np.ndarray  # [T, A]
     achieved_return: np.float32
 
 
@@ -82,10 +75,7 @@ def play(
 def frame_rate(step_seconds: float, speed: float, max_fps: float) -> tuple[int, float]:
     """Return the number of steps per frame, and the frames per second.
 
-    Args:
-      step_seconds: the simulated time of a step.
-      speed: simulated seconds per second of the video.
-      max_fps: the maximum of frames per second.
+    `speed` is in simulated seconds per second of the video.
     """
     steps_per_second = speed / step_seconds
     steps_per_frame = max(1, math.ceil(steps_per_second / max_fps - 1e-9))
@@ -101,12 +91,7 @@ def render_episodes(
 ) -> Iterator[np.ndarray]:
     """Yield the frames of all episodes in turn, [height, width, 3] uint8.
 
-    Args:
-      episodes: as `play` returned them.
-      spec: their environment.
-      steps_per_frame: the number of steps between two frames.
-      size: width and height.
-      hold: how many times the last frame of an episode is repeated.
+    The last frame of an episode is repeated `hold` times.
 
     Raises:
       UserError: an episode cannot be reproduced, or not be rendered.
@@ -128,7 +113,7 @@ def render_episode(
       episode: the episode.
       view: of its environment and seed.
       steps_per_frame: the number of steps between two frames.
-      size: width and height.
+      size: of the frames.
       heading: further text for the captions.
 
     Raises:

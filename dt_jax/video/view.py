@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from dt_jax.envs.base import HostEnv
+from dt_jax.video.offscreen import Renderer
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -39,6 +40,15 @@ class View(ABC):
           UserError: the environment's own renderer fails.
         """
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Release rendering resources."""
+
+
+class ModelView(View):
+    """A view that poses a MuJoCo model of its own as observed."""
+
+    _renderer: Renderer
+
+    def close(self) -> None:
+        """Release the renderer's buffers."""
+        self._renderer.close()

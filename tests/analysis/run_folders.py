@@ -1,15 +1,16 @@
 """Run folders as a training run leaves them, written by the code of a run."""
 
 import importlib
-from dataclasses import replace
 
 import numpy as np
 
-from dt_jax.data.registry import all_specs, lookup, normalized_score
+from dt_jax.data.registry import lookup, normalized_score
 from dt_jax.runs import manifest
+from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.manifest import Manifest
 from dt_jax.runs.metrics import MetricsLog
+from dt_jax.utils.files import write_text
 
 DATASET = {
     "source": "hopper_medium-v2.hdf5",
@@ -48,6 +49,7 @@ def make_config(env_name, **changes):
 def start_run(folder, config, dataset=DATASET):
     """Write a run's record, as in its checkpoint without the arrays."""
     record = {"config": config.to_dict(), "dataset": dataset, "versions": VERSIONS}
+    write_text(folder / "checkpoints" / "0" / "arrays", "not read by a report")
     manifest.write(folder / "checkpoints", 0, Manifest(None, record))
 
 
@@ -74,8 +76,7 @@ def make_run(
       without_targets: whether the agent has no target returns.
       changes: to the configuration.
     """
-    if env_name in all_specs():
-        config = make_config(env_name, num_seeds=len(scores), **changes)
+    config = make_config(env_name, num_seeds=len(scores), **changes)
     start_run(folder, config, dataset)
     until = config.update_steps if until is None else until
     rng = np.random.default_rng(config.train_seed)
@@ -84,53 +85,32 @@ def make_run(
         for step in range(0, until + 1, config.eval_every):
             progress = 1 - 0.9 * np.exp(-4 * step / config.update_steps)
             current = np.array(scores) * (1 if step == until else progress)
-            evaluation = make_evaluation(config, current, rng)
-            if without_targets:
-                evaluation = remove_targets(evaluation)
+            targets = [np.nan] if without_targets else config.target_returns
+            evaluation = make_evaluation(config, targets, current, rng)
             evaluation.save(folder / "eval" / f"{step}.npz")
-            row = {loss: 0.1 * 0.8 ** (10 * progress)} if step else {}
-            row = add_seeds(seeds, row | evaluation.metrics())
-            row["eval/seconds"] = 30.0
-            log.write(step, row | ({"steps_per_second": 50.0} if step else {}))
+            metrics = evaluation.metrics()
+            times = {"eval/seconds": 30.0}
+            if step:
+                each = next(iter(metrics.values()))
+                metrics[loss] = np.full_like(each, 0.1 * 0.8 ** (10 * progress))
+                times["steps_per_second"] = 50.0
+            log.write(step, aggregate_seeds(seeds, metrics) | times)
     return folder
 
 
-def make_evaluation(config, scores, rng):
+def make_evaluation(config, targets, scores, rng):
     """Return an evaluation with these mean scores [S] at the first target."""
-    spec, num_targets = lookup(config.env_name), len(config.target_returns)
-    shape = (len(scores), num_targets, config.eval_episodes)
-    episodes = rng.standard_normal(shape) * 0.1
+    spec, shape = lookup(config.env_name), (len(targets), config.eval_episodes)
+    episodes = rng.standard_normal((len(scores), *shape)) * 0.1
     episodes -= episodes.mean(axis=-1, keepdims=True)
-    episodes += scores[:, None, None] / np.arange(1, num_targets + 1)[:, None]
+    episodes += scores[:, None, None] / np.arange(1, len(targets) + 1)[:, None]
     returns = spec.ref_min + episodes / 100 * (spec.ref_max - spec.ref_min)
     if len(scores) == 1:
         returns = returns[0]
     return Evaluation(
-        target_returns=np.array(config.target_returns),
+        target_returns=np.array(targets),
         seeds=np.arange(config.eval_episodes),
         returns=returns.astype(np.float32),
         lengths=np.full(returns.shape, 500),
         normalized_scores=normalized_score(spec, returns),
     )
-
-
-def remove_targets(evaluation):
-    """Return the episodes at the first target as those of an agent without targets."""
-    return replace(
-        evaluation,
-        target_returns=np.array([np.nan]),
-        returns=evaluation.returns[..., :1, :],
-        lengths=evaluation.lengths[..., :1, :],
-        normalized_scores=evaluation.normalized_scores[..., :1, :],
-    )
-
-
-def add_seeds(seeds, metrics):
-    """Return a row of metrics as a run with these seeds logs it."""
-    row = {name: float(np.mean(values)) for name, values in metrics.items()}
-    if len(seeds) > 1:
-        for i, seed in enumerate(seeds):
-            for name, values in metrics.items():
-                value = np.broadcast_to(values, len(seeds))[i]
-                row[f"seed_{seed}/{name}"] = float(value)
-    return row

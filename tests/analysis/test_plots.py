@@ -6,8 +6,8 @@ from dt_jax.analysis.plots import plot_loss, plot_returns, plot_targets
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.evaluations import Evaluation
 
-DATASET = {"return_mean": 500.0, "return_best": 900.0}
 HISTOGRAM = {"edges": [100.0, 300.0, 500.0, 1000.0], "counts": [4, 0, 8]}
+DATASET = {"return_mean": 500.0, "return_best": 900.0, "return_histogram": HISTOGRAM}
 EMPTY = Curve(np.zeros(0, int), np.zeros((1, 0)))
 
 
@@ -82,18 +82,17 @@ def test_returns_are_plotted_over_sorted_targets(axes, seeds):
     assert sorted(scattered) == sorted(expected)
     assert lines(axes)["data, best"][0][1] == 900
     assert lines(axes)["data, mean"][0][1] == 500
-    assert len(axes.figure.axes) == 1  # no histogram
 
 
 def test_histogram_of_the_data_is_behind_the_returns(axes):
-    dataset = DATASET | {"return_histogram": HISTOGRAM}
-    plot_returns(axes, 100, make_evaluation(), dataset)
+    plot_returns(axes, 100, make_evaluation(), DATASET)
     front, behind = axes.figure.axes
     (bars,) = behind.patches
     values, edges, _ = bars.get_data()
     assert (values.tolist(), edges.tolist()) == ([4, 0, 8], HISTOGRAM["edges"])
     assert behind.get_zorder() < front.get_zorder()
-    assert front.get_xlim() == behind.get_xlim()
-    assert front.get_xlim()[0] <= 100
-    assert front.get_xlim()[1] >= 1000
+    left, right = front.get_xlim()
+    assert (left, right) == behind.get_xlim()
+    assert left <= 100
+    assert right >= 1000
     assert "data, returns" in front.get_legend_handles_labels()[1]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from run_folders import DATASET, make_config, make_run, start_run
 
-from dt_jax.analysis.published import published
+from dt_jax.analysis.published import PUBLISHED
 from dt_jax.analysis.report import build_report, to_html, to_markdown, write_report
-from dt_jax.cli.report import print_scores
+from dt_jax.cli import report as command
 
 HOSTILE = "<script>alert(1)</script> \"&' | `x` {{ 7*7 }} ${count} \x1b[31m"
 
@@ -165,11 +165,11 @@ def test_runs_of_other_agents(tmp_path):
 
 def test_every_row_of_corls_table_fits_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    longest = max(published(), key=len)
+    longest = max(PUBLISHED, key=len)
     settings = {"eval_every": 100_000, "batch_size": 64}
     make_run(tmp_path, longest, scores=(100.0, 123.456), **settings)
-    print_scores(build_report([tmp_path]))
-    out = capsys.readouterr().out
+    command.main([str(tmp_path), f"--out={tmp_path / 'out'}"])
+    out = capsys.readouterr().out.partition("\nreport ")[0]
     assert longest in out
     assert "111.73 ± 11.73" in out
     assert f"{longest}: batch_size 64 (CORL: 4096)" in out

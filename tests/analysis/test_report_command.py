@@ -3,38 +3,19 @@
 import json
 import re
 
-import pytest
 from command import refusal, run
+from helpers import changed
 
 from dt_jax.training.train import train
 
 
-def changed(config, **changes):
-    """Return a configuration with other values of keys."""
-    config = config.copy_and_resolve_references().unlock()
-    config.update(changes)
-    return config.lock()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def runs(folder, small_config):
+def test_report_on_trained_runs(small_config, tmp_path):
     """One seed, two further seeds, a run without environment, and an empty folder."""
-    if not folder.joinpath("empty").exists():
-        train(small_config, folder / "one")
-        two = changed(small_config, train_seed=20, num_seeds=2)
-        train(two, folder / "two")
-        without = changed(small_config, env_name=None, holdout_fraction=0.3)
-        train(without, folder / "without")
-        (folder / "empty").mkdir()
-    return [folder / name for name in ("one", "two", "without", "empty")]
-
-
-def test_report_on_trained_runs(runs, tmp_path):
+    runs = [tmp_path / name for name in ("one", "two", "without", "empty")]
+    train(small_config, runs[0])
+    train(changed(small_config, train_seed=20, num_seeds=2), runs[1])
+    train(changed(small_config, env_name=None, holdout_fraction=0.3), runs[2])
+    runs[3].mkdir()
     command = ["-m", "dt_jax", "report", *runs, f"--out={tmp_path / 'out'}"]
     status, out, err = run(*command)
     assert status == 0, err

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from run_folders import make_config, make_run, start_run
 
 from dt_jax.analysis.experiments import Experiment, read_experiments
-from dt_jax.analysis.published import published
+from dt_jax.analysis.published import PUBLISHED
 from dt_jax.analysis.scores import compute_scores
 from dt_jax.analysis.tables import interval_table, score_table
 
@@ -97,9 +97,9 @@ def test_further_targets_are_no_deviation(tmp_path):
     assert scores.within is True
 
 
-@pytest.mark.parametrize("name", published())
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_corls_own_score_is_within_its_deviation(tmp_path, name):
-    reference = published()[name]
+    reference = PUBLISHED[name]
     scores = scores_of_run(
         tmp_path, name, scores=(reference.last.mean,), eval_every=100_000
     )
@@ -133,7 +133,7 @@ def test_other_data_are_marked_and_not_compared(tmp_path, env_name, changes, rea
 
 
 def test_domain_has_an_average_if_all_its_datasets_are_there(tmp_path):
-    mazes = [name for name, row in published().items() if row.domain == "maze2d"]
+    mazes = [name for name, row in PUBLISHED.items() if row.domain == "maze2d"]
     for i, name in enumerate([*mazes, "hopper-medium-v2"]):
         make_run(tmp_path / name, name, scores=(10.0 * i,), eval_every=100_000)
     scores = [compute_scores(each) for each in read_experiments(tmp_path.iterdir())]

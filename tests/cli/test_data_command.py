@@ -25,9 +25,10 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments: str) -> str:
-        """Return the output of the command."""
+def run(capsys):
+    """Return a function that runs the command and returns its output."""
+
+    def run(*arguments):
         command.main(arguments)
         return capsys.readouterr().out
 
@@ -35,9 +36,10 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture
-def fails(monkeypatch, capsys):
-    def fails(*arguments: str) -> str:
-        """Return the error line of the command."""
+def fails(capsys):
+    """Return a function that runs a command that fails, and returns its line."""
+
+    def fails(*arguments):
         with pytest.raises(SystemExit) as error:
             run_command(lambda: command.main(arguments), "data")
         assert error.value.code == 2
@@ -80,21 +82,12 @@ def test_list_has_a_line_for_each_dataset(run, demo, cache):
     [
         ("hopper-medium-e", ["hopper-medium-expert-v2"]),
         ("HOPPER-Medium-e", ["hopper-medium-expert-v2"]),
-        (
-            "ant*medium*demo",
-            ["antmaze-medium-diverse-demo", "antmaze-medium-play-demo"],
-        ),
+        ("ant*medium*e-demo", ["antmaze-medium-diverse-demo"]),
     ],
 )
 def test_list_filters_by_pattern(run, pattern, names):
     rows = run("list", pattern).splitlines()[1:-2]
     assert [row.split()[0] for row in rows] == names
-
-
-def test_list_with_closed_output():
-    command = f"{sys.executable} -m dt_jax data list hopper >&-"
-    done = subprocess.run(command, shell=True, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_info_of_a_name_equals_info_of_its_file(run, demo):
@@ -154,17 +147,9 @@ def test_info_errors(fails, raw, write_hdf5, cache):
         (["lst"], "invalid choice: 'lst'"),
         (["list", "cartpole"], "no dataset 'cartpole'; among the 42 known: "),
         (["list", "minari"], "no dataset 'minari'; Minari's are written minari:ID"),
-        (["info"], "required: NAME_OR_FILE"),
         (["info", "a.hdf5", "--split=both"], "invalid choice: 'both'"),
-        (
-            ["info", "a.hdf5", "--episode_len=x"],
-            "integer from 1 to 2147483647, got 'x'",
-        ),
-        (
-            ["info", "a.hdf5", "--episode_len=0"],
-            "integer from 1 to 2147483647, got '0'",
-        ),
-        (["verify", "a.hdf5", "--episode_len=-3"], "2147483647, got '-3'"),
+        (["info", "a.hdf5", "--episode_len=x"], "1 to 2147483647, got 'x'"),
+        (["info", "a.hdf5", "--episode_len=0"], "1 to 2147483647, got '0'"),
         (["verify", "a.hdf5", "--episode_len=1e10"], "2147483647, got '1e10'"),
         (["verify", "a.hdf5", "--episode_len=2.5"], "2147483647, got '2.5'"),
         (["verify", "cartpole"], "no file or dataset 'cartpole'; among the 42 known: "),

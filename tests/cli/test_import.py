@@ -45,10 +45,6 @@ def hf(exported, tmp_path):
     return shutil.copytree(exported / "hf", tmp_path / "hf")
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_round_trip_through_hf_preserves_actions(exported, tmp_path, capsys):
     """The rows of the timestep table beyond an episode become zero."""
     run, hf, back = exported / "run", exported / "hf", tmp_path / "back"
@@ -149,15 +145,6 @@ def test_import_can_be_evaluated(tmp_path, capsys):
     assert "100" in printed
 
 
-def test_existing_folder_is_not_overwritten(exported, tmp_path):
-    (tmp_path / "out").mkdir()
-    import_run(exported / "hf", "hf", tmp_path / "out")  # an empty folder is accepted
-    before = contents(tmp_path)
-    with pytest.raises(UserError, match="out exists: choose another --out"):
-        import_run(exported / "hf", "hf", tmp_path / "out")
-    assert contents(tmp_path) == before
-
-
 def change_json(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -179,17 +166,16 @@ CONFIG, WEIGHTS, RECORD = "config.json", "model.safetensors", "dt_jax.json"
         (CONFIG, b"[1]", r"config\.json: expected a JSON object, got \[1\]"),
         (WEIGHTS, None, "no model.safetensors or pytorch_model.bin in"),
         (WEIGHTS, b"\1", "is not a valid safetensors file"),
+        (WEIGHTS, b"", "is not a valid safetensors file"),  # truncated
         (RECORD, b"{}", "state_mean is empty or has NaN"),
     ],
 )
 def test_invalid_file_is_one_line(hf, tmp_path, name, content, message):
-    (hf / name).unlink() if content is None else (hf / name).write_bytes(content)
+    if content is None:
+        (hf / name).unlink()
+    else:
+        (hf / name).write_bytes(content or (hf / name).read_bytes()[:-1])
     check_refusal(hf, tmp_path / "run", message)
-
-
-def test_truncated_weights_are_one_line(hf, tmp_path):
-    (hf / WEIGHTS).write_bytes((hf / WEIGHTS).read_bytes()[:-1])
-    check_refusal(hf, tmp_path / "run", "is not a valid safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -197,17 +183,13 @@ def test_truncated_weights_are_one_line(hf, tmp_path):
     [
         (CONFIG, {"model_type": "gpt2"}, "has model_type=gpt2: only decision_transf"),
         (CONFIG, {"n_head": 5}, "has num_heads=5, but its configuration or a flag has"),
-        (CONFIG, {"n_head": "x"}, "has num_heads=x, but its configuration"),
-        (CONFIG, {"num_attention_heads": 3}, "has num_heads=3, but its configuration"),
         (CONFIG, {"attn_pdrop": 2}, "has attention_dropout=2, but its configuration"),
         (CONFIG, {"activation_function": [1]}, r"has activation=\[1\], but its config"),
         (RECORD, {"state_mean": [1]}, "expected 5 numbers as its state_mean"),
         (RECORD, {"state_std": "x"}, "state_std is not an array of numbers"),
-        (RECORD, {"state_std": [[1], 2]}, "state_std is not an array of numbers"),
         (RECORD, {"state_std": [0] * S}, "state_std has a value that is not positive"),
         (RECORD, {"action_scale": [-1] * A}, "action_scale has a value that is not p"),
         (RECORD, {"config": 3}, "dt_jax.json: its config is not valid"),
-        (RECORD, {"config": {}}, "dt_jax.json: its config is not valid"),
         (RECORD, {"config": {"agent": "dt"}}, "another version of dt_jax"),
     ],
 )
@@ -222,13 +204,7 @@ def test_invalid_value_in_json_is_one_line(hf, tmp_path, name, values, message):
         ("embed_ln.bias", None, r"missing \['embed_ln.bias'\]"),
         ("more", np.zeros(2, "f4"), r"unknown \['more'\]"),
         ("embed_ln.bias", np.full(12, np.nan, "f4"), "embed_ln.bias is empty or has N"),
-        ("embed_ln.bias", np.zeros(11, "f4"), "wpe.weight has rows of 12 numbers inst"),
-        ("embed_state.weight", np.array(1, "f4"), "embed_state.weight has 0 axes inst"),
-        (
-            "embed_state.weight",
-            np.ones((9, S), "f4"),
-            r"different architecture: state_emb/kernel has shape \(5, 9\)",
-        ),
+        ("embed_state.weight", np.ones((9, S), "f4"), r"different arch.* \(5, 9\)"),
     ],
 )
 def test_invalid_array_is_one_line(hf, tmp_path, name, array, message):
@@ -248,26 +224,14 @@ def check_refusal(hf, out, message):
     ("arguments", "words"),
     [
         ("{hf} --out={new}", ["required: --from"]),
-        ("{hf} --from=hf", ["required: --out"]),
         ("{hf} --from=safetensors --out={new}", ["invalid choice: 'safetensors'"]),
-        ("{hf} --from=hf --out={new} --seed=1", ["unrecognized arguments: --seed=1"]),
-        (
-            "{hf} --from=hf --out={new} --num_heads=1",
-            ["num_heads=2, but"],
-        ),
+        ("{hf} --from=hf --out={new} --num_heads=1", ["num_heads=2, but"]),
         ("{hf} --from=hf --out={new} --max_action=2", ["max_action=1.0, but its conf"]),
-        (
-            "{hf} --from=hf --out={new} --seq_len=0",
-            ["seq_len=0: expected an int"],
-        ),
-        (
-            "{hf} --from=hf --out={new} --seq_len=x",
-            ["seq_len=x: expected an int"],
-        ),
+        ("{hf} --from=hf --out={new} --seq_len=x", ["seq_len=x: expected an int"]),
+        ("{hf} --from=hf --out={hf}", ["hf exists: choose another --out"]),
         ("{hf} --from=hf --out={new}[1]", ["must not contain [ ]", "another --out"]),
         ("{new} --from=hf --out={new}2", ["no ", "config.json: expected a folder"]),
         ("{new} --from=corl --out={new}2", ["expected the checkpoint of CORL's dt.py"]),
-        ("{hf} --from=hf --out={new} --normalization={new}", ["new: no such file"]),
         ("{new} --from=corl --out={new} --normalization=x", ["needs --from=hf"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +105,6 @@ def test_numpy_numbers_and_lists_are_valid_overrides():
     assert config.target_returns == (100.0, 200.0)
 
 
-def test_default_config_refuses_unknown_keys():
-    with pytest.raises(UserError, match="unknown key 'batchsize'; nearest: batch_size"):
-        default_config(batchsize=3)
-
-
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -170,40 +166,33 @@ def test_a_users_file_takes_precedence_over_the_packages(tmp_path, monkeypatch):
     [
         ("def get_config(): return None", "returned None, expected a ConfigDict"),
         ("def get_config(:", "SyntaxError"),
-        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
         ("def get_config(): return undefined", "name 'undefined' is not defined"),
         ("x = 1", "defines no get_config()"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_reported_in_one_line(
-    tmp_path, source, reason
-):
+def test_a_file_that_is_no_configuration_is_reported(tmp_path, source, reason):
     path = tmp_path / "mine.py"
     path.write_text(source)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=re.escape(reason)) as caught:
         load_config(str(path))
     assert str(path) in str(caught.value)
-    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("body", "parts"),
+    ("body", "message"),
     [
-        ("config.batchsize = 3", ["'batchsize'", "nearest: batch_size"]),
-        ("config.batch_size = 'x'", ["batch_size"]),
-        ("config.clip_grad = float('nan')", ["clip_grad=nan"]),
-        ("del config.seq_len", ["lacks the key 'seq_len'", "default_config()"]),
-        ("config.agent = 'dtt'", ["unknown agent 'dtt'", "nearest: dt"]),
-        ("default_config('dtt')", ["unknown agent 'dtt'", "--agents=FILE.py"]),
+        ("config.batchsize = 3", "'batchsize'; nearest: batch_size"),
+        ("config.batch_size = 'x'", "batch_size"),
+        ("config.clip_grad = float('nan')", "clip_grad=nan"),
+        ("del config.seq_len", r"lacks the key 'seq_len': .*default_config\(\)"),
+        ("config.agent = 'dtt'", "unknown agent 'dtt'; nearest: dt.*--agents=FILE.py"),
     ],
 )
-def test_a_mistake_in_a_users_file_is_reported(tmp_path, body, parts):
+def test_a_mistake_in_a_users_file_is_reported(tmp_path, body, message):
     path = write_config(tmp_path, body)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=message):
         load_config(str(path))
-    for part in parts:
-        assert part in str(caught.value)
 
 
 # The run's folder, and the configuration in its record.

@@ -50,19 +50,13 @@ def launch(folder, *arguments):
         ("--config.target_returns=3600,1800", "target_returns", (3600.0, 1800.0)),
         ("--config.target_returns=3600", "target_returns", (3600.0,)),
         ("--config.target_returns=(3600, 1800)", "target_returns", (3600.0, 1800.0)),
-        ("--config.target_returns=(3600,)", "target_returns", (3600.0,)),
         ("--config.target_returns=-5,1e3", "target_returns", (-5.0, 1000.0)),
         ("--config.betas=0.9,0.95", "betas", (0.9, 0.95)),
         ("--config.deterministic", "deterministic", True),
-        ("--config.deterministic=true", "deterministic", True),
         ("--config.deterministic=False", "deterministic", False),
         ("--config.reward_scale=0", "reward_scale", 0.0),
         ("--config.lr_schedule=warmup_constant", "lr_schedule", "warmup_constant"),
-        ("--config.checkpoints_path=None", "checkpoints_path", None),
-        ("--config.env_backend=gym", "env_backend", "gym"),
         ("--config.reference_scores=-1200,-150", "reference_scores", (-1200.0, -150.0)),
-        ("--config.reference_scores=None", "reference_scores", None),
-        ("--config.loggers=wandb", "loggers", ("wandb",)),
         ("--config.loggers=tensorboard,wandb", "loggers", ("tensorboard", "wandb")),
         ('--config.loggers=("tensorboard",)', "loggers", ("tensorboard",)),
         ("--config.loggers=()", "loggers", ()),
@@ -86,22 +80,13 @@ def test_flags_may_come_in_any_order_and_values_as_separate_words():
         "--config.batch_size", "3", "--workdir", "here", "--config", "configs/pen.py"
     )
     assert (config.batch_size, config.env_name) == (3, "pen-human-v1")
+    assert config.is_locked
     assert workdir == Path("here")
-
-
-def test_the_last_of_repeated_flags_counts():
-    assert parse("--config.seq_len=3", "--config.seq_len=5")[0].seq_len == 5
 
 
 def test_target_returns_may_be_empty_without_evaluation():
     config, _ = parse("--config.target_returns=()", "--config.eval_episodes=0")
     assert config.target_returns == ()
-
-
-def test_the_configuration_is_locked():
-    config, _ = parse()
-    with pytest.raises(AttributeError, match="batch_size"):
-        config.batchsize = 3
 
 
 def test_the_agent_of_a_file_cannot_be_changed():
@@ -163,17 +148,14 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path):
     ("arguments", "parts"),
     [
         ("--config=configs/hoper.py", ["configs/hoper.py", "nearest: hopper.py"]),
-        ("--config=hopper:medium", ["'hopper'", "nearest: hopper.py"]),
         ("--config=configs/", ["configs/", "hopper.py"]),
         ("--config=configs/hopper.py:medum", ["medum", "nearest: medium"]),
         ("--config=configs/hopper.py:", ["unknown dataset ''", "medium-replay"]),
-        ("--config=configs/pen.py:zzz", ["zzz", "human, cloned, expert"]),
+        ("--config=configs/pen.py:zzz", ["zzz", "cloned, expert, human"]),
         ("--config=configs/quickstart.py:x", ["quickstart.py", "':x'"]),
         ("--config=tests/conftest.py", ["conftest.py", "get_config()"]),
         ("--config", ["Missing value for flag --config"]),
         ("--config.batchsize=3", ["--config.batchsize", "nearest: batch_size"]),
-        ("--config.batch-size=3", ["--config.batch-size", "nearest: batch_size"]),
-        ("--config.deterministic_torch=1", ["nearest: deterministic"]),
         ("--config.zzz=3", ["--config.zzz", " known: ", "activation"]),
         ("--config.=3", ["--config."]),
         ("--batch_size=3", ["--batch_size", "--config.batch_size="]),
@@ -182,41 +164,26 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path):
         ("--workdir --config.seq_len=3", ["--workdir lacks its value"]),
         ("runs/x", ["'runs/x'", "--flag=value"]),
         ("--config.batch_size=abc", ["batch_size=abc", "an integer from 1"]),
-        ("--config.batch_size=0", ["batch_size=0", "an integer from 1"]),
-        ("--config.batch_size=None", ["batch_size=None", "an integer from 1"]),
         ("--config.batch_size=1e400", ["batch_size=1e400", "an integer from 1"]),
         ("--config.update_steps=1.5", ["update_steps=1.5", "an integer from 1"]),
         ("--config.update_steps=1e10", ["update_steps", "to 2147483647"]),
-        ("--config.train_seed=-1", ["train_seed=-1", "an integer from 0"]),
-        ("--config.num_workers=-1", ["num_workers=-1", "an integer from 0"]),
-        ("--config.eval_every=0", ["eval_every=0", "an integer from 1"]),
         ("--config.residual_dropout=1", ["residual_dropout=1.0", "below 1"]),
         ("--config.num_heads=3", ["embedding_dim=64", "num_heads=3"]),
         ("--config.betas=0.9", ["betas=(0.9,)", "two numbers"]),
-        ("--config.betas=0.9,1", ["betas=(0.9, 1.0)", "below 1"]),
         ("--config.learning_rate=0", ["learning_rate=0.0", "above 0"]),
-        ("--config.learning_rate=inf", ["learning_rate=inf", "above 0"]),
-        ("--config.clip_grad=0", ["clip_grad=0.0", "above 0, or None"]),
         ("--config.clip_grad=none", ["clip_grad=none", "or None"]),
         ("--config.reward_scale=nan", ["reward_scale=nan", "from 0"]),
         ("--config.target_returns=", ["target_returns=()", "eval_episodes=0"]),
         ("--config.target_returns=a,b", ["target_returns=a,b", "3600,1800"]),
-        ("--config.target_returns=1,nan", ["target_returns=(1.0, nan)", "finite"]),
         ("--config.target_returns=5,5.0", ["target_returns=(5.0, 5.0)", "different"]),
-        ("--config.lr_schedule=cosine", ["lr_schedule=cosine", "warmup_cosine"]),
         ("--config.device=cdua", ["device=cdua", "auto, cpu, gpu, cuda, tpu"]),
         ("--config.deterministic=maybe", ["deterministic=maybe", "true or false"]),
         ("--config.name=a/b", ["name=a/b", "without a path"]),
-        ("--config.name=", ["name=", "name of a folder"]),
         ("--config.env_name=hoper-medium-v2", ["nearest: hopper-medium-v2"]),
         ("--config.env_name=None", ["env_name=None", "data_path"]),
         ("--config.env_name=Pendulum-v1", ["Pendulum-v1", "needs its data"]),
-        ("--config.env_backend=d4rl", ["env_backend=d4rl", "one of auto, gym"]),
         ("--config.loggers=tensorbord", ["('tensorbord',)", "tensorboard,wandb"]),
-        ("--config.loggers=wandb,wandb", ["some of tensorboard,wandb, each once"]),
-        ("--config.reference_scores=3", ["reference_scores=(3.0,)", "two finite"]),
         ("--config.reference_scores=3,3", ["(3.0, 3.0)", "the first below the second"]),
-        ("--config.reference_scores=0,inf", ["(0.0, inf)", "two finite numbers"]),
     ],
 )
 def test_a_mistake_is_reported_in_one_line(arguments, parts):

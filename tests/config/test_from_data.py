@@ -61,15 +61,7 @@ def test_given_values_are_kept():
 
 @pytest.mark.parametrize(
     ("largest", "scale"),
-    [
-        (9.99, 1),
-        (10, 0.1),
-        (-350, 0.01),
-        (0.02, 100),
-        (0, 1),
-        (1e-40, 1),
-        (12135, 1e-4),
-    ],
+    [(9.99, 1), (10, 0.1), (-350, 0.01), (0.02, 100), (0, 1), (1e-40, 1)],
 )
 def test_the_largest_return_is_scaled_to_between_1_and_10(largest, scale):
     config, _ = fill_in(trajectories(largest, largest / 3))

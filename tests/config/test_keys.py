@@ -8,7 +8,7 @@ from command import run
 
 from dt_jax import agents
 from dt_jax.config import default_config, load_config
-from dt_jax.config.keys import SHARED_KEYS, keys_of, sections_of
+from dt_jax.config.keys import keys_of, sections_of
 from dt_jax.utils.errors import UserError
 
 KEYS = keys_of("dt")
@@ -87,13 +87,6 @@ def test_only_keys_with_a_value_from_the_data_may_be_none_there():
 def test_what_determines_the_architecture_may_not_change_on_resume():
     for key in KEYS.values():
         assert not (key.architecture and key.resumable), key.name
-
-
-def test_shared_keys_name_no_agents_own():
-    shared = {key.name for keys in SHARED_KEYS.values() for key in keys}
-    own = {key.name for key in agents.agent_class("dt").KEYS}
-    assert not shared & own
-    assert shared | own == KEYS.keys()
 
 
 @pytest.mark.parametrize("use", [keys_of, default_config, agents.agent_class])

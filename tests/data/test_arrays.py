@@ -22,14 +22,6 @@ def test_column_statistics_are_precise_far_from_zero():
     np.testing.assert_allclose(statistics.std, expected, rtol=1e-9)
 
 
-def test_column_statistics_of_a_memory_mapped_array(tmp_path):
-    path = tmp_path / "rows.npy"
-    array = np.random.default_rng(1).normal(size=(10_000, 3))
-    np.save(path, array)
-    statistics = arrays.column_statistics(np.load(path, mmap_mode="r"))
-    np.testing.assert_allclose(statistics.mean, array.mean(0), rtol=1e-6)
-
-
 def test_columns_that_vary_only_by_rounding_are_constant():
     columns = np.zeros((1000, 5))
     columns[:, 1] = 1234.5

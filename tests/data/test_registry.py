@@ -20,27 +20,14 @@ def test_d4rl_dataset():
     assert (spec.engine, spec.env_id) == ("locomotion", "Hopper-v4")
     assert (spec.observation_size, spec.action_size) == (11, 3)
     assert spec.max_episode_steps == 1000
-    assert (spec.ref_min, spec.ref_max) == pytest.approx((-20.272305, 3234.3))
     assert spec.url.endswith("hopper_medium-v2.hdf5")
     assert not spec.is_demo
-
-
-@pytest.mark.parametrize(
-    ("family", "env_id"),
-    [
-        ("halfcheetah", "HalfCheetah-v4"),
-        ("hopper", "Hopper-v4"),
-        ("walker2d", "Walker2d-v4"),
-    ],
-)
-def test_locomotion_has_the_version_with_d4rls_rewards(family, env_id):
-    assert lookup(f"{family}-medium-v2").env_id == env_id
-
-
-def test_maze_dataset():
-    spec = lookup("antmaze-umaze-diverse-v2")
-    assert (spec.engine, spec.env_id, spec.maze) == ("antmaze", "umaze", "umaze")
-    assert spec.environment == "antmaze-umaze"
+    # v4 has D4RL's rewards, v5 does not.
+    assert lookup("halfcheetah-medium-v2").env_id == "HalfCheetah-v4"
+    assert lookup("walker2d-medium-v2").env_id == "Walker2d-v4"
+    maze = lookup("antmaze-umaze-diverse-v2")
+    assert (maze.engine, maze.env_id, maze.maze) == ("antmaze", "umaze", "umaze")
+    assert maze.environment == "antmaze-umaze"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +35,6 @@ def test_maze_dataset():
     [
         ("halfcheetah-demo", "halfcheetah-medium-expert-v2"),
         ("hopper-demo", "hopper-medium-v2"),
-        ("walker2d-demo", "walker2d-medium-v2"),
         ("maze2d-large-demo", "maze2d-large-v1"),
         ("antmaze-umaze-demo", "antmaze-umaze-v2"),
         ("antmaze-medium-diverse-demo", "antmaze-medium-diverse-v2"),
@@ -60,14 +46,11 @@ def test_demo_dataset_has_d4rls_environment_and_replaces_it(demo, d4rl):
     assert demo_for(lookup(d4rl)) == lookup(demo)
 
 
-def test_adroit_has_no_demo_dataset():
-    assert demo_for(lookup("pen-human-v1")) is None
-
-
 def test_registry_has_30_d4rl_and_12_demo_datasets():
     assert len(all_specs()) == 42
     assert sum(spec.is_demo for spec in all_specs().values()) == 12
     assert all(name == spec.name for name, spec in all_specs().items())
+    assert demo_for(lookup("pen-human-v1")) is None  # no demo of Adroit
 
 
 @pytest.mark.parametrize(
@@ -89,46 +72,27 @@ def test_registry_matches_d4rls_tables():
     facts = {row["name"]: row for row in json.loads(FACTS.read_text())}
     assert {name: row["corl"] for name, row in facts.items()} == corl
     assert facts.keys() == {n for n, spec in all_specs().items() if not spec.is_demo}
+    keys = {"obs_dim": "observation_size", "act_dim": "action_size"}
     for name, row in facts.items():
         spec = lookup(name)
         assert spec.family == name.partition("-")[0]
-        assert (spec.url, spec.max_episode_steps) == (
-            row["url"],
-            row["max_episode_steps"],
-        )
-        assert (spec.observation_size, spec.action_size) == (
-            row["obs_dim"],
-            row["act_dim"],
-        )
-        assert (spec.ref_min, spec.ref_max) == (row["ref_min"], row["ref_max"])
+        for key in ("url", "max_episode_steps", *keys, "ref_min", "ref_max"):
+            assert getattr(spec, keys.get(key, key)) == row[key]
 
 
-# REF_MIN_SCORE and REF_MAX_SCORE of d4rl/infos.py.
-REFERENCE_SCORES = {
-    "halfcheetah-medium-v2": (-280.178953, 12135.0),
-    "hopper-medium-v2": (-20.272305, 3234.3),
-    "walker2d-medium-v2": (1.629008, 4592.3),
-    "maze2d-umaze-v1": (23.85, 161.86),
-    "antmaze-umaze-v2": (0.0, 1.0),
-    "pen-human-v1": (96.262799, 3076.8331017826877),
-}
-
-
-@pytest.mark.parametrize(("name", "reference"), REFERENCE_SCORES.items())
-def test_normalized_score_uses_d4rls_constants(name, reference):
-    low, high = reference
-    returns = [low, high, (low + high) / 2]
-    score = normalized_score(lookup(name), returns)
-    np.testing.assert_allclose(score, [0, 100, 50], atol=1e-4)
-
-
-def test_normalized_score_keeps_the_shape_and_accepts_numbers():
-    spec = lookup("hopper-demo")
-    returns = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert normalized_score(spec, returns).shape == (2, 3)
-    assert normalized_score(spec, 3234.3) == pytest.approx(100)
-
-
-def test_normalized_score_without_references_is_none():
-    spec = replace(lookup("hopper-demo"), ref_min=None)
-    assert normalized_score(spec, 1.0) is None
+@pytest.mark.parametrize(  # REF_MIN_SCORE and REF_MAX_SCORE of d4rl/infos.py
+    ("name", "low", "high"),
+    [
+        ("halfcheetah-medium-v2", -280.178953, 12135.0),
+        ("hopper-medium-v2", -20.272305, 3234.3),
+        ("walker2d-medium-v2", 1.629008, 4592.3),
+        ("maze2d-umaze-v1", 23.85, 161.86),
+        ("antmaze-umaze-v2", 0.0, 1.0),
+        ("pen-human-v1", 96.262799, 3076.8331017826877),
+    ],
+)
+def test_normalized_score_uses_d4rls_constants(name, low, high):
+    score = normalized_score(lookup(name), [[low], [high], [(low + high) / 2]])
+    np.testing.assert_allclose(score, [[0], [100], [50]], atol=1e-4)
+    assert normalized_score(lookup(name), high) == pytest.approx(100)
+    assert normalized_score(replace(lookup(name), ref_min=None), high) is None

@@ -75,13 +75,6 @@ def test_mean_and_std_are_float64_sums_over_all_rows_including_the_tail():
     np.testing.assert_array_max_ulp(store.state_std, std, maxulp=1)
 
 
-def test_std_of_a_constant_column_is_1e_6():
-    raw = flat([4])
-    raw.observations[:] = 0.1
-    store = Trajectories.from_raw(raw, source="x")
-    np.testing.assert_allclose(store.state_std, 1e-6, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     "lengths", [[1], [1] * 2000, [500], [1, 300, 1, 2, 299, 300, 1], [30] * 30]
 )
@@ -118,37 +111,31 @@ def test_peak_memory_while_loading_is_below_two_and_a_half_times_the_arrays(writ
     assert arrays < peak < 2.5 * arrays
 
 
-def assert_one_line(caught, *parts: str):
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in ("some.hdf5", *parts):
-        assert part in message
-
-
 def test_data_without_a_complete_trajectory_is_refused(raw):
-    never = np.zeros_like(raw.terminals)
-    with pytest.raises(UserError) as caught:
-        Trajectories.from_raw(
-            raw._replace(terminals=never, timeouts=never), source="some.hdf5"
-        )
-    assert_one_line(caught, "no complete trajectory in 71 rows")
+    without = raw._replace(timeouts=np.zeros_like(raw.timeouts))
+    Trajectories.from_raw(without, source="x")
+    with pytest.raises(UserError, match=r"x: no complete .* set timeouts in the last"):
+        Trajectories.from_raw(without, source="x", split="timeouts")
+    without = without._replace(terminals=np.zeros_like(raw.terminals))
+    with pytest.raises(UserError, match="x: no complete trajectory in 71 rows"):
+        Trajectories.from_raw(without, source="x")
 
 
 @pytest.mark.parametrize("sizes", [(4, 3), (5, 2)])
 def test_sizes_of_another_environment_are_refused(raw, sizes):
-    store = Trajectories.from_raw(raw, source="some.hdf5")
+    store = Trajectories.from_raw(raw, source="x")
     store.check_sizes(4, 2)
-    with pytest.raises(UserError) as caught:
+    message = f"x: .* size 4 and action size 2 .* {sizes[0]} and {sizes[1]}"
+    with pytest.raises(UserError, match=message):
         store.check_sizes(*sizes)
-    assert_one_line(caught, "size 4 and action size 2", f"{sizes[0]} and {sizes[1]}")
 
 
 def test_trajectory_may_exceed_episode_len_by_one_step(raw):
-    store = Trajectories.from_raw(raw, source="some.hdf5")
+    store = Trajectories.from_raw(raw, source="x")
     store.check_lengths(39)
-    with pytest.raises(UserError) as caught:
+    message = "x: trajectory 5 has 40 steps.*set episode_len=40"
+    with pytest.raises(UserError, match=message):
         store.check_lengths(38)
-    assert_one_line(caught, "trajectory 5 has 40 steps", "set episode_len=40")
 
 
 def test_split_at_timeouts_ignores_terminals(raw):
@@ -161,13 +148,6 @@ def test_split_at_timeouts_ignores_terminals(raw):
     for start, length in zip(store.starts, store.lengths, strict=True):
         rewards = raw.rewards[start : start + length]
         assert store.returns_to_go[start] == discounted_cumsum(rewards)[0]
-
-
-def test_split_at_timeouts_needs_timeouts(raw):
-    without = raw._replace(timeouts=np.zeros_like(raw.timeouts))
-    Trajectories.from_raw(without, source="x")
-    with pytest.raises(UserError, match=r"x: no complete .* set timeouts in the last"):
-        Trajectories.from_raw(without, source="x", split="timeouts")
 
 
 @pytest.mark.parametrize("split", ["corl", "timeouts"])
@@ -192,9 +172,7 @@ def test_returns_beyond_float32_are_refused(at_end):
     raw = flat([5, 4])
     raw.rewards[5:] = 3e38
     raw.rewards[-1] = at_end
-    with pytest.raises(
-        UserError, match="x: the return of a trajectory exceeds float32"
-    ):
+    with pytest.raises(UserError, match="the return of a trajectory exceeds float32"):
         Trajectories.from_raw(raw, source="x")
 
 
@@ -210,13 +188,9 @@ def test_hold_out_splits_the_trajectories(raw, fraction, held_out):
     np.testing.assert_array_equal(np.sort(starts), store.starts)
     for part in (kept, held):
         assert part.num_transitions == part.lengths.sum()
-        np.testing.assert_array_equal(
-            part.lengths, store.lengths[np.searchsorted(store.starts, part.starts)]
-        )
-        np.testing.assert_array_equal(
-            part.terminated,
-            store.terminated[np.searchsorted(store.starts, part.starts)],
-        )
+        ids = np.searchsorted(store.starts, part.starts)
+        np.testing.assert_array_equal(part.lengths, store.lengths[ids])
+        np.testing.assert_array_equal(part.terminated, store.terminated[ids])
         assert not part.terminated.flags.writeable
         assert part.observations is store.observations  # not copied
         np.testing.assert_array_equal(part.state_mean, store.state_mean)

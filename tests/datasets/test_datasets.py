@@ -47,17 +47,14 @@ def test_data_path_takes_precedence_over_env_name(refuse):
     assert find_dataset(None, "my.hdf5").name == "my.hdf5"
 
 
-def test_missing_name_and_path_are_reported():
-    with pytest.raises(UserError, match=r"set env_name or data_path"):
+def test_missing_data_is_reported():
+    with pytest.raises(UserError, match="set env_name or data_path"):
         find_dataset(None, None)
-
-
-def test_environment_without_data_is_reported():
     spec = replace(HOPPER, name="Pendulum-v1", url=None)
-    with pytest.raises(
-        UserError, match=r"Pendulum-v1 comes without data: set data_path"
-    ):
+    with pytest.raises(UserError, match="Pendulum-v1 comes without data: set data_pa"):
         find_dataset(spec, None)
+    with pytest.raises(UserError, match=r"no such file: ~nobody9/x\.hdf5"):
+        read_dataset(None, "~nobody9/x.hdf5")
 
 
 def test_d4rl_file_is_downloaded_once(cache, monkeypatch):
@@ -82,9 +79,7 @@ def test_failed_download_suggests_demo_data(monkeypatch):
         raise UserError(f"{url}: download failed")
 
     monkeypatch.setattr(load, "download", fail)
-    message = (
-        r"http.*hopper_medium-v2.hdf5: download failed, or train on .*hopper.py:demo$"
-    )
+    message = r"v2.hdf5: download failed, or train on .*hopper.py:demo$"
     with pytest.raises(UserError, match=message):
         find_dataset(HOPPER, None)
     with pytest.raises(UserError, match=r"pen.*: download failed$"):  # without a demo
@@ -107,7 +102,7 @@ def test_demo_is_collected_once(cache, monkeypatch):
 
 
 def test_two_processes_collect_a_demo_once(cache, monkeypatch, capfd):
-    monkeypatch.setitem(dt_jax.datasets.demo.demo._STEPS, "maze2d", 4_000)
+    monkeypatch.setitem(dt_jax.datasets.demo._STEPS, "maze2d", 4_000)
     spec = registry.lookup("maze2d-umaze-demo")
     with ThreadPoolExecutor() as pool:  # the lock separates threads like processes
         paths = list(pool.map(lambda _: find_dataset(spec, None), range(2)))
@@ -115,9 +110,7 @@ def test_two_processes_collect_a_demo_once(cache, monkeypatch, capfd):
     assert list(cache.iterdir()) == paths[:1]
     stderr = capfd.readouterr().err
     assert stderr.count("collecting 4,000 transitions") == 1
-    assert (
-        stderr.count(f"another process is collecting {paths[0]}; waiting for it") == 1
-    )
+    assert stderr.count(f"another process is collecting {paths[0]}") == 1
 
 
 def test_datasets_have_different_files_in_the_cache():
@@ -140,14 +133,9 @@ def test_identity_describes_the_file(raw, write_hdf5):
         "return_best": float(dataset.trajectories.episode_returns.max()),
     }
     assert json.loads(json.dumps(dataset.identity())) == dataset.identity()
-    edges, counts = np.array(histogram["edges"]), histogram["counts"]
-    assert len(edges) == len(counts) + 1
-    returns = dataset.trajectories.episode_returns
-    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-        inside = (returns >= low) & ((returns < high) | (high == edges[-1]))
-        assert inside.sum() == count
-    assert sum(counts) == len(returns)
-    assert (edges[0], edges[-1]) == (returns.min(), returns.max())
+    returns = dataset.trajectories.episode_returns.astype(float)
+    counts, edges = np.histogram(returns, bins=50)
+    assert histogram == {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def test_source_of_a_cached_file_is_its_name(raw, write_hdf5, cache, refuse):
@@ -159,21 +147,13 @@ def test_source_of_a_cached_file_is_its_name(raw, write_hdf5, cache, refuse):
 
 def test_file_of_another_environment_is_refused(raw, write_hdf5):
     path = write_hdf5(hopper(raw))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=rf"{path}: .* the environment's 17 and 6"):
         read_dataset(registry.lookup("halfcheetah-medium-v2"), str(path))
-    message = str(error.value)
-    assert "the environment's 17 and 6" in message
-    assert str(path) in message
-    assert "\n" not in message
+    dataset = read_dataset(None, str(path))  # not checked
+    assert dataset.trajectories.observations.shape == (66, 11)
 
 
-def test_sizes_are_not_checked_without_env_name(raw, write_hdf5):
-    path = write_hdf5(raw)
-    dataset = read_dataset(None, str(path), episode_len=40)
-    assert dataset.trajectories.observations.shape == (66, 4)
-
-
-def test_demo_files_are_recognised_by_content(tmp_path, cache):
+def test_demo_files_are_recognised_by_content(tmp_path):
     demo = tmp_path / "mine.hdf5"
     dt_jax.datasets.demo.collect_demo("maze2d-umaze-demo", demo, steps=600)
     umaze = registry.lookup("maze2d-umaze-v1")
@@ -181,13 +161,3 @@ def test_demo_files_are_recognised_by_content(tmp_path, cache):
     assert dataset.source == f"{demo} (maze2d-umaze-demo)"
     with pytest.raises(UserError, match=r"set env_name=maze2d-umaze-demo"):
         read_dataset(registry.lookup("maze2d-large-v1"), str(demo), episode_len=800)
-    cache.mkdir(exist_ok=True)
-    copy = cache / "maze2d-umaze-sparse-v1.hdf5"
-    copy.write_bytes(demo.read_bytes())
-    with pytest.raises(UserError, match="but was collected as maze2d-umaze-demo; move"):
-        read_dataset(umaze, None, episode_len=300)
-
-
-def test_home_folder_of_an_unknown_user_is_reported():
-    with pytest.raises(UserError, match=r"no such file: ~nobody9/x\.hdf5"):
-        read_dataset(None, "~nobody9/x.hdf5")

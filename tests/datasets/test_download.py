@@ -8,11 +8,10 @@ from functools import partial
 
 import pooch
 import pytest
-from serving import closed_port, redirect, serve, serving, status
+from serving import closed_port, serve, serving, status
 
 from dt_jax.data.cache import download_folder
-from dt_jax.datasets import download as module
-from dt_jax.datasets.download import download
+from dt_jax.datasets.load import download
 from dt_jax.utils.errors import UserError
 
 CONTENT = bytes(range(256)) * 2_500
@@ -84,13 +83,6 @@ def test_existing_file_is_kept(server, path):
     assert not server.requests
 
 
-def test_redirections_are_followed(server, path):
-    server.failures = [redirect("/elsewhere")]
-    download(server.url, path, no_check)
-    assert_downloaded(path)
-    assert server.requests == ["/folder/data.hdf5", "/elsewhere"]
-
-
 @pytest.mark.parametrize(
     "failure",
     [partial(serve, stop=HALF), status(500), status(503)],
@@ -119,14 +111,6 @@ def test_missing_network_is_reported(path):
     assert_fails(url, path, "Connection refused", "set data_path to another one")
 
 
-def test_full_disk_is_reported(server, path, monkeypatch):
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pooch.core.shutil, "move", fail)
-    assert_fails(server.url, path, "No space left on device")
-
-
 def test_file_that_fails_the_check_is_deleted(server, path):
     def check(file):
         assert file.read_bytes() == CONTENT
@@ -140,7 +124,7 @@ def test_file_that_fails_the_check_is_deleted(server, path):
 PROCESS = """
 import sys
 from pathlib import Path
-from dt_jax.datasets.download import download
+from dt_jax.datasets.load import download
 download(sys.argv[1], Path(sys.argv[2]), lambda path: None)
 """
 
@@ -167,24 +151,6 @@ def test_killed_download_leaves_no_file_and_is_repeated(server, path):
     assert not path.exists()
     download(server.url, path, no_check)
     assert_downloaded(path)
-
-
-def test_kill_before_the_rename_keeps_the_download(server, path, monkeypatch):
-    class KilledError(BaseException):
-        """Stands for the end of the process: nothing is cleaned up."""
-
-    def kill(*arguments):
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "record_sha256", kill)
-        patch.setattr(module.shutil, "rmtree", lambda *arguments, **options: None)
-        with pytest.raises(KilledError):
-            download(server.url, path, no_check)
-    assert not path.exists()
-    download(server.url, path, no_check)
-    assert_downloaded(path)
-    assert len(server.requests) == 1
 
 
 def test_second_process_waits_for_the_first(server, path):

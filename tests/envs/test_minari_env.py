@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 
 import gymnasium
@@ -17,7 +18,7 @@ from recording import record
 
 from dt_jax import envs
 from dt_jax.data.minari import Episode, open_dataset
-from dt_jax.data.registry import all_specs
+from dt_jax.data.registry import lookup
 from dt_jax.envs import mazes, minari_d4rl, minari_env
 from dt_jax.envs.adroit import AdroitEnv, palm_distance
 from dt_jax.envs.maze2d import Maze2D, points
@@ -88,24 +89,26 @@ def test_rewards_of_either_sign_are_converted_to_d4rls(task):
 
 
 def test_unrecognised_adroit_reward_is_refused(tmp_path):
-    record(
-        "AdroitHandDoor-v1", "free-v0", (30,), collector=with_reward(lambda o, r: 0.3)
-    )
+    collector = with_reward(lambda observation, reward: 0.3)
+    record("AdroitHandDoor-v1", "free-v0", (30,), collector=collector)
     (tmp_path / "free-v0").rename(tmp_path / "mine-v0")
-    with pytest.raises(
-        UserError, match=r"^minari:mine-v0: .*\+0.1 of other releases, got"
-    ):
+    with pytest.raises(UserError, match=r"^minari:mine-v0: expected rewards with D4RL"):
         minari_env.read("minari:mine-v0")
 
 
-def test_adroit_has_d4rls_environment_and_scores():
-    record("AdroitHandPen-v1", "D4RL/pen/test-v0", (3,))
-    spec = envs.lookup("minari:D4RL/pen/test-v0")
-    d4rl = all_specs()["pen-human-v1"]
-    assert spec.label == spec.name == "minari:D4RL/pen/test-v0"
-    assert (spec.ref_min, spec.ref_max) == (d4rl.ref_min, d4rl.ref_max)
-    assert (spec.max_episode_steps, spec.url) == (100, None)
-    assert isinstance(envs.make(spec, [0]), AdroitEnv)
+@pytest.mark.parametrize(
+    ("env_id", "d4rl", "engine"),
+    [
+        ("AdroitHandPen-v1", "pen-human-v1", AdroitEnv),
+        ("PointMaze_Medium-v3", "maze2d-medium-v1", Maze2D),
+    ],
+)
+def test_d4rls_tasks_have_d4rls_environment_and_scores(env_id, d4rl, engine):
+    record(env_id, "D4RL/task/test-v0", (3,))
+    spec = envs.lookup("minari:D4RL/task/test-v0")
+    assert spec.label == spec.name
+    assert spec == replace(lookup(d4rl), name=spec.name, url=None)
+    assert isinstance(envs.make(spec, [0]), engine)
     assert envs.lookup(spec.name, "auto", (0.0, 1.0)).ref_max == 1
 
 
@@ -123,7 +126,7 @@ MAZES = pytest.mark.parametrize(
 def test_pointmaze_is_converted_to_maze2d(env_id, name):
     """From each state, D4RL's ball moves as recorded and hits the same walls."""
     lengths = (150, 80)
-    episodes = record(env_id, "maze-v0", lengths)
+    record(env_id, "maze-v0", lengths)
     raw, maze = minari_env.read("minari:maze-v0"), mazes.maze2d(name)
     assert raw.observations.shape == (230, 4)
     ball = points(maze, 230)
@@ -138,7 +141,6 @@ def test_pointmaze_is_converted_to_maze2d(env_id, name):
     assert len(followed) > 40
     error = ball.observations[followed] - raw.observations[followed + 1]
     assert np.abs(error).max() < 1e-5
-    assert len(episodes) == 2
 
 
 @MAZES
@@ -175,18 +177,6 @@ def test_pointmaze_is_rewarded_at_d4rls_goal():
     np.testing.assert_array_equal(raw.rewards, distances <= 0.5)
     assert 0 < raw.rewards.mean() < 1
     assert np.array_equal(np.flatnonzero(raw.timeouts), [119, 239])
-
-
-def test_maze2d_has_d4rls_environment_and_scores():
-    record("PointMaze_Medium-v3", "D4RL/pointmaze/test-v0", (2,))
-    spec = envs.lookup("minari:D4RL/pointmaze/test-v0")
-    d4rl = all_specs()["maze2d-medium-v1"]
-    assert spec.label == spec.name
-    assert (spec.engine, spec.env_id) == ("maze2d", "medium")
-    assert spec.environment == d4rl.environment
-    assert (spec.ref_min, spec.ref_max) == (d4rl.ref_min, d4rl.ref_max)
-    assert spec.max_episode_steps == 600
-    assert isinstance(envs.make(spec, [0]), Maze2D)
 
 
 def other_maze():
@@ -241,12 +231,8 @@ def test_antmaze_has_d4rls_layout(version):
             states.append(np.concatenate([data.qpos, data.qvel]))
             return super().__call__(env, **step)
 
-    record(
-        f"AntMaze_UMaze-{version}",
-        "ant-v0",
-        (20,),
-        collector={"step_data_callback": KeepState},
-    )
+    collector = {"step_data_callback": KeepState}
+    record(f"AntMaze_UMaze-{version}", "ant-v0", (20,), collector=collector)
     raw = minari_env.read("minari:ant-v0")
     np.testing.assert_array_equal(raw.observations, np.float32(states[:-1]))
 
@@ -275,9 +261,7 @@ def test_dictionaries_of_other_tasks_are_refused(tmp_path):
     edit_metadata("fetch-v0", rename)
     (tmp_path / "fetch-v0").rename(tmp_path / "mine-v0")
     for use in (envs.lookup, minari_env.read):
-        with pytest.raises(
-            UserError, match=r"^minari:mine-v0 has .* Dict; .* AntMaze and Point"
-        ):
+        with pytest.raises(UserError, match=r"^minari:mine-v0 has .* Dict; .* AntMaze"):
             use("minari:mine-v0")
 
 
@@ -299,24 +283,8 @@ def test_recorded_observations_must_match_the_environment():
     spec = envs.lookup("minari:half-v0")
     assert (spec.engine, spec.observation_size) == ("minari", 5)
     assert minari_env.read(spec.name).observations.shape == (3, 5)
-    with pytest.raises(
-        UserError,
-        match=r"shape \(5,\), .* shape \(39,\).* eval_episodes=0, .* --env_name$",
-    ):
+    with pytest.raises(UserError, match=r"shape \(5,\), .* shape \(39,\).* eval_ep"):
         envs.make(spec, [0])
-
-
-class Vector(minari.StepDataCallback):
-    def __call__(self, env, obs, **step):
-        return super().__call__(env, obs=obs["observation"], **step)
-
-
-def test_recorded_vectors_must_match_flattened_dictionaries():
-    space = Box(-np.inf, np.inf, (27,), np.float64)
-    collector = {"step_data_callback": Vector, "observation_space": space}
-    record("AntMaze_UMaze-v4", "vector-v0", (2,), collector=collector)
-    with pytest.raises(UserError, match=r"shape \(27,\), .* shape \(29,\)"):
-        envs.make(envs.lookup("minari:vector-v0"), [0])
 
 
 def test_evaluation_environments_dictionaries_must_match():
@@ -324,12 +292,6 @@ def test_evaluation_environments_dictionaries_must_match():
     record("AntMaze_UMaze-v4", "ant-v0", (2,), eval_env=point)
     with pytest.raises(UserError, match=r"shape \(29,\), .* shape \(4,\)"):
         envs.make(envs.lookup("minari:ant-v0"), [0])
-
-
-def rescaled(low, high):
-    """Return Pendulum with other action bounds than its ±2."""
-    env = gymnasium.make("Pendulum-v1")
-    return RescaleAction(env, low, high)
 
 
 class Doubled(minari.StepDataCallback):
@@ -344,10 +306,6 @@ def doubled(low, high):
     return {"step_data_callback": Doubled, "action_space": space}
 
 
-# Bounds that NumPy prints in several lines.
-MANY = Box(np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64)
-
-
 @pytest.mark.parametrize(
     ("env", "collector", "more", "message"),
     [
@@ -355,27 +313,22 @@ MANY = Box(np.full(17, -0.4), np.linspace(0.4, 0.5, 17), dtype=np.float64)
             "Pendulum-v1",
             doubled(-2, 2),
             {"eval_env": "Pendulum-v1"},
-            r"Box\(-2.0, 2.0, \(2,\), float32\), .* Box\(-2.0, 2.0, \(1,\)",
+            r"Box\(-2.0, 2.0, \(2,\), .* Box\(-2.0, 2.0, \(1,\)",
         ),
-        ("Pendulum-v1", {}, {"eval_env": rescaled(-1, 2)}, r"Box\(-2.*Box\(-1.0, 2.0"),
-        ("Pendulum-v1", {}, {"eval_env": rescaled(-2, 1)}, r"Box\(-2.*Box\(-2.0, 1.0"),
-        ("CartPole-v1", doubled(0, 1), {}, r"Box\(0.0, 1.0, .*has Discrete\(2\)"),
         (
-            "Humanoid-v5",
-            {"action_space": MANY},
+            "Pendulum-v1",
             {},
-            r"Box.*float64\), .* Box\(-0.4, 0.4",
+            {"eval_env": RescaleAction(gymnasium.make("Pendulum-v1"), -1, 2)},
+            r"Box\(-2.*Box\(-1.0, 2.0",
         ),
+        ("CartPole-v1", doubled(0, 1), {}, r"Box\(0.0, 1.0, .*has Discrete\(2\)"),
     ],
 )
 def test_recorded_actions_must_match_the_environment(env, collector, more, message):
     record(env, "act-v0", (3,), collector=collector, **more)
     spec = envs.lookup("minari:act-v0")
-    with pytest.raises(
-        UserError, match=f"has actions of {message}.* eval_episodes=0"
-    ) as caught:
+    with pytest.raises(UserError, match=f"has actions of {message}.* eval_episodes=0"):
         envs.make(spec, [0])
-    assert "\n" not in str(caught.value)
 
 
 def test_bounds_are_compared_in_float32():
@@ -389,17 +342,8 @@ def test_dataset_without_an_environment_can_be_read_but_not_evaluated():
     edit_metadata("unnamed-v0", lambda metadata: metadata.pop("env_spec"))
     spec = envs.lookup("minari:unnamed-v0")
     assert minari_env.read(spec.name).observations.shape == (3, 11)
-    with pytest.raises(
-        UserError, match=r"does not name its environment: .* eval_episodes=0"
-    ):
+    with pytest.raises(UserError, match="does not name its environment"):
         envs.make(spec, [0])
-
-
-def test_dictionaries_without_an_environment_are_refused():
-    record("AntMaze_UMaze-v4", "unnamed-v0", (2,))
-    edit_metadata("unnamed-v0", lambda metadata: metadata.pop("env_spec"))
-    with pytest.raises(UserError, match="unnamed-v0 has observations of the kind Dict"):
-        envs.lookup("minari:unnamed-v0")
 
 
 def test_build_error_states_the_reason():
@@ -408,11 +352,8 @@ def test_build_error_states_the_reason():
 
     record("Hopper-v5", "lost-v0", (3,))
     edit_metadata("lost-v0", break_env_id)
-    with pytest.raises(
-        UserError, match=r"lost-v0 cannot be built: .*skipper"
-    ) as caught:
+    with pytest.raises(UserError, match=r"lost-v0 cannot be built: .*skipper"):
         envs.make(envs.lookup("minari:lost-v0"), [0])
-    assert "\n" not in str(caught.value)
 
 
 def test_notices_of_third_party_packages_are_hidden():

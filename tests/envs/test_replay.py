@@ -110,42 +110,20 @@ def test_envpools_bodies_match_gymnasiums(tmp_path, env_name, env_id):
     assert result.after.max() < 1e-4
 
 
-def test_error_messages(maze2d, tmp_path):
-    def line(path, env_name):
-        with pytest.raises(UserError) as error:
-            replay(path, lookup(env_name))
-        assert "\n" not in str(error.value)
-        return str(error.value)
-
-    assert "--env_name names another" in line(maze2d, "antmaze-umaze-v2")
-    assert "infos/qvel [5204, size] is missing" in line(
-        changed(maze2d, tmp_path / "a.hdf5", qvel=None), "maze2d-medium-v1"
-    )
-    short = read(maze2d, "infos/qpos")[:-1]
-    assert "infos/qpos [5204, size] is missing" in line(
-        changed(maze2d, tmp_path / "b.hdf5", qpos=short), "maze2d-medium-v1"
-    )
-    assert "pen-human-v1 cannot be replayed" in line(maze2d, "pen-human-v1")
-    assert "no such file" in line(tmp_path / "none", "maze2d-medium-v1")
-
-
-def test_file_without_successive_rows_is_refused(maze2d, tmp_path):
-    def refused(name, **arrays):
-        path = changed(maze2d, tmp_path / name, **arrays)
-        with pytest.raises(UserError, match="nothing to compare"):
-            replay(path, lookup("maze2d-medium-v1"))
-
-    rows = len(read(maze2d, "rewards"))
-    refused("a.hdf5", timeouts=np.ones(rows, bool))
-    # Episodes of two rows: with states after the actions, no row has its own state.
-    states = {key: np.roll(read(maze2d, f"infos/{key}"), -1, axis=0) for key in KEYS}
-    refused("b.hdf5", timeouts=np.arange(rows) % 2 == 1, **states)
-    first = {
-        key: read(maze2d, key)[:1]
-        for key in ["observations", "actions", "rewards", "terminals", "timeouts"]
-    }
-    states = {key: read(maze2d, f"infos/{key}")[:1] for key in KEYS}
-    refused("c.hdf5", **first, **states)
+@pytest.mark.parametrize(
+    ("env_name", "arrays", "message"),
+    [
+        ("antmaze-umaze-v2", {}, "--env_name names another"),
+        ("pen-human-v1", {}, "pen-human-v1 cannot be replayed"),
+        ("maze2d-medium-v1", {"qvel": None}, r"infos/qvel \[5204, size\] is missing"),
+        ("maze2d-medium-v1", {"qpos": np.zeros((9, 2))}, r"infos/qpos \[5204, size\]"),
+        ("maze2d-medium-v1", {"timeouts": np.ones(5204)}, "no episode has two rows"),
+    ],
+)
+def test_unusable_recording_is_refused(maze2d, tmp_path, env_name, arrays, message):
+    path = changed(maze2d, tmp_path / "a.hdf5", **arrays)
+    with pytest.raises(UserError, match=message):
+        replay(path, lookup(env_name))
 
 
 def test_nan_state_is_refused_before_mujoco_logs_it(maze2d, tmp_path, monkeypatch):
@@ -153,10 +131,7 @@ def test_nan_state_is_refused_before_mujoco_logs_it(maze2d, tmp_path, monkeypatc
     qpos = read(maze2d, "infos/qpos")
     qpos[7, 1] = np.nan
     path = changed(maze2d, tmp_path / "nan.hdf5", qpos=qpos)
-    with pytest.raises(
-        UserError,
-        match="infos/qpos is NaN, infinite or too large for float32, first in row 7",
-    ):
+    with pytest.raises(UserError, match=r"infos/qpos is NaN, .*, first in row 7"):
         replay(path, lookup("maze2d-medium-v1"))
     assert not (tmp_path / "MUJOCO_LOG.TXT").exists()
 

@@ -30,9 +30,8 @@ def test_max_action_maps_to_the_bounds(max_action):
     np.testing.assert_allclose(center + max_action * scale, [1, 0.5], atol=1e-6)
 
 
-@pytest.mark.parametrize("max_action", [1.0, 0.1, 3.7])
-def test_actions_are_not_scaled_without_an_environment(max_action):
-    center, scale = action_units(None, 4, max_action)
+def test_actions_are_not_scaled_without_an_environment():
+    center, scale = action_units(None, 4, 3.7)
     np.testing.assert_array_equal(center, [0, 0, 0, 0])
     np.testing.assert_array_equal(scale, [1, 1, 1, 1])
 

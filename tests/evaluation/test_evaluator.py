@@ -10,11 +10,6 @@ from dt_jax.envs import ENGINES, EnvGroup
 from dt_jax.envs import lookup as lookup_env
 from dt_jax.evaluation import evaluator as evaluator_module
 from dt_jax.evaluation.evaluator import Evaluator
-from dt_jax.runs.evaluations import (
-    Evaluation,
-    delete_evaluations_after,
-    last_evaluation,
-)
 from dt_jax.utils.errors import UserError
 
 SPEC = lookup("hopper-medium-v2")
@@ -104,37 +99,11 @@ def test_metrics_have_corls_names(evaluator, params):
     assert evaluation.score == pytest.approx(evaluation.returns.mean())
 
 
-def test_without_reference_returns_there_is_no_score(agent, params, tmp_path):
+def test_without_reference_returns_there_is_no_score(agent, params):
     spec = replace(SPEC, ref_min=None, ref_max=None)
     evaluation = Evaluator(agent, spec, [7.0], episodes=2, seed=1)(params)
     assert not any("score" in name for name in evaluation.metrics())
     assert len(evaluation.metrics()) == 4
-    evaluation.save(tmp_path / "eval" / "7.npz")
-    with np.load(tmp_path / "eval" / "7.npz") as arrays:
-        assert "normalized_scores" not in arrays
-    loaded = Evaluation.load(tmp_path / "eval" / "7.npz")
-    assert loaded.normalized_scores is None
-    assert loaded.score == evaluation.score
-
-
-def test_a_saved_evaluation_loads_unchanged(evaluator, params, tmp_path):
-    evaluation = evaluator(params)
-    evaluation.save(tmp_path / "eval" / "7.npz")
-    loaded = Evaluation.load(tmp_path / "eval" / "7.npz")
-    for name, array in vars(evaluation).items():
-        np.testing.assert_array_equal(getattr(loaded, name), array)
-    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["7.npz"]
-
-
-def test_the_newest_evaluation_is_found(evaluator, params, tmp_path):
-    assert last_evaluation(tmp_path) is None
-    for step in (0, 100, 20):
-        evaluator(params).save(tmp_path / "eval" / f"{step}.npz")
-    step, evaluation = last_evaluation(tmp_path)
-    assert step == 100
-    np.testing.assert_array_equal(evaluation.returns, evaluator(params).returns)
-    delete_evaluations_after(20, tmp_path)
-    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"0.npz", "20.npz"}
 
 
 def test_nan_parameters_are_an_error(evaluator, params):

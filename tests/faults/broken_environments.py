@@ -101,24 +101,8 @@ class FourValues(Working):
         return observation, reward, ended, info
 
 
-class ImageObservations(Working):
-    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
-
-
-class DiscreteActions(Working):
-    action_space = gymnasium.spaces.Discrete(4)
-
-
-class UnboundedActions(Working):
-    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
-
-
 class NoSpaces(gymnasium.Env):
     pass
-
-
-class OtherSizes(Working):
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
 
 
 class RaisesInClose(Working):

@@ -3,11 +3,13 @@
 A test adds a line to the table by `record_property("kills survived", "25 of 25")`.
 """
 
+import shutil
+import subprocess
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from refusals import Launch
 
 HERE = Path(__file__).parent
 
@@ -20,8 +22,22 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def launch(tmp_path):
-    return Launch(tmp_path)
+def mount(tmp_path):
+    """Return a context manager that mounts a file system in memory in a new folder."""
+
+    @contextmanager
+    def mounted(name, options):
+        folder = tmp_path / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command).returncode:
+            pytest.skip("cannot mount file systems here")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+    return mounted
 
 
 def pytest_terminal_summary(terminalreporter):

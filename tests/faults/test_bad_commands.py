@@ -5,8 +5,7 @@ import resource
 import h5py
 import numpy as np
 import pytest
-from command import ROOT, refusal, run
-from small_run import launch_command
+from command import ROOT, launch_command, refusal, run
 
 EVALUATE = ["-m", "dt_jax", "evaluate"]
 DATA = ["-m", "dt_jax", "data"]
@@ -45,40 +44,18 @@ def memory_limit():
     ("argument", "words"),
     [
         ("--confg=x", ["--confg", "nearest: config"]),
-        ("--config.embeding_dim=8", ["embeding_dim", "nearest: embedding_dim"]),
-        ("--batch_size=8", ["--batch_size", "--config.batch_size="]),
-        ("quickstart", ["'quickstart'", "--flag=value"]),
-        ("--workdir=", ["--workdir lacks its value"]),
         ("--agents=nowhere.py", ["--agents=nowhere.py", "expected a file"]),
         ("--config.batch_size", ["Missing value", "--config.batch_size", "--help"]),
         ("--dry_run=maybe", ["--dry_run=maybe", "true or false"]),
-        ("--config.agent=bc", ["--config.agent=bc", "configures the agent dt"]),
-        ("--config.batch_size=8.5", ["batch_size=8.5", "an integer from 1"]),
-        ("--config.batch_size=0", ["batch_size=0", "an integer from 1"]),
-        ("--config.eval_episodes=-1", ["eval_episodes=-1", "from 0"]),
-        ("--config.embedding_dim=9999999999", ["embedding_dim", "to 2147483647"]),
         ("--config.num_layers=1000000", ["num_layers=1000000", "to 1000"]),
-        ("--config.num_workers=1000000", ["num_workers=1000000", "to 1000"]),
-        ("--config.learning_rate=fast", ["learning_rate=fast", "number above 0"]),
-        ("--config.learning_rate=nan", ["learning_rate=nan", "number above 0"]),
         ("--config.learning_rate=1e300", ["learning_rate=1e+300", "float32"]),
-        ("--config.target_returns=", ["target_returns=()", "eval_episodes=0"]),
-        ("--config.target_returns=1,inf", ["target_returns=(1.0, inf)", "finite"]),
-        ("--config.target_returns=7,7", ["target_returns=(7.0, 7.0)", "different"]),
         ("--config.target_returns=3600;1800", ["3600;1800", "such as 3600,1800"]),
-        ("--config.betas=0.9", ["betas=(0.9,)", "two numbers"]),
-        ("--config.num_heads=3", ["embedding_dim=8", "multiple of num_heads=3"]),
-        ("--config.name=../up", ["name=../up", "without a path"]),
         ("--config.split=both", ["split=both", "corl, timeouts"]),
-        ("--config.device=abacus", ["device=abacus", "cpu, gpu"]),
         ("--config.device=tpu", ["device=tpu", "--config.device=cpu"]),
-        ("--config.env_name=hoper-medium", ["hoper-medium", "nearest: hopper"]),
         ("--config.env_name=Minari:a/b-v0", ["env_name=Minari:", "with 'minari:'"]),
         ("--config.env_name=nowhere:X-v0", ["cannot be built", "'nowhere'"]),
         ("--config.env_name=a:b:c-v0", ["a:b:c-v0 cannot be built", "another"]),
         ("--config.env_name=Hoper-v4", ["'Hoper-v4'", "nearest: Hopper-v4"]),
-        ("--config.data_path=none.npz", ["none.npz", "no such file"]),
-        ("--config.data_path=tests", ["tests is a folder", "HDF5 or .npz"]),
         ("--config.init_from=none", ["init_from=none", "the folder of a run"]),
     ],
 )
@@ -110,23 +87,14 @@ START = (
     ("source", "words"),
     [
         ("raise ValueError('one\\ntwo')", ["mine.py: ValueError: one two"]),
-        ("def get_config(:", ["SyntaxError", "line 1"]),
-        ("import sys; sys.exit()", ["mine.py: SystemExit"]),
         ("def get_config(): raise SystemExit(0)", ["mine.py: 0"]),
-        ("def get_config(): assert False", ["mine.py: AssertionError()"]),
         ("def get_config(): return get_config()", ["recursion depth"]),
-        ("def get_config(): return {}", ["returned {}, expected a ConfigDict"]),
         ("def get_config(a, b): pass", ["missing 2 required", "'a' and 'b'"]),
         ("get_config = 3", ["defines no get_config()"]),
-        (f"{START}; del c.seq_len; return c", ["lacks the key 'seq_len'"]),
-        (f"{START}; c.batchsize = 3; return c", ["nearest: batch_size"]),
-        (f"{START}; c.batch_size = '3'; return c", ["'batch_size'"]),
         (f"{START}; c.clip_grad = 10**400; return c", ["mine.py: int too large"]),
         (f"{START}; c.reward_scale = None; c.betas = 1; return c", ["betas"]),
-        (f"{START}; c.agent = 'bc'; return c", ["unknown agent 'bc'", "--agents="]),
         (f"{START}; c.data_path = 'a\\0b'; return c", [r"data_path=a\0b"]),
         (b"\xff\xfe", ["mine.py: SyntaxError", "utf-8"]),
-        (b"x = '\0'", ["mine.py: SyntaxError", "null bytes"]),
         (None, ["no config file", "the package's are in configs/"]),
     ],
 )
@@ -149,17 +117,10 @@ def launch_in(name, tmp_path, data):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (
-            "RaisesInConstructor",
-            ["cannot be built: RuntimeError: the licence has expired"],
-        ),
+        ("RaisesInConstructor", ["built: RuntimeError: the licence has expired"]),
         ("ExitsInConstructor", ["cannot be built: SystemExit: 0", "choose another"]),
         ("RaisesInClose", ["cannot be built: RuntimeError: closed already"]),
         ("NoSpaces", ["cannot be built: AttributeError", "observation_space"]),
-        ("ImageObservations", ["uint8, shape (8, 8, 3)", "only vectors"]),
-        ("DiscreteActions", ["actions of the kind Discrete", "only vectors"]),
-        ("UnboundedActions", ["between [-inf", "needs a finite"]),
-        ("OtherSizes", ["11 and actions of 3", "4 and 3", "give the env_name"]),
         ("Missing", ["'broken_environments:Missing-v0'", "neither a dataset"]),
     ],
 )
@@ -174,21 +135,12 @@ def test_environment_that_cannot_be_used(refused, tmp_path, hopper_file, name, w
         ("RaisesAtReset", ["failed at a reset: RuntimeError: the simulator is not"]),
         ("RaisesInStep", ["failed at step 8", "ZeroDivisionError: division by"]),
         ("ExitsInStep", ["failed at step 8 of an episode: SystemExit: 0"]),
-        (
-            "NanObservation",
-            ["an observation with NaN", "episode 0 of 1, after 8 steps"],
-        ),
-        (
-            "InfiniteFirstObservation",
-            ["an observation with NaN or inf", "after 0 steps"],
-        ),
+        ("NanObservation", ["observation with NaN", "episode 0 of 1, after 8 steps"]),
+        ("InfiniteFirstObservation", ["observation with NaN or inf", "after 0 steps"]),
         ("NanReward", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
         ("NoneReward", ["a reward with NaN", "after 1 steps"]),
         ("ShortObservation", ["observation of shape (1,)", "(11,)", "fix the env"]),
-        (
-            "LongFirstObservation",
-            ["observation of shape (11, 1)", "(11,)", "fix the env"],
-        ),
+        ("LongFirstObservation", ["observation of shape (11, 1)", "(11,)", "fix"]),
         ("FourValues", ["failed at step 1", "expected 5, got 4"]),
     ],
 )
@@ -210,18 +162,8 @@ def test_environment_that_fails_in_an_episode(tmp_path, hopper_file, name, words
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["-m", "dt_jax", "evaluat"], ["'evaluat'", "nearest: evaluate"]),
         ([*EVALUATE], ["workdir", "--help"]),
-        ([*EVALUATE, "x", "--episode=3"], ["unrecognized arguments: --episode=3"]),
-        ([*DATA], ["COMMAND", "--help"]),
-        ([*DATA, "lst"], ["'lst'", "list", "--help"]),
-        ([*DATA, "list", "zzz"], ["'zzz'"]),
         ([*DATA, "info", "Minari:a/b-v0"], ["minari:"]),
-        ([*DATA, "info", "nowhere.npz"], ["no such file", "nowhere.npz"]),
-        ([*DATA, "info", "hoper-medium-v2"], ["nearest: hopper-medium-v2"]),
-        ([*DATA, "info", "x.npz", "--split=both"], ["--split", "both", "--help"]),
-        ([*DATA, "info", "x.npz", "--episode_len=0"], ["--episode_len"]),
-        ([*DATA, "download", "hoper"], ["nearest: hopper"]),
         ([*DATA, "verify", "hopper-medium-v2"], ["data download hopper-medium-v2"]),
         ([*COLLECT, "hopper-medium-v2"], ["demo dataset", "nearest: hopper-demo"]),
         ([*COLLECT, "hopper-demo", "--steps=x"], ["--steps", "invalid int", "'x'"]),

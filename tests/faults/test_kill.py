@@ -19,7 +19,7 @@ from statistics import median
 import h5py
 import numpy as np
 import pytest
-from command import ROOT
+from command import ROOT, SMALL_NETWORK
 from helpers import assert_same_run, steps_of, untimed
 from serving import serve, serving
 
@@ -27,10 +27,7 @@ from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.metrics import read_metrics
 
 SMALL = [
-    "--config.embedding_dim=8",
-    "--config.num_layers=1",
-    "--config.seq_len=3",
-    "--config.batch_size=4",
+    *SMALL_NETWORK,
     "--config.warmup_steps=10",
     "--config.update_steps=120",
     "--config.log_every=2",

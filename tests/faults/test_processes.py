@@ -9,9 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from command import run, start
+from command import launch_command, run, start
 from helpers import assert_same_run, steps_of, untimed
-from small_run import launch_command
 
 from dt_jax.runs.evaluations import last_evaluation
 

@@ -157,12 +157,6 @@ def test_max_action_has_the_units_of_actions(tmp_path, capsys):
     np.testing.assert_allclose(act_as_exported(out), ours, atol=1e-5)
 
 
-def test_other_units_of_actions_are_reported(tmp_path, capsys):
-    write_random_run(tmp_path / "run", normalizer=make_normalizer(center=1.0))
-    export_run(tmp_path / "run", "corl", tmp_path / "corl")
-    assert "action_center + action_scale * action" in capsys.readouterr().out
-
-
 def test_config_yaml_has_only_keys_of_corl(tmp_path):
     """pyrallis refuses keys that TrainConfig lacks."""
     write_random_run(tmp_path / "run", clip_grad=None)
@@ -182,8 +176,8 @@ def test_config_yaml_has_only_keys_of_corl(tmp_path):
     }
 
 
-def test_export_is_readable_with_numpy_1(tmp_path):
-    """CORL requires it; NumPy 2 has the module under another name."""
+def test_export_suits_the_old_libraries_that_corl_requires(tmp_path):
+    """NumPy 1 has a module under another name; PyTorch 1.11 copies the state_dict."""
     write_random_run(tmp_path / "run")
     export_run(tmp_path / "run", "corl", tmp_path / "corl")
     with zipfile.ZipFile(tmp_path / "corl/dt_checkpoint.pt") as file:
@@ -192,12 +186,6 @@ def test_export_is_readable_with_numpy_1(tmp_path):
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
     assert b"numpy._core" not in content
     assert b"numpy._core" in pickle.dumps(np.arange(3.0), protocol=2)  # as before
-
-
-def test_exported_state_dict_suits_old_pytorch(tmp_path):
-    """PyTorch 1.11, which CORL requires, copies it into an OrderedDict."""
-    write_random_run(tmp_path / "run")
-    export_run(tmp_path / "run", "corl", tmp_path / "corl")
     saved = torch.load(tmp_path / "corl/dt_checkpoint.pt", weights_only=False)
     state = OrderedDict(saved["model_state"])
     assert all(tensor.is_contiguous() for tensor in state.values())
@@ -276,15 +264,11 @@ def test_round_trip_preserves_every_bit(tmp_path):
         ("", "has none of CORL's keys"),
         ("a: 1", "has none of CORL's keys"),
         ("seq_len: nine\n", r"\.yaml: seq_len=nine: expected an integer from 1"),
-        (
-            "seq_len: 9\n",
-            "seq_len=4, but its configuration or a flag has seq_len=9",
-        ),
+        ("seq_len: 9\n", "seq_len=4, but its configuration or a flag has seq_len=9"),
         ("embedding_dim: 16\n", "has embedding_dim=12, but its configuration"),
         ("num_heads: two\n", r"\.yaml: num_heads=two: expected an integer from 1"),
         ("reward_scale: .nan\n", "reward_scale=nan: expected"),
         ("max_action: {a: 1}\n", "max_action=.*expected"),
-        ("max_action: null\n", "has max_action=None: give --max_action=..."),
         ("\0", "is not a config.yaml"),
         ("[" * 9999, "is not a config.yaml"),
         ("num_heads: !!python/object/apply:os.getcwd []\n", "could not determine a c"),
@@ -304,8 +288,6 @@ def test_invalid_config_yaml_is_one_line(tmp_path, corl, text, message):
 def test_config_yaml_of_pyrallis_is_read(tmp_path):
     """Its lists have one line per entry; a Tuple is such a list."""
     path = tmp_path / "config.yaml"
-    path.write_text(
-        "betas:\n- 0.9\n- 0.999\nclip_grad: 0.25\nname: DT-x-1b2c\nnew: 1\n"
-    )
+    path.write_text("betas:\n- 0.9\n- 0.999\nclip_grad: 0.25\nname: DT-x\nnew: 1\n")
     read = read_config(path)
-    assert read == {"name": "DT-x-1b2c", "betas": (0.9, 0.999), "clip_grad": 0.25}
+    assert read == {"name": "DT-x", "betas": (0.9, 0.999), "clip_grad": 0.25}

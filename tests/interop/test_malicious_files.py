@@ -1,6 +1,5 @@
 """Malicious checkpoints of other programs: nothing in them is executed."""
 
-import pickle
 import struct
 import zipfile
 
@@ -13,27 +12,6 @@ from safetensors.numpy import load_file
 from dt_jax.interop import common
 from dt_jax.interop.corl import read_checkpoint, read_config
 from dt_jax.utils.errors import UserError
-
-
-class Evil:
-    """Unpickling it creates a file."""
-
-    def __init__(self, victim):
-        self.victim = str(victim)
-
-    def __reduce__(self):
-        return open, (self.victim, "w")
-
-
-@pytest.fixture
-def victim(tmp_path):
-    """A file that exists if code was executed."""
-    path = tmp_path / "victim"
-    pickle.loads(pickle.dumps(Evil(path))).close()
-    assert path.exists()  # otherwise the tests prove nothing
-    path.unlink()
-    yield path
-    assert not path.exists()
 
 
 @pytest.fixture
@@ -65,11 +43,11 @@ def opcodes(*parts):
     return program + b"."
 
 
-def test_corl_checkpoint_is_not_unpickled(tmp_path, victim, torch):
+def test_corl_checkpoint_is_not_unpickled(tmp_path, evil, torch):
     path = tmp_path / "dt_checkpoint.pt"
-    evil = np.array([Evil(victim)], object)
-    for state_mean in (Evil(victim), evil):
-        saved = {"model_state": {}, "state_mean": state_mean, "state_std": evil}
+    array = np.array([evil], object)
+    for state_mean in (evil, array):
+        saved = {"model_state": {}, "state_mean": state_mean, "state_std": array}
         torch.save(saved, path)
         with pytest.raises(UserError, match="more than arrays"):
             read_checkpoint(path)
@@ -132,24 +110,23 @@ def test_old_pytorch_is_not_used(tmp_path, monkeypatch, torch):
         read_checkpoint(tmp_path / "dt_checkpoint.pt")
 
 
-def test_weights_of_hugging_face_are_not_unpickled(tmp_path, victim, torch):
+def test_weights_of_hugging_face_are_not_unpickled(tmp_path, evil, torch):
     write_random_run(tmp_path / "run")
     folder = tmp_path / "hf"
     export_run(tmp_path / "run", "hf", folder)
     arrays = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-    torch.save(tensors | {"more": Evil(victim)}, folder / "pytorch_model.bin")
+    torch.save(tensors | {"more": evil}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="more than arrays"):
         import_run(folder, "hf", tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
 
 
-def test_config_yaml_creates_no_objects(tmp_path, victim):
+def test_config_yaml_creates_no_objects(tmp_path, evil):
     path = tmp_path / "config.yaml"
-    path.write_text(f"num_heads: !!python/object/apply:open [{victim}, w]\n")
+    path.write_text(f"num_heads: !!python/object/apply:open [{evil.victim}, w]\n")
     yaml.unsafe_load(path.read_text())["num_heads"].close()
-    assert victim.exists()  # otherwise the test proves nothing
-    victim.unlink()
+    evil.victim.unlink()  # it exists: otherwise the test proves nothing
     with pytest.raises(UserError, match=r"is not a config\.yaml of CORL"):
         read_config(path)

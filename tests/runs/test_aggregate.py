@@ -20,11 +20,10 @@ def naive_iqm(values):
 
 
 @pytest.mark.parametrize("size", range(2, 14))
-def test_iqm_agrees_with_naive_implementation_and_scipy(size):
+def test_iqm_agrees_with_scipy(size):
     stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(size).normal(50, 10, size)
     iqm, _, _ = interquartile_mean(values)
-    assert iqm == pytest.approx(naive_iqm(values), rel=1e-12)
     assert iqm == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-12)
 
 
@@ -37,14 +36,6 @@ def test_interval_agrees_with_naive_bootstrap(size):
     # 2.5% and 97.5% of the 1999 distances between ranks, interpolated linearly.
     assert low == pytest.approx(means[49] + 0.975 * (means[50] - means[49]))
     assert high == pytest.approx(means[1949] + 0.025 * (means[1950] - means[1949]))
-
-
-def test_interval_covers_the_mean_of_a_normal_distribution():
-    """The percentile bootstrap of 20 seeds covers somewhat less than 95%."""
-    samples = np.random.default_rng(1).standard_normal((300, 20))
-    intervals = [interquartile_mean(sample)[1:] for sample in samples]
-    covered = np.mean([low < 0 < high for low, high in intervals])
-    assert 0.86 < covered < 0.98
 
 
 def test_interval_is_deterministic_and_leaves_numpys_generator_alone():

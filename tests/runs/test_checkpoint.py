@@ -61,26 +61,27 @@ def test_a_checkpoint_is_restored_to_the_same_bits(tmp_path):
     assert checkpoint.record == record_at(3)
 
 
-def test_the_last_few_and_the_best_are_retained(tmp_path):
-    write(tmp_path, 1, 2, 3, 4, 5, keep=2, scores=(1.0, 9.0, None, 2.0, None))
-    assert steps_in(tmp_path) == [2, 4, 5]
-    assert names_in(tmp_path) == {"2", "2.json", "4", "4.json", "5", "5.json"}
-    assert choose_checkpoint(tmp_path, "last").step == 5
-    assert choose_checkpoint(tmp_path, "best").step == 2
-    assert choose_checkpoint(tmp_path, 4).step == 4
-    assert choose_checkpoint(tmp_path, "4").step == 4
-
-
-def test_the_best_is_retained_by_a_resumed_run(tmp_path):
-    write(tmp_path, 1, 2, keep=2, scores=(9.0, 1.0))
-    write(tmp_path, 3, 4, keep=2, scores=(2.0, None))
-    assert steps_in(tmp_path) == [1, 3, 4]
-
-
-def test_of_equal_scores_the_newest_is_the_best(tmp_path):
-    write(tmp_path, 1, 2, 3, 4, keep=2, scores=(2.0, 2.0, 1.0, 1.0))
-    assert steps_in(tmp_path) == [2, 3, 4]
-    assert choose_checkpoint(tmp_path, "best").step == 2
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("scores", "kept", "best"),
+    [
+        ((1.0, 9.0, None, 2.0, None), [2, 4, 5], 2),
+        ((2.0, 2.0, 1.0, 1.0), [2, 3, 4], 2),  # the newest of equal ones
+    ],
+)
+def test_the_last_few_and_the_best_are_retained(tmp_path, scores, kept, best, resumed):
+    steps = [*range(1, len(scores) + 1)]
+    for part in (steps[:2], steps[2:]) if resumed else (steps,):
+        chosen = [scores[step - 1] for step in part]
+        write(tmp_path, *part, keep=2, scores=chosen)
+    assert steps_in(tmp_path) == kept
+    assert names_in(tmp_path) == {
+        f"{step}{end}" for step in kept for end in ("", ".json")
+    }
+    assert choose_checkpoint(tmp_path, "last").step == kept[-1]
+    assert choose_checkpoint(tmp_path, "best").step == best
+    for which in (kept[1], str(kept[1])):
+        assert choose_checkpoint(tmp_path, which).step == kept[1]
 
 
 def test_the_best_needs_an_evaluation(tmp_path):
@@ -300,12 +301,12 @@ def test_a_missing_folder_has_no_checkpoint(tmp_path, which):
 def test_a_run_without_a_valid_checkpoint_is_reported(tmp_path, which):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    message = f"^{tmp_path} has no checkpoint yet: train until its first one"
+    message = f"^{tmp_path} has no checkpoint yet"
     with pytest.raises(UserError, match=message):
         choose_checkpoint(folder, which)
     write(folder, 1)
     (folder / "1/_CHECKPOINT_METADATA").unlink()
-    message = f"^every checkpoint in {folder} is corrupt: restore one, or choose"
+    message = f"^every checkpoint in {folder} is corrupt: restore one"
     with (
         pytest.warns(UserWarning, match="1 is corrupt.*_CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=message),

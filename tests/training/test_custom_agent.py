@@ -146,12 +146,6 @@ def test_a_dry_run_makes_an_update(config, tmp_path, capsys):
     assert "imitation" in out
 
 
-def test_a_run_may_not_change_its_agent(config, small_config, tmp_path):
-    train(changed(config, eval_episodes=0, update_steps=1), tmp_path)
-    with pytest.raises(UserError, match="holds a run of the agent averaging, not dt"):
-        train(changed(small_config, update_steps=1), tmp_path)
-
-
 def test_a_run_of_an_unregistered_agent_is_refused_by_name(
     config, tmp_path, monkeypatch
 ):

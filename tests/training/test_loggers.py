@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 from command import start
-from helpers import changed, steps_of, train_until
+from helpers import arguments, changed, steps_of, train_until
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
@@ -194,20 +194,10 @@ def test_without_a_key_or_server_wandb_logs_offline(
 def test_a_run_with_wandb_handles_signals(hopper_file, tmp_path):
     pytest.importorskip("wandb")
     workdir = tmp_path / "run"
-    process = start(
-        "launch.py",
-        "--config=configs/hopper.py:medium",
-        f"--config.data_path={hopper_file}",
-        "--config.embedding_dim=8",
-        "--config.num_layers=1",
-        "--config.seq_len=3",
-        "--config.batch_size=4",
-        "--config.eval_episodes=0",
-        "--config.holdout_fraction=0",
-        "--config.log_every=50",
-        "--config.loggers=wandb,tensorboard",
-        f"--workdir={workdir}",
-    )
+    command = ["launch.py", *arguments(workdir, hopper_file)]
+    command += ["--config.eval_episodes=0", "--config.holdout_fraction=0"]
+    command += ["--config.update_steps=1e6", "--config.loggers=wandb,tensorboard"]
+    process = start(*command)
     while not (workdir / "metrics.jsonl").exists() or not logged_rows(workdir):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)

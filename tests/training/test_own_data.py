@@ -173,13 +173,6 @@ def test_a_warm_start_keeps_the_sources_normalisation_on_resume(
     np.testing.assert_array_equal(found.state_std, expected.state_std)
 
 
-def test_a_warm_start_of_another_architecture_is_refused(npz, source, tmp_path):
-    config = own(npz, init_from=str(source), embedding_dim=16)
-    with pytest.raises(UserError, match=r"embedding_dim=8 \(here 16\)"):
-        train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz):
     with np.load(npz) as arrays:
         rows = {key: np.concatenate([arrays[key]] * 2) for key in arrays}

@@ -30,7 +30,7 @@ def test_control_characters_are_escaped():
     assert printable("a\x1b[2Jé\udcff") == "a\\x1b[2Jé\\udcff"
 
 
-def run(body: str, stdout: int) -> subprocess.CompletedProcess:
+def run(body, stdout=subprocess.PIPE):
     """Run a command whose main() is `body`, with buffered output as users have it."""
     code = "from dt_jax.cli.common import run_command\n"
     code += "from dt_jax.utils import errors\n"
@@ -102,7 +102,7 @@ def test_error_names_the_command_as_it_was_started():
     ],
 )
 def test_out_of_memory_is_reported_in_one_line(raised, words):
-    result = run(f"raise {raised}", subprocess.PIPE)
+    result = run(f"raise {raised}")
     assert result.stderr.startswith("-c: error: out of memory: ")
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
@@ -110,12 +110,12 @@ def test_out_of_memory_is_reported_in_one_line(raised, words):
 
 
 def test_bug_keeps_its_traceback():
-    result = run("raise RuntimeError('a bug')", subprocess.PIPE)
+    result = run("raise RuntimeError('a bug')")
     assert "Traceback" in result.stderr
     assert result.returncode == 1
 
 
 def test_warning_is_one_line():
-    result = run("import warnings; warnings.warn('a\\nb\\x1b[2J')", subprocess.PIPE)
+    result = run("import warnings; warnings.warn('a\\nb\\x1b[2J')")
     assert result.stderr == "-c: warning: a b\\x1b[2J\n"
     assert result.returncode == 0

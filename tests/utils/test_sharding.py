@@ -4,12 +4,9 @@ import jax
 import numpy as np
 import pytest
 from helpers import changed
-from small_agent import normalizer, small_agent
+from updates import B, make_agent, make_sampler, run_updates
 
 from dt_jax.agents.multi_seed import MultiSeedAgent
-from dt_jax.data.sampler import Sampler
-from dt_jax.data.schema import RawData
-from dt_jax.data.trajectories import Trajectories
 from dt_jax.runs.metrics import TIMING, read_metrics
 from dt_jax.training.batches import DeviceBatches, HostBatches
 from dt_jax.training.multi_step import MultiStep
@@ -17,35 +14,9 @@ from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.sharding import RunSharding, make_sharding
 
-B, S, A = 64, 5, 2
 eight_devices = pytest.mark.skipif(
     jax.device_count() < 8, reason="needs the eight CPU devices of conftest.py"
 )
-
-
-@pytest.fixture(scope="module")
-def agent():
-    return small_agent(normalizer(S, A), embedding_dropout=0.1, episode_len=80)
-
-
-@pytest.fixture(scope="module")
-def sampler(agent):
-    rng, rows = np.random.default_rng(1), 120
-    raw = RawData(
-        observations=rng.standard_normal((rows, S), np.float32),
-        actions=rng.uniform(-1, 1, (rows, A)).astype(np.float32),
-        rewards=rng.standard_normal(rows, np.float32),
-        terminals=np.zeros(rows, bool),
-        timeouts=np.isin(np.arange(1, rows + 1), (1, 50, 58, rows)),
-    )
-    return Sampler(
-        Trajectories.from_raw(raw, source="random"),
-        agent.normalizer,
-        batch_size=B,
-        context_len=agent.context_len,
-        seed=1,
-        fields=agent.batch_fields,
-    )
 
 
 def train_sharded(agent, sampler, num_devices, num_seeds, batches):
@@ -55,12 +26,8 @@ def train_sharded(agent, sampler, num_devices, num_seeds, batches):
     keys = jax.vmap(jax.random.key)(np.arange(num_seeds))
     init = jax.jit(actor.init, out_shardings=sharding.state)
     state = init(keys if num_seeds > 1 else keys[0])
-    sharded = batches([sampler] * num_seeds, sharding)
-    multi_step, losses = MultiStep(actor.update, sharded, most=3), []
-    for steps in range(3), range(3, 5):
-        state, metrics = multi_step(state, multi_step.inputs(steps), len(steps))
-        losses += metrics["train_loss"][: len(steps)].tolist()
-    return jax.tree.leaves((state.params, state.opt_state, state.step)), losses
+    multi_step = MultiStep(actor.update, batches([sampler] * num_seeds, sharding), 3)
+    return run_updates(multi_step, state, [range(3), range(3, 5)])
 
 
 @eight_devices
@@ -72,8 +39,9 @@ def train_sharded(agent, sampler, num_devices, num_seeds, batches):
         pytest.param(8, DeviceBatches, marks=pytest.mark.slow),
     ],
 )
-def test_eight_devices_compute_what_one_does(num_seeds, batches, agent, sampler):
+def test_eight_devices_compute_what_one_does(num_seeds, batches):
     """With dropout; only sums over parts of a batch are rounded differently."""
+    agent, sampler = make_agent(), make_sampler()
     arrays, losses = train_sharded(agent, sampler, 8, num_seeds, batches)
     expected, expected_losses = train_sharded(agent, sampler, 1, num_seeds, batches)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)

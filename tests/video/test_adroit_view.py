@@ -7,6 +7,7 @@ from dt_jax.data.registry import lookup
 from dt_jax.video.adroit_view import AdroitModel
 
 TASKS = ("pen", "door", "hammer", "relocate")
+ENDS = ("top", "bottom")
 LENGTH = 0.13  # of the pen, metres
 
 
@@ -19,10 +20,8 @@ def observe(task, data):
     if task == "pen":
         ends = [data.site(f"{w}_{e}").xpos for w in ("object", "target") for e in ENDS]
         pointing = (ends[0] - ends[1]) / LENGTH, (ends[2] - ends[3]) / LENGTH
-        found, where = (
-            [data.body("Object").xpos, *pointing],
-            [*range(24, 27), *POINTING],
-        )
+        found = [data.body("Object").xpos, *pointing]
+        where = [*range(24, 27), *range(33, 39)]
     elif task == "door":
         handle = data.site("S_handle").xpos
         door = data.joint("latch").qpos, data.joint("door_hinge").qpos
@@ -36,21 +35,13 @@ def observe(task, data):
     return np.concatenate(found), list(where)
 
 
-ENDS, POINTING = ("top", "bottom"), range(33, 39)
-
-
 def angles(quat):
     """Return a rotation as successive angles about x, y and z."""
     m = np.empty(9)
     mujoco.mju_quat2Mat(m, quat)
     m = m.reshape(3, 3)
-    return np.array(
-        [
-            np.arctan2(-m[1, 2], m[2, 2]),
-            np.arcsin(m[0, 2]),
-            np.arctan2(-m[0, 1], m[0, 0]),
-        ]
-    )
+    y = np.arcsin(m[0, 2])
+    return np.array([np.arctan2(-m[1, 2], m[2, 2]), y, np.arctan2(-m[0, 1], m[0, 0])])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -73,9 +64,8 @@ def test_pose_reproduces_the_observation(task):
             np.testing.assert_allclose(found, observation[where], atol=0.02)
             fingers = slice(24) if task == "pen" else slice(8, 28)
             low, high = model.model.jnt_range[fingers].T
-            assert (
-                low - 0.3 < data.qpos[fingers]
-            ).all()  # each joint is within its range
+            # Each joint is within its range.
+            assert (low - 0.3 < data.qpos[fingers]).all()
             assert (data.qpos[fingers] < high + 0.3).all()
 
 

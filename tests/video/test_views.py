@@ -17,6 +17,7 @@ from dt_jax.utils.errors import UserError
 from dt_jax.video import make_view, offscreen
 from dt_jax.video.adroit_view import AdroitModel
 from dt_jax.video.offscreen import Renderer
+from dt_jax.video.play import Episode, render_episode
 
 SIZE = 160, 120
 D4RL = (
@@ -151,10 +152,8 @@ def test_path_and_goal_are_rendered(name):
     view.start_episode(observation)  # a new episode
     assert path_pixels(view.render(observation)) < pixels[1]
     view.close()
-    edge = np.concatenate(
-        [frame[[0, -1]].reshape(-1, 3), frame[:, [0, -1]].reshape(-1, 3)]
-    )
-    assert (edge.min(axis=-1) > 180).all()  # floor outside the outermost walls
+    for edge in frame[[0, -1]], frame[:, [0, -1]]:
+        assert (edge > 180).all()  # floor outside the outermost walls
 
 
 @pytest.mark.usefixtures("backend")
@@ -345,6 +344,15 @@ def test_environment_that_cannot_render_is_refused(grey, monkeypatch):
     monkeypatch.setattr(Grey, "metadata", {"render_modes": ["human"]})
     with pytest.raises(UserError, match=r"Grey-v0 cannot be rendered: .* rgb_array"):
         make_view(spec, 0, SIZE)
+
+
+@pytest.mark.usefixtures("grey")
+def test_replay_with_another_return_is_refused():
+    """As from an environment that ignores its seed."""
+    episode = Episode(1.0, 0, np.zeros((3, 1)), np.float32(0.5))
+    view = make_view(envs.lookup("Grey-v0"), 0, SIZE)
+    with pytest.raises(UserError, match=r"not deterministic: .* returned 0.5, then"):
+        list(render_episode(episode, view, 1, SIZE))
 
 
 @pytest.mark.usefixtures("backend")

@@ -70,32 +70,21 @@ def collect(
 
     Only whole episodes are collected, so there are a few steps more.
     """
-    share = -(-steps // LEVELS)
-    return [
-        _collect_level(spec, level, share, seed, advance) for level in range(LEVELS)
-    ]
-
-
-def _collect_level(
-    spec: EnvSpec,
-    level: int,
-    share: int,
-    seed: int,
-    advance: Callable[[int], None],
-) -> list[Episode]:
-    """Collect whole episodes of one level with at least `share` steps."""
-    stream = (seed, level + 1)  # not 0: SeedSequence would ignore it
-    noise = np.random.default_rng((*stream, 1))
-    policy = LinearPolicy(spec.family, level, ACTION_NOISE, noise)
-    episodes: list[Episode] = []
-    missing = share
-    while missing > 0:
-        # At least this many episodes are needed, so none is discarded.
-        batch = -(-missing // spec.max_episode_steps)
-        seeds = envs.episode_seeds(stream, len(episodes) + batch)[len(episodes) :]
-        new = run_episodes(envs.make(spec, seeds), policy)
-        collected = sum(len(episode.rewards) for episode in new)
-        advance(min(collected, missing))
-        missing -= collected
-        episodes += new
-    return episodes
+    levels = []
+    for level in range(LEVELS):
+        stream = (seed, level + 1)  # not 0: SeedSequence would ignore it
+        noise = np.random.default_rng((*stream, 1))
+        policy = LinearPolicy(spec.family, level, ACTION_NOISE, noise)
+        episodes: list[Episode] = []
+        missing = -(-steps // LEVELS)
+        while missing > 0:
+            # At least this many episodes are needed, so none is discarded.
+            batch = -(-missing // spec.max_episode_steps)
+            seeds = envs.episode_seeds(stream, len(episodes) + batch)[len(episodes) :]
+            new = run_episodes(envs.make(spec, seeds), policy)
+            collected = sum(len(episode.rewards) for episode in new)
+            advance(min(collected, missing))
+            missing -= collected
+            episodes += new
+        levels.append(episodes)
+    return levels

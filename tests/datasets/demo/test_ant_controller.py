@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from dt_jax.datasets.demo.ant_controller import AntController, ant_features
-from dt_jax.envs import antmaze, mazes
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +32,3 @@ def test_controller_is_symmetric_under_quarter_turns(vectors):
     rotated[:, 16] = observations[:, 15]
     actions = AntController().act(rotated, angle + np.pi / 2)
     np.testing.assert_allclose(actions, vectors["actions"], atol=1e-5)
-
-
-def test_ants_walk_to_their_goal():
-    n = 8
-    bodies = antmaze.ants(mazes.antmaze("medium"), n)
-    for i in range(n):
-        antmaze.place(bodies, i, np.random.default_rng(i), np.zeros(2))
-    controller = AntController()
-    goal = np.array([4.0, 4.0])  # the start is in a free square of 2 x 2 cells
-    nearest = np.full(n, np.inf)
-    for _ in range(80):
-        x, y = (goal - bodies.qpos[:, :2]).T
-        bodies.step(controller.act(bodies.observations, np.arctan2(y, x)))
-        distance = np.linalg.norm(bodies.qpos[:, :2] - goal, axis=1)
-        nearest = np.minimum(nearest, distance)
-    assert (nearest < 0.5).all()

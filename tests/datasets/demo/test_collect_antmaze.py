@@ -21,15 +21,6 @@ def umaze(tmp_path_factory):
 
 
 def test_file_contents(umaze):
-    path, _ = umaze
-    with h5py.File(path) as file:
-        keys: list[str] = []
-        file.visititems(
-            lambda key, item: keys.append(key) if hasattr(item, "shape") else None
-        )
-        data = {key: file[key][()] for key in keys}
-        assert file.attrs["env_name"] == "antmaze-umaze-demo"
-    rows = 4 * (LIMIT + 1)
     sizes = {
         "observations": (29,),
         "actions": (8,),
@@ -40,8 +31,12 @@ def test_file_contents(umaze):
         "infos/qvel": (14,),
         "infos/goal": (2,),
     }
-    assert {key: array.shape[1:] for key, array in data.items()} == sizes
-    assert {len(array) for array in data.values()} == {rows}
+    with h5py.File(umaze[0]) as file:
+        assert file.attrs["env_name"] == "antmaze-umaze-demo"
+        data = {key: file[key][()] for key in sizes}
+    rows = 4 * (LIMIT + 1)
+    for key, size in sizes.items():
+        assert data[key].shape == (rows, *size)
     ends = np.flatnonzero(data["timeouts"])
     np.testing.assert_array_equal(ends, np.arange(1, 5) * (LIMIT + 1) - 1)
     state = np.concatenate([data["infos/qpos"], data["infos/qvel"]], axis=1)
@@ -89,11 +84,11 @@ def test_steps_can_be_reproduced_from_the_stored_states(umaze):
 
 def test_action_noise_is_d4rls(monkeypatch):
     """Without a controller the action is only noise, too small to be clipped."""
-    monkeypatch.setattr(
-        antmaze.AntController,
-        "act",
-        lambda self, o, _: np.zeros((len(o), 8)),
-    )
+
+    def still(self, observations, _):
+        return np.zeros((len(observations), 8))
+
+    monkeypatch.setattr(antmaze.AntController, "act", still)
     ((episode,),) = antmaze.collect(lookup("antmaze-umaze-demo"), 1, 0, id)
     assert abs(episode.actions.mean()) < 0.015
     np.testing.assert_allclose(episode.actions.std(), 0.2, rtol=0.05)
@@ -138,14 +133,3 @@ def test_cells_of_starts_and_goals(name, maze_name, starts, goals):
         steps = np.linalg.norm(np.diff([start, *path], axis=0), axis=1)
         assert steps.max() < 4 + 2 * 1.5  # from a cell to its neighbour
     assert (center(maze, maze.start) == 0).all()
-
-
-def test_same_seed_gives_the_same_bytes_on_any_number_of_cores(tmp_path, monkeypatch):
-    def collected(name, seed):
-        collect_demo("antmaze-umaze-diverse-demo", tmp_path / name, steps=9, seed=seed)
-        return (tmp_path / name).read_bytes()
-
-    first = collected("a.hdf5", 0)
-    monkeypatch.setattr("dt_jax.envs.mujoco_batch.usable_cores", lambda: 1)
-    assert collected("b.hdf5", 0) == first
-    assert collected("c.hdf5", 1) != first

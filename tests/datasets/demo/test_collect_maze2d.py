@@ -1,12 +1,11 @@
-import h5py
 import numpy as np
 import pytest
 
 from dt_jax import envs
 from dt_jax.data.registry import lookup
-from dt_jax.datasets.demo import collect_demo, maze2d
+from dt_jax.datasets.demo import maze2d
 from dt_jax.datasets.demo.maze2d import WaypointController
-from dt_jax.envs import mazes, mujoco_batch
+from dt_jax.envs import mazes
 from dt_jax.envs.maze2d import Maze2D, points
 from dt_jax.rollout.episodes import run_episodes
 
@@ -104,24 +103,6 @@ def test_action_noise_is_minaris(monkeypatch):
     normal_median = 0.6745  # of the absolute value of a standard normal
     median = np.median(np.abs(actions))
     np.testing.assert_allclose(median / normal_median, 0.5, rtol=0.08)
-
-
-def test_same_seed_gives_the_same_bytes_on_any_number_of_cores(
-    tmp_path, short_rollouts, monkeypatch
-):
-    def collected(name, seed):
-        out = tmp_path / name
-        collect_demo("maze2d-medium-demo", out, steps=5_000, seed=seed)
-        return out.read_bytes()
-
-    first = collected("a.hdf5", 0)
-    monkeypatch.setattr(mujoco_batch, "usable_cores", lambda: 3)
-    assert collected("b.hdf5", 0) == first
-    assert collected("c.hdf5", 1) != first
-    with h5py.File(tmp_path / "a.hdf5") as file:
-        assert set(file["infos"]) == {"qpos", "qvel", "goal"}
-        assert file.attrs["action_noise"] == maze2d.ACTION_NOISE
-        assert len(file["rewards"]) >= 5_000
 
 
 def test_starts_differ_from_evaluation():

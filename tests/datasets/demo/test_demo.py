@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import time
 
 import h5py
@@ -11,18 +9,28 @@ from dt_jax.cli import collect as cli
 from dt_jax.cli.common import run_command
 from dt_jax.data.registry import lookup
 from dt_jax.datasets.demo import collect_demo
-from dt_jax.rollout.episodes import run_episodes
-from dt_jax.utils.errors import UserError
+from dt_jax.envs import mujoco_batch
 
 
-def test_same_seed_gives_the_same_bytes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("env_name", "steps"),
+    [
+        ("hopper-demo", 2000),
+        ("maze2d-medium-demo", 9000),
+        ("antmaze-umaze-diverse-demo", 9),
+    ],
+)
+def test_same_seed_gives_the_same_bytes_on_any_number_of_cores(
+    tmp_path, monkeypatch, env_name, steps
+):
     def collected(name, seed):
-        collect_demo("hopper-demo", tmp_path / name, steps=2000, seed=seed)
+        collect_demo(env_name, tmp_path / name, steps=steps, seed=seed)
         return (tmp_path / name).read_bytes()
 
     first = collected("a.hdf5", 0)
     time.sleep(1.1)  # HDF5 timestamps have a resolution of one second
-    monkeypatch.setattr(envs.envpool_env, "usable_cores", lambda: 1)
+    for module in (envs.envpool_env, mujoco_batch):
+        monkeypatch.setattr(module, "usable_cores", lambda: 1)
     assert collected("b.hdf5", 0) == first
     assert collected("c.hdf5", 1) != first
 
@@ -79,11 +87,7 @@ def test_terminal_gets_a_progress_bar(tmp_path, capsys, monkeypatch):
         (["hopper-demo", "--steps=3"], "steps is 3, expected at least 4"),
         (["hopper-demo", "--out=."], ". is not a regular file: choose another path"),
         (["hopper-demo", "--out=/dev/null"], "/dev/null is not a regular file: choose"),
-        (
-            ["hopper-demo", "--out=/dev/null/x"],
-            "/dev/null/x: cannot be written to ",
-        ),
-        (["hopper-demo", "--steps=many"], "argument --steps: invalid int value"),
+        (["hopper-demo", "--out=/dev/null/x"], "/dev/null/x: cannot be written to "),
         (["hopper-demo", "--seed=-1"], "seed is -1, expected 0 to"),
     ],
 )
@@ -108,20 +112,3 @@ def test_table_has_a_row_for_each_level(tmp_path, monkeypatch, capsys):
     rows = [line.split()[1] for line in lines if line[:1] == "│"]
     assert rows == ["1", "2", "3", "4"]
     assert out.exists()
-
-
-def test_unknown_dataset_on_the_command_line():
-    command = [sys.executable, "-m", "dt_jax", "collect", "nothing"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "error: unknown demo dataset 'nothing'; known: " in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-def test_policy_that_returns_nan_is_refused():
-    class Broken:
-        def act(self, observations, rewards=None, done=None):
-            return np.full((len(observations), 3), np.nan)
-
-    with pytest.raises(UserError, match="NaN action in episode 0 of 2"):
-        run_episodes(envs.make(lookup("hopper-demo"), [0, 1]), Broken())

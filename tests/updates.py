@@ -2,15 +2,14 @@
 
 import jax
 import numpy as np
+from small_agent import normalizer, small_agent
 
 from dt_jax.agents.dt import DecisionTransformerAgent
-from dt_jax.agents.optim import make_optimizer, make_schedule
 from dt_jax.data.arrays import aligned_empty
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.networks.decision_transformer import DecisionTransformer
 
 B, T, S, A = 64, 7, 5, 2
 LENGTHS = [1, 30, 4, T, T + 1, 60, 3]  # every second one ends by termination
@@ -33,7 +32,7 @@ def make_sampler(fields=DecisionTransformerAgent.batch_fields):
         terminals=np.isin(np.arange(rows), ends[::2]),
         timeouts=np.isin(np.arange(rows), ends[1::2]),
     )
-    normalizer = Normalizer(
+    units = Normalizer(
         state_mean=rng.normal(size=S).astype(np.float32),
         state_std=rng.uniform(0.5, 3, S).astype(np.float32),
         action_center=rng.normal(size=A).astype(np.float32),
@@ -42,7 +41,7 @@ def make_sampler(fields=DecisionTransformerAgent.batch_fields):
     )
     return Sampler(
         Trajectories.from_raw(raw, source="random"),
-        normalizer,
+        units,
         batch_size=B,
         context_len=T,
         seed=1,
@@ -52,25 +51,12 @@ def make_sampler(fields=DecisionTransformerAgent.batch_fields):
 
 def make_agent():
     """Return an agent for windows of that sampler, with one dropout."""
-    model = DecisionTransformer(
-        action_size=A,
+    return small_agent(
+        normalizer(S, A),
         seq_len=T,
         episode_len=max(LENGTHS),
-        embedding_dim=8,
-        num_layers=1,
         num_heads=2,
-        attention_dropout=0.0,  # each takes long to compile
-        residual_dropout=0.0,
         embedding_dropout=0.1,
-        max_action=1.0,
-    )
-    units = np.zeros(S), np.ones(S), np.zeros(A), np.ones(A)
-    schedule = make_schedule("warmup_cosine", 1e-2, 3, 10)
-    return DecisionTransformerAgent(
-        model,
-        Normalizer(*(array.astype(np.float32) for array in units)),
-        make_optimizer(schedule, (0.9, 0.999), 1e-4, 0.25),
-        schedule,
     )
 
 

@@ -8,8 +8,8 @@ from small_agent import normalizer, small_agent
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.evaluation import run_evaluator
-from dt_jax.evaluation.run_evaluator import HoldoutError
+from dt_jax.evaluation import evaluator
+from dt_jax.evaluation.evaluator import HoldoutError
 
 SEQ = 3
 
@@ -75,16 +75,13 @@ def test_holdout_error_equals_a_naive_loop(agent, store):
             )
             errors += list(np.square(predicted[0, : len(actions)] - actions))
     assert len(errors) == store.num_transitions
-    for batch_size in (
-        4,
-        64,
-    ):  # several batches, or one
+    for batch_size in (4, 64):  # several batches, or one
         measured = HoldoutError(agent, sampler(store, batch_size))(params)
         assert measured == pytest.approx(np.mean(errors), rel=1e-5)
 
 
 def test_of_many_windows_some_are_taken_at_equal_distances(agent, store, monkeypatch):
-    monkeypatch.setattr(run_evaluator, "_MAX_WINDOWS", 3)
+    monkeypatch.setattr(evaluator, "_MAX_WINDOWS", 3)
     windows = sampler(store, 4)
     error = HoldoutError(agent, windows)
     np.testing.assert_array_equal(error._starts, windows.tiling()[[0, 3, 6]])

@@ -9,6 +9,7 @@ SHORT = {
     "bounds.py": "--top=3",
     "data.py": "--batch_sizes=4 --rounds=1 --seconds=0.1",
     "environments.py": "--families=hopper --episodes=2",
+    "fast_paths.py": "--work=B4,N2 --rounds=1 --seconds=0.1",
     "large_data.py": "--gigabytes=0.01 --seconds=0.2 --folder={folder}",
     "load.py": "",
     "precision.py": "{data} --updates=20 --batch_size=4",

@@ -90,7 +90,7 @@ def folder(tmp_path_factory):
     with h5py.File(folder / "data.hdf5", "w") as file:
         file["observations"] = rng.standard_normal((rows, spec.observation_size))
         file["actions"] = rng.uniform(-1, 1, (rows, spec.action_size))
-        file["rewards"] = rng.standard_normal(rows)
+        file["rewards"] = rng.uniform(0, 100, rows)
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(rows) % 20 == 19
     (folder / "configs").mkdir()

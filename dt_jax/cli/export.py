@@ -39,8 +39,9 @@ def main(arguments: Sequence[str]) -> None:
         write_text(temporary / RECORD, json.dumps(record, indent=2) + "\n")
     print(f"{out}: {args.run} after {step} updates, for {args.to}")
     if units.action_center.any() or (units.action_scale != 1).any():
+        whose = "data's" if agent.config["env_name"] is None else "environment's"
         print(
-            "actions are in the network's units; the environment's are action_center + "
+            f"actions are in the network's units; the {whose} are action_center + "
             f"action_scale * action, see {out / RECORD}"
         )
 

@@ -1,17 +1,22 @@
 """Values that a configuration leaves to the data: its keys that are None."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
-from dt_jax.data.arrays import column_statistics
 from dt_jax.data.registry import NO_LIMIT, EnvSpec
 from dt_jax.data.trajectories import Trajectories
 
 _HOLDOUT_FRACTION = 0.1
 _MIN_RETURN = 1e-30  # smaller ones are zero in float32 once they are squared
+_MIN_SCALED, _MAX_SCALED = 1e-3, 1e5  # largest returns that a network learns from
+# A target is far outside the data's returns at this multiple of their size or range.
+# CORL's 12,000 for halfcheetah is not: random to medium data returns about 5,000.
+_FAR = 3
 
 Choices = dict[str, tuple[Any, str]]  # key -> value, and the reason
 
@@ -26,28 +31,84 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     if spec is not None and longest < spec.max_episode_steps < NO_LIMIT:
         episode_len = spec.max_episode_steps, "the environment's time limit"
 
-    max_action = 1.0, ""
-    if spec is None:  # else the environment's bounds are mapped to ±max_action
-        actions = column_statistics(trajectories.actions)
-        farthest = float(max(actions.max.max(), -actions.min.min()))
-        if farthest > 1:
-            max_action = farthest, "the largest action"
-
-    returns = trajectories.episode_returns
-    best, mean = float(returns.max()), float(returns.mean(dtype="float64"))
+    returns, within = _achievable_returns(trajectories, spec), ""
+    if _exceeds_limit(trajectories, spec):
+        within = " within the environment's time limit"
+    best, mean = float(returns.max()), float(returns.mean())
     # Of targets that agree in three digits one is enough.
     targets = tuple(dict.fromkeys(float(f"{value:.3g}") for value in (best, mean)))
 
-    largest = float(abs(returns).max())
+    largest = float(abs(trajectories.episode_returns).max())
     scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))
     if largest < _MIN_RETURN:
         scale = 1.0
     return {
         "episode_len": episode_len,
-        "max_action": max_action,
+        "max_action": (1.0, ""),  # any range of actions is mapped to ±max_action
         "reward_scale": (scale, f"returns reach ±{largest:.3g}"),
-        "target_returns": (targets, "the data's best and mean return"),
+        "target_returns": (targets, f"the data's best and mean return{within}"),
     }
+
+
+def _exceeds_limit(trajectories: Trajectories, spec: EnvSpec | None) -> bool:
+    """Return whether a trajectory is too long to be played in the environment.
+
+    By more than one step: D4RL's own antmaze files have one more.
+    """
+    longest = int(trajectories.lengths.max())
+    return spec is not None and longest > spec.max_episode_steps + 1
+
+
+def _achievable_returns(trajectories: Trajectories, spec: EnvSpec | None) -> np.ndarray:
+    """Return each trajectory's return within the time limit, [K] float64."""
+    limit = NO_LIMIT if spec is None else spec.max_episode_steps
+    return trajectories.returns_within(limit)
+
+
+def return_warnings(
+    config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
+) -> list[str]:
+    """Return a warning for each reason for which conditioning on returns would fail.
+
+    Args:
+      config: with nothing left to the data, of an agent that is conditioned on returns.
+      trajectories: the data.
+      spec: the environment, if any.
+    """
+    lines = []
+    if spec is not None and _exceeds_limit(trajectories, spec):
+        lines.append(
+            f"trajectories have up to {trajectories.lengths.max():,} steps, but "
+            f"episodes of {spec.name} end after {spec.max_episode_steps:,}: returns of "
+            "more steps cannot be achieved; target_returns=None takes those of "
+            f"{spec.max_episode_steps:,} steps"
+        )
+    largest = float(abs(trajectories.episode_returns).max())
+    reward_scale = config.get("reward_scale", 1.0)
+    scaled = reward_scale * largest
+    if scaled and not _MIN_SCALED <= scaled <= _MAX_SCALED:
+        lines.append(
+            f"reward_scale={reward_scale:g} brings the largest return, "
+            f"{largest:.3g}, to {scaled:.3g}, where the network does not distinguish "
+            "returns; set reward_scale=None to take it from the data"
+        )
+    if spec is not None and config.eval_episodes:
+        returns = _achievable_returns(trajectories, spec)
+        if line := target_warning(config.target_returns, returns.min(), returns.max()):
+            lines.append(line)
+    return lines
+
+
+def target_warning(targets: Sequence[float], least: float, best: float) -> str | None:
+    """Return a warning about targets far outside the data's returns, or None."""
+    margin = _FAR * max(best - least, abs(best), abs(least))
+    far = [t for t in targets if not least - margin <= t <= best + margin]
+    if not far:
+        return None
+    return (
+        f"target_returns {', '.join(f'{t:g}' for t in far)} are far outside the data's "
+        f"returns, {least:.3g} to {best:.3g}: the network has seen nothing like them"
+    )
 
 
 def fill_in(

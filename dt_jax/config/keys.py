@@ -67,9 +67,9 @@ _DATA = (
         "longer of the longest trajectory and the environment's time limit.",
         from_data=True, architecture=True, corl=True),
     Key("max_action", 1.0, or_none(POSITIVE),
-        "The agent's actions lie within ±max_action; the environment's bounds are "
-        "mapped to it. None: 1, or without an environment the largest action of the "
-        "data if that is more.", from_data=True, architecture=True, corl=True),
+        "The network's actions lie within ±max_action; the environment's bounds, or "
+        "without an environment the range of the data, are mapped to it. None: 1.",
+        from_data=True, architecture=True, corl=True),
     Key("holdout_fraction", None,
         or_none(number("a number from 0 to below 1", lambda x: 0 <= x < 1)),
         "Share of trajectories held out of training to compute "

@@ -25,8 +25,8 @@ class ColumnStatistics(NamedTuple):
 
     @property
     def constant(self) -> np.ndarray:
-        """Which columns vary by no more than float32 rounding, [D] bool."""
-        return self.std <= 1e-6 * np.maximum(1, np.abs(self.mean))
+        """Which columns have a single value, [D] bool."""
+        return self.min == self.max
 
 
 def column_statistics(array: np.ndarray) -> ColumnStatistics:

@@ -89,6 +89,12 @@ class EnvSpec:
         return f"{self.family}-{self.maze}" if self.maze else self.family
 
     @property
+    def action_bounds(self) -> np.ndarray:
+        """The lower and the upper bounds of actions, [2, A] float64."""
+        bounds = self.action_low, self.action_high
+        return np.stack([np.broadcast_to(x, self.action_size) for x in bounds]) * 1.0
+
+    @property
     def label(self) -> str:
         """The name for tables; marks a Minari dataset whose scores are not D4RL's."""
         comparable = self.engine != "minari"

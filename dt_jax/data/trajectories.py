@@ -34,7 +34,9 @@ class Trajectories:
       terminated: [K] bool, True where the trajectory ended by a terminal, False where
         only by a time limit or the end of recording.
       state_mean: [S] float32, over all rows of the file.
-      state_std: [S] float32, over all rows of the file, plus 1e-6.
+      state_std: [S] float32, over all rows of the file, plus 1e-6; 1 for a constant
+        number, which may differ from its only value when the agent acts.
+      constant: [S] bool, which observation numbers have one value in all rows.
       dropped_tail: number of rows after the last trajectory's end; as in CORL, they
         only count in the mean and the standard deviation.
       source: the file, for error messages.
@@ -49,6 +51,7 @@ class Trajectories:
     terminated: np.ndarray
     state_mean: np.ndarray
     state_std: np.ndarray
+    constant: np.ndarray
     dropped_tail: int
     source: str
 
@@ -81,6 +84,7 @@ class Trajectories:
         kept = ends[-1]
         # Sums are float64, unlike CORL's, which lose digits over a million rows.
         states = column_statistics(raw.observations)
+        std = np.where(states.constant, 1, states.std + 1e-6)
         returns_to_go = _returns_to_go(raw.rewards, ends, lengths)
         if not np.isfinite(returns_to_go[starts]).all():
             raise UserError(
@@ -96,7 +100,8 @@ class Trajectories:
             lengths=_read_only(lengths),
             terminated=_read_only(raw.terminals[ends - 1]),
             state_mean=_read_only(states.mean.astype(np.float32)),
-            state_std=_read_only((states.std + 1e-6).astype(np.float32)),
+            state_std=_read_only(std.astype(np.float32)),
+            constant=_read_only(states.constant),
             dropped_tail=int(len(raw.rewards) - kept),
             source=source,
         )
@@ -147,6 +152,13 @@ class Trajectories:
     def episode_returns(self) -> np.ndarray:
         """The sum of rewards of each trajectory, [K] float32."""
         return self.returns_to_go[self.starts]
+
+    def returns_within(self, steps: int) -> np.ndarray:
+        """Return the sum of each trajectory's first `steps` rewards, [K] float64."""
+        returns = self.episode_returns.astype(np.float64)
+        longer = self.lengths > steps
+        returns[longer] -= self.returns_to_go[self.starts[longer] + steps]
+        return returns
 
     def check_sizes(self, observation_size: int, action_size: int) -> None:
         """Raise a UserError unless S and A match the environment's."""

@@ -5,7 +5,6 @@ Arrays are read in blocks of rows: they may be memory-mapped and larger than mem
 
 import textwrap
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, Context
 from typing import NamedTuple
 
 import numpy as np
@@ -35,17 +34,19 @@ class OutOfRange(NamedTuple):
       rows: number of actions with a component outside its bounds.
       value: the component farthest outside; 0 if there is none.
       excess: by how much.
+      column: which number of the action it is.
     """
 
     rows: int
     value: float
     excess: float
+    column: int
 
 
 def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
     """Count the actions [M, A] outside their bounds, each [A] or a scalar."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    rows, value, farthest = 0, 0.0, 0.0
+    rows, value, farthest, column = 0, 0.0, 0.0, 0
     for block in float64_blocks(actions):
         excess = np.maximum(low - block, block - high)
         excess[excess <= _ROUNDING * (high - low)] = 0
@@ -53,33 +54,23 @@ def out_of_range(actions: np.ndarray, low: Bound, high: Bound) -> OutOfRange:
         if excess.max() > farthest:
             farthest = float(excess.max())
             value = float(block.flat[excess.argmax()])
-    return OutOfRange(rows, value, farthest)
+            column = int(excess.argmax()) % block.shape[1]
+    return OutOfRange(rows, value, farthest, column)
 
 
 def action_range_warning(
-    trajectories: Trajectories, spec: EnvSpec | None, max_action: float
+    trajectories: Trajectories, spec: EnvSpec | None
 ) -> str | None:
-    """Return a warning about actions outside their bounds, or None.
-
-    Args:
-      trajectories: the data.
-      spec: the environment, whose bounds apply.
-      max_action: the bound if `spec` is None.
-    """
-    bounds = (spec.action_low, spec.action_high) if spec else (-max_action, max_action)
-    rows, value, excess = out_of_range(trajectories.actions, *bounds)
-    if not rows:
-        return None
-    remedy = "check the units of actions"
+    """Return a warning about actions outside an environment's bounds, or None."""
     if spec is None:
-        # The smallest two-digit bound that covers `value`. Rounded to six digits first,
-        # because 1.1 in float32 is slightly more than 1.1.
-        up = Context(prec=2, rounding=ROUND_CEILING)
-        remedy = f"set max_action={float(up.create_decimal(f'{abs(value):.6g}')):g}"
+        return None
+    outside = out_of_range(trajectories.actions, *spec.action_bounds)
+    if not outside.rows:
+        return None
     return (
-        f"{rows:,} of {len(trajectories.actions):,} actions are outside "
-        f"{_bounds(*bounds)}, by up to {_number(excess)}, and the network cannot "
-        f"predict them; {remedy}, or clip the actions"
+        f"{outside.rows:,} of {len(trajectories.actions):,} actions are outside "
+        f"{_bounds(*spec.action_bounds)}, by up to {_number(outside.excess)}, and the "
+        "network cannot predict them; check the units of actions, or clip the actions"
     )
 
 
@@ -99,13 +90,20 @@ def lengths_summary(trajectories: Trajectories) -> str:
     return f"{text})"
 
 
+def constant_numbers(trajectories: Trajectories) -> str | None:
+    """Return a line that names the constant observation numbers; None without any."""
+    if not trajectories.constant.any():
+        return None
+    numbers = index_ranges(np.flatnonzero(trajectories.constant))
+    return f"constant observation numbers, which are not scaled: {numbers}"
+
+
 def describe_dataset(dataset: Dataset, spec: EnvSpec | None) -> str:
     """Return a summary of the data in lines of at most 80 characters.
 
     Args:
       dataset: the data.
-      spec: the environment for scores and action bounds; with None there are no scores,
-        and the bounds are -1 and 1.
+      spec: the environment for scores and action bounds, if any.
     """
     observed = column_statistics(dataset.trajectories.observations)
     sections = [
@@ -135,10 +133,12 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
     if spec is not None and spec.ref_min is not None and spec.ref_max is not None:
         scale = f"a return of {_number(spec.ref_min)} scores 0, "
         scale += f"{_number(spec.ref_max)} scores 100"
-    low, high = (spec.action_low, spec.action_high) if spec else (-1.0, 1.0)
-    outside = out_of_range(trajectories.actions, low, high)
-    farthest = f", up to {_number(outside.value)}" if outside.rows else ""
-    constant = _index_ranges(np.flatnonzero(observed.constant)) or "none"
+    bounds = ""
+    if spec is not None:
+        outside = out_of_range(trajectories.actions, *spec.action_bounds)
+        bounds = f"{_share(outside.rows, rows)} outside {_bounds(*spec.action_bounds)}"
+        bounds += f", up to {_number(outside.value)}" if outside.rows else ""
+    constant = index_ranges(np.flatnonzero(trajectories.constant)) or "none"
     suggested = describe_choices(from_data(trajectories, spec))
     facts = [
         ("source", dataset.source),
@@ -150,7 +150,7 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
         ("dropped tail", _count(trajectories.dropped_tail, "row")),
         ("rewards", f"{_share(rewarded, rows)} nonzero"),
         ("actions", _value_range(column_statistics(trajectories.actions))),
-        ("", f"{_share(outside.rows, rows)} outside {_bounds(low, high)}{farthest}"),
+        ("", bounds),
         ("observations", _value_range(observed)),
         ("", f"constant: {constant}"),
         *[("suggested" if i == 0 else "", line) for i, line in enumerate(suggested)],
@@ -214,7 +214,7 @@ def _bounds(low: Bound, high: Bound) -> str:
     return f"their bounds between {np.min(low):g} and {np.max(high):g}"
 
 
-def _index_ranges(indices: np.ndarray) -> str:
+def index_ranges(indices: np.ndarray) -> str:
     """Format increasing integers: "3, 7-12"."""
     breaks = np.flatnonzero(np.diff(indices) > 1) + 1
     return ", ".join(

@@ -1,10 +1,13 @@
 """Observation and action spaces of any environment, and the scaling of its actions."""
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dt_jax.data.registry import NO_LIMIT, EnvSpec
+from dt_jax.data.arrays import column_statistics
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, all_specs
 from dt_jax.utils.errors import UserError
 
 
@@ -65,36 +68,101 @@ def _check_vector(env_id: str, what: str, space: Any, dtype_kinds: str) -> None:
     )
 
 
+class ActionRange(NamedTuple):
+    """The range of each action number that the agent can produce."""
+
+    low: np.ndarray  # [A] float64
+    high: np.ndarray  # [A] float64, the same as `low` for a constant number
+    narrow: np.ndarray  # [A] bool, whether it is the data's within wider bounds
+
+
+def action_range(spec: EnvSpec | None, actions: np.ndarray) -> ActionRange:
+    """Return the environment's bounds, or the range of the data where that is better.
+
+    Without an environment it is the data's. With one, a number of which the data uses
+    less than a tenth of its bounds also has the range of the data: else its values
+    would all be about the same to the network. D4RL's environments always have their
+    bounds, as in CORL.
+
+    Args:
+      spec: the environment, if any.
+      actions: [M, A] of the data.
+    """
+    size = actions.shape[1]
+    if spec is None:
+        least, most, *_ = column_statistics(actions)
+        return ActionRange(least, most, np.zeros(size, bool))
+    low, high = spec.action_bounds
+    if spec.name in all_specs():
+        return ActionRange(low, high, np.zeros(size, bool))
+    least, most = np.clip(column_statistics(actions)[:2], low, high)
+    narrow = most - least < 0.1 * (high - low)
+    # A constant number in the middle of a range within the bounds, of 2 at most.
+    room = np.where(least == most, np.minimum(1, 0.05 * (high - low)), 0)
+    least = np.clip(least - room, low, high - 2 * room)
+    most = np.maximum(most, least + 2 * room)
+    return ActionRange(
+        np.where(narrow, least, low), np.where(narrow, most, high), narrow
+    )
+
+
 def action_units(
-    spec: EnvSpec | None, action_size: int, max_action: float
+    low: np.ndarray, high: np.ndarray, max_action: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return center and scale [A] of environment action = center + scale * network's.
 
-    They map the network's range, ±max_action, to the environment's bounds. Bounds of
-    ±max_action, as in all of D4RL, give exactly center 0 and scale 1. The scale is
-    slightly smaller where rounding would carry ±max_action past a bound.
+    They map the network's range, ±max_action, to low and high. A range of ±max_action,
+    as in all of D4RL, gives exactly center 0 and scale 1. The scale is slightly smaller
+    where rounding would carry ±max_action out of the range, and 1 for a range of a
+    single value.
 
     Args:
-      spec: the environment; None gives center 0 and scale 1.
-      action_size: A.
+      low: [A], the lower ends.
+      high: [A], the upper ends.
       max_action: positive.
     """
-    if spec is None:
-        return np.zeros(action_size, np.float32), np.ones(action_size, np.float32)
-    low = _rounded_up(np.broadcast_to(spec.action_low, action_size))
-    high = -_rounded_up(-np.broadcast_to(spec.action_high, action_size))
+    low, high = _rounded_up(np.asarray(low)), -_rounded_up(-np.asarray(high))
     limit = np.float64(np.float32(max_action))
     center = ((low + high) / 2).astype(np.float32)
     scale = (np.minimum(high - center, center - low) / limit).astype(np.float32)
     for _ in range(2):
         reach = scale * limit
-        past = np.zeros(action_size, bool)
+        past = np.zeros(scale.shape, bool)
         # XLA may round the product before it adds the center, or only the sum.
         for product in (reach, reach.astype(np.float32)):
             past |= (center + product).astype(np.float32) > high
             past |= (center - product).astype(np.float32) < low
         scale = np.where(past, np.nextafter(scale, np.float32(0)), scale)
-    return center, scale
+    # Below the smallest normal number, XLA divides by 0.
+    return center, np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+
+
+def check_bounds(
+    run: str | Path,
+    trained: Sequence[Sequence[float]] | None,
+    spec: EnvSpec | None,
+    remedy: str,
+) -> None:
+    """Raise a UserError if an environment has other action bounds than a training's.
+
+    Args:
+      run: of the training, for the error message.
+      trained: its environment's bounds, [2, A]; None if it had none, or is unknown.
+      spec: the environment, if any.
+      remedy: what to do.
+    """
+    if trained is None or spec is None:
+        return
+    before = np.asarray(trained, np.float32)
+    now = spec.action_bounds.astype(np.float32)
+    differs = (before != now).any(axis=0)
+    if differs.any():
+        i = int(differs.argmax())
+        raise UserError(
+            f"{run} was trained with other bounds on actions: number {i} was between "
+            f"{before[0, i]:g} and {before[1, i]:g}, in {spec.name} it is between "
+            f"{now[0, i]:g} and {now[1, i]:g}; {remedy}"
+        )
 
 
 def _rounded_up(values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Evaluation of a finished run, in its own environment or in another one."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dt_jax import envs
+from dt_jax.config.from_data import target_warning
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import from_dict
 from dt_jax.data.minari import PREFIX
 from dt_jax.data.registry import EnvSpec
+from dt_jax.envs.spaces import check_bounds
 from dt_jax.evaluation.evaluator import make_evaluator
 from dt_jax.evaluation.policy import TrainedAgent, load_agent
 from dt_jax.runs.evaluations import Evaluation
@@ -128,4 +131,11 @@ def load_run(
             f"{sizes[1]} numbers, but {spec.name} has {spec.observation_size} and "
             f"{spec.action_size}"
         )
+    returns = trained.record["dataset"].get("return_histogram")
+    if conditioned and returns:
+        least, *_, best = returns["edges"]
+        if line := target_warning(config.target_returns, least, best):
+            warnings.warn(line, stacklevel=1)
+    remedy = f"choose another {env_flag}"
+    check_bounds(workdir, trained.record.get("action_bounds"), spec, remedy)
     return LoadedRun(config.lock(), spec, trained)

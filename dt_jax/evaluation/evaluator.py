@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from dt_jax import envs
 from dt_jax.agents.base import Agent
 from dt_jax.agents.multi_seed import MultiSeedAgent
+from dt_jax.data.arrays import column_statistics
 from dt_jax.data.registry import NO_LIMIT, EnvSpec, normalized_score
 from dt_jax.data.sampler import Sampler
 from dt_jax.rollout.rollout import Rollout
@@ -23,6 +24,7 @@ from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 
 HOLDOUT_METRIC = "eval/holdout_action_mse"
+_RELATIVE_METRIC = f"{HOLDOUT_METRIC}_relative"
 _MAX_WINDOWS = 2048  # held out; a few seconds on a laptop at CORL's sizes
 _MIN_EPISODES = 8  # from which two halves are faster than one: docs/parity.md
 
@@ -208,11 +210,17 @@ class RunEvaluator:
         metrics: dict[str, float] = {}
         score, evaluation = 0.0, None
         if self._holdout:
-            errors = self._holdout(params)
-            name = HOLDOUT_METRIC
-            metrics |= aggregate_seeds(self._seeds, {name: errors}, [name])
+            errors, relative = self._holdout(params)
+            found = {HOLDOUT_METRIC: errors}
             score = -float(errors.mean())
-            log(f"held-out action error {-score:.5g}")
+            line = f"held-out action error {-score:.5g}"
+            if relative.size:
+                found[_RELATIVE_METRIC] = relative.mean(axis=-1)
+                numbers = zip(self._holdout.varying, relative.T, strict=True)
+                each = ", ".join(f"{i}: {values.mean():.3g}" for i, values in numbers)
+                line += f"; of its variance, by action number: {each}"
+            metrics |= aggregate_seeds(self._seeds, found, found)
+            log(line)
         if self._evaluator:
             evaluation = self._evaluator(params, between_chunks)
             found = evaluation.metrics()
@@ -235,6 +243,9 @@ class HoldoutError:
     The trajectories are tiled with windows, so that every action is predicted once; of
     more than 2048 windows, so many are taken at equal distances. With several seeds
     parameters have a leading axis.
+
+    Attributes:
+      varying: the V action numbers that are not constant in the windows, increasing.
     """
 
     def __init__(self, agent: Agent, sampler: Sampler, num_seeds: int = 1):
@@ -243,24 +254,37 @@ class HoldoutError:
         self._starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
         self._sampler = sampler
         self._action_size = agent.action_size
+        windows, slots = sampler.windows(self._starts), np.arange(sampler.context_len)
+        rows = windows.rows[:, None] + slots
+        rows = rows[slots < windows.left[:, None]]
+        actions = column_statistics(sampler.dataset.actions[rows])
+        self.varying = np.flatnonzero(~actions.constant)
+        variance = np.square(actions.std / sampler.dataset.action_scale)
+        self._variance = variance[self.varying]  # in the network's units
         evaluated = agent if num_seeds == 1 else MultiSeedAgent(agent, num_seeds)
 
-        def sums(params: Params, batch: Batch) -> tuple[Array, Array]:
+        def sums(params: Params, batch: Batch) -> tuple[Array, Array, Array]:
             errors = evaluated.validation_loss(params, batch)
-            return errors.sum(axis=(-3, -2, -1)), batch.mask.sum()
+            each = errors.sum(axis=(-3, -2))
+            return errors.sum(axis=(-3, -2, -1)), each, batch.mask.sum()
 
         self._sums = jax.jit(sums)
 
-    def __call__(self, params: Params) -> np.ndarray:
-        """Return the mean error over all actions of the windows, [] or [S]."""
+    def __call__(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean errors over all actions of the windows.
+
+        Returns:
+          The error, [] or [S], and that of each varying action number relative to its
+          variance, [V] or [S, V]: 1 is no better than always the mean.
+        """
         size = self._sampler.batch_size
-        error, count = np.zeros(()), np.zeros(())
+        error, each, count = np.zeros(()), np.zeros(()), np.zeros(())
         for first in range(0, len(self._starts), size):
             starts = self._starts[first : first + size]
             # All batches have one shape, so that one program serves them.
             batch = self._sampler.gather(np.resize(starts, size))
             batch.mask[len(starts) :] = 0
-            batch_error, batch_count = jax.device_get(self._sums(params, batch))
-            error = error + np.asarray(batch_error, np.float64)
-            count = count + np.asarray(batch_count, np.float64)
-        return error / (count * self._action_size)
+            sums = map(np.float64, jax.device_get(self._sums(params, batch)))
+            error, each, count = map(np.add, (error, each, count), sums)
+        relative = each[..., self.varying] / (count * self._variance)
+        return error / (count * self._action_size), relative

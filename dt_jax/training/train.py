@@ -13,14 +13,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import envs
+from dt_jax.agents import agent_class
 from dt_jax.analysis import summary
 from dt_jax.config import from_data
 from dt_jax.config.load import validate, workdir_for
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec
+from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset, read_dataset
-from dt_jax.datasets.describe import action_range_warning, lengths_summary
-from dt_jax.envs.spaces import action_units
+from dt_jax.datasets.describe import (
+    action_range_warning,
+    constant_numbers,
+    index_ranges,
+    lengths_summary,
+)
+from dt_jax.envs.spaces import action_range, action_units, check_bounds
 from dt_jax.evaluation.policy import Policy
 from dt_jax.runs.checkpoint import Checkpoint
 from dt_jax.runs.folder import RunFolder
@@ -35,8 +42,6 @@ from dt_jax.utils import distributed
 from dt_jax.utils.backend import check_backend
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import locked, remove_leftovers
-
-_ACTION_UNITS = "action_center", "action_scale"
 
 
 @dataclass(frozen=True)
@@ -183,12 +188,8 @@ def _resumed_trainer(
             "recomputed for the new length"
         )
     normalizer = Normalizer.from_record(last.record["normalizer"])
-    today = make_normalizer(config, dataset, spec)
-    if any((getattr(normalizer, k) != getattr(today, k)).any() for k in _ACTION_UNITS):
-        raise UserError(
-            f"{workdir}: {config.env_name} has other bounds on actions than when the "
-            "run started; choose another --workdir"
-        )
+    remedy = "choose another --workdir"
+    check_bounds(workdir, last.record.get("action_bounds"), spec, remedy)
     return Trainer(config, workdir, dataset, spec, normalizer, callbacks=callbacks)
 
 
@@ -236,7 +237,7 @@ def read_source(config: ConfigDict) -> tuple[ConfigDict, WarmStart | None]:
 
 
 def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
-    """Return the data of a run, and print how long its trajectories are."""
+    """Return the data of a run; print its lengths, and which numbers are constant."""
     dataset = read_dataset(
         spec,
         config.data_path,
@@ -245,6 +246,8 @@ def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
         memory_limit_gb=config.memory_limit_gb,
     )
     print(f"{dataset.source}: {lengths_summary(dataset.trajectories)}")
+    if line := constant_numbers(dataset.trajectories):
+        print(f"{dataset.source}: {line}")
     return dataset
 
 
@@ -273,25 +276,33 @@ def new_trainer(
             "init_from out"
         )
     trajectories.check_lengths(config.episode_len)
-    warning = action_range_warning(trajectories, spec, config.max_action)
-    if warning:
-        warnings.warn(f"{dataset.source}: {warning}", stacklevel=1)
-    normalizer, params = make_normalizer(config, dataset, spec), None
-    if source is not None:
-        normalizer = source.normalizer_for(dataset.source, normalizer)
+    if source is None:
+        normalizer, params = make_normalizer(config, trajectories, spec), None
+    else:
+        normalizer = source.normalizer_for(config, trajectories, spec)
         params = source.params
+    lines = [action_range_warning(trajectories, spec)]
+    if agent_class(config.agent).conditioned:
+        lines += from_data.return_warnings(config, trajectories, spec)
+    for line in filter(None, lines):
+        warnings.warn(f"{dataset.source}: {line}", stacklevel=1)
     return Trainer(config, workdir, dataset, spec, normalizer, params, callbacks)
 
 
 def make_normalizer(
-    config: ConfigDict, dataset: Dataset, spec: EnvSpec | None
+    config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> Normalizer:
-    """Return the normaliser of a dataset, for an environment's bounds on actions."""
-    trajectories = dataset.trajectories
-    action_size = trajectories.actions.shape[1]
+    """Return the normaliser of a new run; print where bounds are not used."""
+    low, high, narrow = action_range(spec, trajectories.actions)
+    if spec is not None and narrow.any():
+        print(
+            f"{trajectories.source}: action numbers {index_ranges(*narrow.nonzero())} "
+            f"use less than a tenth of their bounds in {spec.name}; the network's "
+            "range is that of the data instead"
+        )
     return Normalizer(
         trajectories.state_mean,
         trajectories.state_std,
-        *action_units(spec, action_size, config.max_action),
+        *action_units(low, high, config.max_action),
         reward_scale=config.get("reward_scale", 1.0),
     )

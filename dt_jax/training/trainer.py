@@ -77,6 +77,7 @@ class Trainer:
         self.record = {
             "config": config.to_dict(),
             "normalizer": normalizer.to_record(),
+            "action_bounds": None if spec is None else spec.action_bounds.tolist(),
             "dataset": dataset.identity(),
             "versions": versions(),
         }

@@ -14,6 +14,10 @@ from dt_jax.agents import make_agent
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import validate
 from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.registry import EnvSpec
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.datasets.describe import out_of_range
+from dt_jax.envs.spaces import check_bounds
 from dt_jax.evaluation.policy import acting_shapes
 from dt_jax.interop.corl import read_checkpoint
 from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
@@ -26,44 +30,50 @@ class WarmStart(NamedTuple):
     """What a run takes over from another one."""
 
     source: str  # `init_from`, as given
-    env_name: str | None  # None where actions were in the data's own units
+    action_bounds: list[list[float]] | None  # of its environment, if it is known
     params: Params  # acting, for the new run's configuration, NumPy, float32
     normalizer: Normalizer  # with which these parameters were trained
 
-    def normalizer_for(self, data: str, normalizer: Normalizer) -> Normalizer:
-        """Return the source's normaliser, after comparing it with that of `data`.
+    def normalizer_for(
+        self, config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
+    ) -> Normalizer:
+        """Return the source's normaliser, after comparing it with new data.
 
-        Mean and standard deviation may differ: the source's are used.
+        Only its reward_scale is the new configuration's: a different one was reported
+        when the source was loaded. A constant number was divided by 1e-6 by CORL; it is
+        not scaled any more, see `Trajectories`.
 
         Raises:
-          UserError: observations or actions have other sizes, or actions other units.
+          UserError: observations or actions have other sizes, the environment has
+            other bounds on actions, or an action is out of the source's range.
         """
-        theirs, ours = self.normalizer, normalizer
-        sizes, sizes_here = (
-            (each.observation_size, each.action_size) for each in (theirs, ours)
-        )
+        units, data = self.normalizer, trajectories.source
+        sizes = units.observation_size, units.action_size
+        arrays = trajectories.observations, trajectories.actions
+        sizes_here = tuple(array.shape[1] for array in arrays)
         if sizes != sizes_here:
             raise UserError(
                 f"{self.source} was trained on observations of {sizes[0]} and actions "
                 f"of {sizes[1]} numbers, but {data} has {sizes_here[0]} and "
                 f"{sizes_here[1]}: leave init_from out"
             )
-        units, units_here = (  # [A, 2]
-            np.stack([each.action_center, each.action_scale], axis=1)
-            for each in (theirs, ours)
-        )
-        differs = (units != units_here).any(axis=1)
-        if differs.any():
-            i = int(differs.argmax())
-            (center, scale), (center_here, scale_here) = units[i], units_here[i]
+        check_bounds(self.source, self.action_bounds, spec, "leave init_from out")
+        reach = config.max_action * units.action_scale
+        low, high = units.action_center - reach, units.action_center + reach
+        outside = out_of_range(trajectories.actions, low, high)
+        if outside.rows:
+            i = outside.column
             raise UserError(
-                f"{self.source} was trained with other bounds on actions: for action "
-                f"{i}, the network's 0 and 1 were {center:g} and {center + scale:g}, "
-                f"here {center_here:g} and {center_here + scale_here:g}; leave "
-                f"init_from out, or set --config.env_name={self.env_name}"
+                f"{outside.rows:,} actions of {data} are out of the range of "
+                f"{self.source}: number {i} was {low[i]:g} to {high[i]:g} there, here "
+                f"it is {outside.value:g}: clip the actions, or leave init_from out"
             )
-        # The new run's own factor: a different one was reported when it was loaded.
-        return replace(theirs, reward_scale=ours.reward_scale)
+        std = np.where(units.state_std <= np.float32(1e-6), 1, units.state_std)
+        return replace(
+            units,
+            state_std=std.astype(np.float32),
+            reward_scale=config.get("reward_scale", 1.0),
+        )
 
 
 def load(init_from: str, config: ConfigDict) -> WarmStart:
@@ -122,8 +132,8 @@ def _from_run(source: str, checkpoint: Checkpoint, config: ConfigDict) -> WarmSt
         f"warm start: parameters and normalisation are those of {source} after "
         f"{checkpoint.step} updates"
     )
-    params = jax.device_get(params)
-    return WarmStart(source, before["env_name"], params, normalizer)
+    bounds = checkpoint.record.get("action_bounds")
+    return WarmStart(source, bounds, jax.device_get(params), normalizer)
 
 
 def _from_corl(source: str, path: Path, config: ConfigDict) -> WarmStart:

@@ -69,18 +69,74 @@ def test_the_largest_return_is_scaled_to_between_1_and_10(largest, scale):
     assert abs(largest) < 1e-30 or 1 <= abs(largest) * config.reward_scale < 10
 
 
-@pytest.mark.parametrize(
-    ("least", "largest", "max_action"), [(-1, 0.5, 1), (-2.5, 1, 2.5), (0, 7, 7)]
-)
-def test_without_an_environment_max_action_covers_the_data(least, largest, max_action):
+def test_max_action_is_1_whatever_the_range_of_the_actions():
+    """Because any range is mapped to it."""
     data = trajectories(1, 2)
-    actions = np.zeros_like(data.actions)
-    actions[0], actions[1] = least, largest
-    data = replace(data, actions=actions)
-    config, lines = fill_in(data)
-    assert config.max_action == max_action
-    assert ("max_action" in " ".join(lines)) == (max_action != 1)
-    assert fill_in(data, HOPPER)[0].max_action == 1  # its bounds are mapped to ±1
+    data = replace(data, actions=data.actions + np.float32(1000))
+    for spec in (None, HOPPER):
+        config, lines = fill_in(data, spec)
+        assert config.max_action == 1
+        assert "max_action" not in " ".join(lines)
+
+
+def test_targets_are_returns_that_the_environments_time_limit_allows():
+    """Each trajectory has 8 steps, the last with its return, and 1 in each other."""
+    data = trajectories(100, 50, length=8)
+    rewards = np.where(data.rewards == 0, np.float32(1), data.rewards)
+    raw = RawData(data.observations, data.actions, rewards, rewards < 0, rewards > 1)
+    data = Trajectories.from_raw(raw, source="x")
+    assert fill_in(data)[0].target_returns == (107.0, 82.0)
+    short = replace(HOPPER, max_episode_steps=5)
+    config, lines = fill_in(data, short)
+    assert config.target_returns == (5.0,)
+    assert "target_returns 5: the data's best and mean return within the " in lines[1]
+    warned = from_data.return_warnings(config, data, short)
+    assert len(warned) == 1
+    assert "up to 8 steps, but episodes of hopper-demo end after 5:" in warned[0]
+    # D4RL's antmaze files have one step more.
+    for limit in (7, 8):
+        enough = replace(HOPPER, max_episode_steps=limit)
+        assert from_data.return_warnings(fill_in(data, enough)[0], data, enough) == []
+
+
+@pytest.mark.parametrize(
+    ("reward_scale", "warns"),
+    [(0.001, False), (1e3, True), (1e-8, True), (20, False), (0, False)],
+)
+def test_a_reward_scale_that_is_orders_of_magnitude_off_is_a_warning(
+    reward_scale, warns
+):
+    data = trajectories(3234, 12)
+    config, _ = fill_in(data, HOPPER, reward_scale=float(reward_scale))
+    lines = from_data.return_warnings(config, data, HOPPER)
+    assert len(lines) == warns
+    assert not warns or "largest return, 3.23e+03, to" in lines[0]
+
+
+def test_data_without_rewards_has_no_wrong_reward_scale():
+    data = trajectories(0, 0)
+    assert from_data.return_warnings(fill_in(data, HOPPER)[0], data, HOPPER) == []
+
+
+@pytest.mark.parametrize(
+    ("returns", "targets", "far"),
+    [
+        ((-280, 5300), (12000.0, 6000.0), ""),  # CORL's for halfcheetah-medium
+        ((0, 1), (1.0, 0.5), ""),
+        ((-20, 3200), (3.6e6, 1800.0), "3.6e+06 are"),
+        ((-1500, -100), (12000.0, 6000.0), "12000, 6000 are"),
+        ((100, 101), (-1000.0, 100.0), "-1000 are"),
+    ],
+)
+def test_targets_far_outside_the_data_are_a_warning(returns, targets, far):
+    data = trajectories(*returns)
+    config, _ = fill_in(data, HOPPER, target_returns=targets)
+    lines = from_data.return_warnings(config, data, HOPPER)
+    assert len(lines) == bool(far)
+    assert not far or f"target_returns {far} far outside" in lines[0]
+    # They are used by evaluations only.
+    config, _ = fill_in(data, HOPPER, target_returns=targets, eval_episodes=0)
+    assert from_data.return_warnings(config, data, HOPPER) == []
 
 
 def test_equal_target_returns_are_merged():

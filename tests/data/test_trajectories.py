@@ -75,6 +75,20 @@ def test_mean_and_std_are_float64_sums_over_all_rows_including_the_tail():
     np.testing.assert_array_max_ulp(store.state_std, std, maxulp=1)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.5, -1234.567, 5.3e6])
+def test_a_constant_number_is_centred_but_not_scaled(value):
+    """So that in play another value, however near, is not thousands of std away."""
+    raw = flat([3] * BLOCK_ROWS, tail=5, size=3)
+    raw.observations[:, 1] = value
+    raw.observations[:, 2] = value
+    raw.observations[-1, 2] = np.nextafter(np.float32(value), np.float32(np.inf))
+    store = Trajectories.from_raw(raw, source="x")
+    assert store.constant.tolist() == [False, True, False]
+    assert store.state_std[1] == 1
+    assert store.state_mean[1] == np.float32(value)  # it trains on exactly 0
+    assert store.state_std[2] < 1
+
+
 @pytest.mark.parametrize(
     "lengths", [[1], [1] * 2000, [500], [1, 300, 1, 2, 299, 300, 1], [30] * 30]
 )

@@ -58,7 +58,8 @@ def test_out_of_range_matches_a_loop(low, high, monkeypatch):
     farthest = np.abs(excess).argmax()
     assert 0 < rows < len(actions)
     found = describe.out_of_range(actions, low, high)
-    assert found == (rows, actions.flat[farthest], np.abs(excess).max())
+    value, column = actions.flat[farthest], farthest % 3
+    assert found == (rows, value, np.abs(excess).max(), column)
 
 
 def test_rounding_is_not_out_of_range():
@@ -73,26 +74,21 @@ def test_action_range_warning():
     actions[5] = 1.25, -1.3, 0
     actions[9] = -1.75
     trajectories = make_trajectories(actions=actions)
-    line = describe.action_range_warning(trajectories, HOPPER, 9)
+    line = describe.action_range_warning(trajectories, HOPPER)
     assert "2 of 61 actions are outside the bounds -1 to 1, by up to 0.750" in line
     assert "check the units of actions" in line
     spec = dataclasses.replace(HOPPER, action_low=(-1, -1, 0), action_high=(1, 1, 1))
-    line = describe.action_range_warning(trajectories, spec, 9)
+    line = describe.action_range_warning(trajectories, spec)
     assert "2 of 61 actions are outside their bounds between -1 and 1" in line
+    assert describe.action_range_warning(trajectories, None) is None
 
 
-@pytest.mark.parametrize(
-    ("farthest", "suggested"),
-    [(-1.75, "1.8"), (1.1, "1.1"), (1.101, "1.2"), (49.3, "50"), (200, "200")],
-)
-def test_action_range_warning_suggests_max_action(farthest, suggested):
-    actions = np.zeros((sum(LENGTHS) + TAIL, 3), np.float32)
-    actions[5] = -1.02
-    actions[9, 1] = farthest
-    trajectories = make_trajectories(actions=actions)
-    line = describe.action_range_warning(trajectories, None, 1)
-    assert f"set max_action={suggested}, " in line
-    assert describe.action_range_warning(trajectories, None, float(suggested)) is None
+def test_constant_observation_numbers_are_named():
+    line = describe.constant_numbers(make_trajectories())
+    assert line == "constant observation numbers, which are not scaled: 2"
+    observations = np.random.default_rng(0).normal(size=(sum(LENGTHS) + TAIL, 2))
+    trajectories = make_trajectories(observations=observations.astype(np.float32))
+    assert describe.constant_numbers(trajectories) is None
 
 
 @pytest.mark.parametrize(
@@ -120,7 +116,6 @@ def test_facts():
         r"^dropped tail +3 rows$",
         rf"^rewards +{np.count_nonzero(kept)} \(\d\d(\.\d)?%\) nonzero$",
         r"^actions +3 numbers from -0\.\d+ to 0\.\d+$",
-        r"^ +none outside the bounds -1 to 1$",
         r"^ +constant: 2$",
     ):
         assert re.search(fact, text, re.MULTILINE), fact
@@ -170,6 +165,7 @@ def test_environment_provides_scores_and_bounds():
     trajectories = make_trajectories(actions=actions)
     text = summary(trajectories, spec)
     assert "1 (1.64%) outside the bounds -0.5 to 0.5, up to -0.750" in text
+    assert "outside" not in summary(trajectories)  # there are no bounds
     assert "-20.272 scores 0, 3,234.3 scores 100" in text
     scores = normalized_score(spec, trajectories.episode_returns)
     shown = [float(cell) for cell in table(text, "normalised")]

@@ -123,9 +123,8 @@ def test_action_bounds_differ_per_dimension(tmp_path, capsys, monkeypatch):
         lambda o, rng: np.where(o > 0, HIGH - 0.1, LOW + 0.1),
         episodes=20,
     )
-    config = config_for(
-        "Lopsided-v0", path, max_action=2.0, reference_scores=(0.0, 27.0)
-    )
+    changes = {"max_action": 2.0, "target_returns": (10.0,)}
+    config = config_for("Lopsided-v0", path, **changes, reference_scores=(0.0, 27.0))
     train(config, tmp_path / "run")
     _, evaluation = last_evaluation(tmp_path / "run")
     assert (evaluation.lengths == 6).all()
@@ -133,7 +132,7 @@ def test_action_bounds_differ_per_dimension(tmp_path, capsys, monkeypatch):
         evaluation.normalized_scores, 100 * evaluation.returns / 27, rtol=1e-5
     )
     with pytest.raises(UserError, match=r"reference_scores \(0.0, 27.0\) -> None"):
-        train(config_for("Lopsided-v0", path, max_action=2.0), tmp_path / "run")
+        train(config_for("Lopsided-v0", path, **changes), tmp_path / "run")
     policy = Policy.load(tmp_path / "run")
     policy.reset([10.0, 10.0])
     actions = policy.act(np.array([[0.8, 0.8], [-0.8, -0.8]], np.float32))

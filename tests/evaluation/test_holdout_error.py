@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -41,10 +42,10 @@ def agent(store):
     return small_agent(units(store), seq_len=SEQ, episode_len=9)
 
 
-def sampler(store, batch_size):
+def sampler(store, batch_size, normalizer=None):
     return Sampler(
         store,
-        units(store),
+        normalizer or units(store),
         batch_size=batch_size,
         context_len=SEQ,
         seed=0,
@@ -76,8 +77,39 @@ def test_holdout_error_equals_a_naive_loop(agent, store):
             errors += list(np.square(predicted[0, : len(actions)] - actions))
     assert len(errors) == store.num_transitions
     for batch_size in (4, 64):  # several batches, or one
-        measured = HoldoutError(agent, sampler(store, batch_size))(params)
+        measured, relative = HoldoutError(agent, sampler(store, batch_size))(params)
         assert measured == pytest.approx(np.mean(errors), rel=1e-5)
+        expected = np.mean(errors, axis=0) / store.actions.var(axis=0)
+        np.testing.assert_allclose(relative, expected, rtol=1e-5)
+
+
+def test_relative_errors_are_of_each_seed_and_of_numbers_that_vary(store):
+    """In whatever units the actions are."""
+    actions = store.actions * np.float32([200, 1]) + np.float32([300, 0])
+    actions[:, 1] = 0.1
+    moved = replace(store, actions=actions)
+    center, scale = np.float32([300, 0.1]), np.float32([200, 1])
+    changes = {"action_center": center, "action_scale": scale}
+    new_units = replace(units(store), **changes)
+    agent = small_agent(new_units, seq_len=SEQ, episode_len=9)
+    windows = sampler(moved, 4, new_units)
+    params = [agent.init_params(jax.random.key(seed)) for seed in (0, 1)]
+    both = jax.tree.map(lambda *x: np.stack(x), *params)
+    found = HoldoutError(agent, windows, num_seeds=2)
+    errors, relative = found(both)
+    assert (errors.shape, relative.shape) == ((2,), (2, 1))
+    assert found.varying.tolist() == [0]
+    for i in range(2):
+        one, alone = HoldoutError(agent, windows)(params[i])
+        np.testing.assert_allclose(errors[i], one, rtol=1e-5)
+        np.testing.assert_allclose(relative[i], alone, rtol=1e-5)
+    # Always the mean would have an error of 1.
+    zero = jax.tree.map(np.zeros_like, params[0])
+    mean = actions[:, 0].mean()
+    centred = replace(new_units, action_center=np.float32([mean, 0.1]))
+    agent = small_agent(centred, seq_len=SEQ, episode_len=9)
+    _, relative = HoldoutError(agent, sampler(moved, 4, centred))(zero)
+    np.testing.assert_allclose(relative, [1], rtol=1e-4)
 
 
 def test_of_many_windows_some_are_taken_at_equal_distances(agent, store, monkeypatch):

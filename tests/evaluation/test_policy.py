@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 
 import jax
 import numpy as np
@@ -79,8 +78,7 @@ def test_actions_depend_on_the_target_return(policy):
 def test_a_saturated_action_is_within_the_environments_bounds(policy, way):
     low = np.random.default_rng(0).uniform(-3, 1, 100).astype(np.float32)
     space = Box(low, low + np.linspace(0.1, 2, 100, dtype=np.float32))
-    bounds = {"action_low": tuple(space.low), "action_high": tuple(space.high)}
-    center, scale = action_units(replace(SPEC, **bounds), 100, 1.0)
+    center, scale = action_units(space.low, space.high, 1.0)
     units = normalizer(S, 100, action_center=center, action_scale=scale)
     agent = small_agent(units, seq_len=3, episode_len=LIMIT)
     params = jax.jit(agent.init_params)(jax.random.key(0))

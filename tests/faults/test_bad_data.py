@@ -251,9 +251,10 @@ def test_episodes_of_one_step(launch):
 
 
 def test_actions_out_of_range_give_a_warning(launch):
-    data = arrays(**with_value("actions", 3, 1.5))
-    path = to_hdf5(launch.folder / "data.hdf5", data)
-    err = launch.runs(f"--config.data_path={path}", "--config.max_action=1")
+    actions = with_value("actions", 3, 2.5)["actions"][:, :1]
+    path = to_hdf5(launch.folder / "data.hdf5", arrays(actions=actions))
+    flags = "--config.env_name=Pendulum-v1", "--config.eval_episodes=0"
+    err = launch.runs(f"--config.data_path={path}", *flags)
     warning = (
         r"launch.py: warning: .*data.hdf5: 1 of 60 actions are outside .*clip .*\n"
     )

@@ -13,7 +13,7 @@ from helpers import changed, steps_of
 
 from dt_jax.config import load_config
 from dt_jax.data.sampler import Sampler
-from dt_jax.evaluation.policy import load_agent
+from dt_jax.evaluation.policy import Policy, load_agent
 from dt_jax.runs.checkpoint import choose_checkpoint
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.dry_run import dry_run
@@ -184,10 +184,52 @@ def test_longer_trajectories_than_the_sources_are_refused(source, tmp_path, npz)
         train(config, tmp_path / "run")
 
 
-def test_actions_outside_the_agents_bounds_are_reported(npz, tmp_path):
+def test_actions_in_any_units_are_learnt_alike(npz, own_run, tmp_path):
+    """Also numbers of very different sizes, and one that is constant."""
     with np.load(npz) as arrays:
-        wide = dict(arrays) | {"actions": arrays["actions"] * 1.5}
-    np.savez(tmp_path / "wide.npz", **wide)
-    config = own(tmp_path / "wide.npz", update_steps=1, max_action=1.0)
-    with pytest.warns(UserWarning, match=r"actions are outside the bounds -1 to 1"):
+        data = dict(arrays)
+    data["actions"][:, 2] = 0.5
+    units = np.float32([1e-3, 200, 1]), np.float32([0, 300, 700])
+    expected = None
+    for scale, offset in (([1, 1, 1], [0, 0, 0]), units):
+        actions = data["actions"] * np.float32(scale) + np.float32(offset)
+        np.savez(tmp_path / "units.npz", **data | {"actions": actions})
+        run = tmp_path / f"run{offset[1]}"
+        train(own(tmp_path / "units.npz", holdout_fraction=0.5), run)
+        row = read_metrics(run / "metrics.jsonl")[-1]
+        found = [row[HOLDOUT_ERROR], row[f"{HOLDOUT_ERROR}_relative"]]
+        expected = expected or found
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+    policy = Policy.load(run)
+    policy.reset(10.0)
+    action = policy.act(np.zeros(11))
+    assert (np.abs(action - [0, 300, 700.5]) <= [1e-3, 200, 1]).all()
+
+
+def test_resuming_and_warm_starts_keep_the_mapping_of_actions(npz, source, tmp_path):
+    with np.load(npz) as arrays:
+        part = dict(arrays) | {"actions": arrays["actions"] / 2}
+    np.savez(tmp_path / "part.npz", **part)
+    config = own(tmp_path / "part.npz", init_from=str(source), update_steps=1)
+    expected = load_agent(source, "last").agent.normalizer
+    for steps in (1, 2):
+        train(changed(config, update_steps=steps), tmp_path / "run")
+        found = load_agent(tmp_path / "run", "last").agent.normalizer
+        np.testing.assert_array_equal(found.action_center, expected.action_center)
+        np.testing.assert_array_equal(found.action_scale, expected.action_scale)
+    np.savez(tmp_path / "part.npz", **part | {"actions": 4 * part["actions"]})
+    with pytest.raises(UserError, match=r"actions of .* are out of the range of"):
+        train(config, tmp_path / "other")
+
+
+def test_what_is_wrong_with_the_data_is_reported_at_the_start(npz, tmp_path, capsys):
+    with np.load(npz) as arrays:
+        data = dict(arrays)
+    data["observations"][:, 3:5] = 0.1
+    np.savez(tmp_path / "odd.npz", **data)
+    config = own(tmp_path / "odd.npz", update_steps=1, reward_scale=1e6)
+    with pytest.warns(UserWarning, match="odd.npz: reward_scale=1e.06 brings the"):
         train(config, tmp_path / "run")
+    out = capsys.readouterr().out
+    line = "odd.npz: constant observation numbers, which are not scaled: 3-4\n"
+    assert line in out

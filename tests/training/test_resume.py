@@ -225,7 +225,7 @@ def test_changed_action_bounds_are_refused(small_config, tmp_path, monkeypatch):
     train(config, tmp_path)
     wider = replace(lookup(config.env_name), action_high=2.0)
     monkeypatch.setattr("dt_jax.envs.spec_from_config", lambda config: wider)
-    with pytest.raises(UserError, match="hopper-demo has other bounds on actions"):
+    with pytest.raises(UserError, match="bounds on actions: number 0 was between"):
         train(changed(config, update_steps=12), tmp_path)
 
 

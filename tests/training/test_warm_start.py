@@ -12,8 +12,9 @@ import pytest
 import dt_jax
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.config import default_config
-from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import lookup
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
 from dt_jax.evaluation.policy import Policy, load_agent
 from dt_jax.interop.corl import params_from_state_dict
 from dt_jax.runs import manifest
@@ -79,15 +80,19 @@ def assert_equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def new_normalizer(state_size=S, center=0.0, scale=1.0, action_size=A):
-    """Return the units that another dataset and an environment would have."""
-    return Normalizer(
-        np.full(state_size, 7, np.float32),
-        np.full(state_size, 5, np.float32),
-        np.full(action_size, center, np.float32),
-        np.full(action_size, scale, np.float32),
-        reward_scale=0.01,
+def new_data(state_size=S, largest=1.0, action_size=A):
+    """Return other data whose actions are within ± `largest`."""
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-largest, largest, (9, action_size)).astype(np.float32)
+    actions[0] = largest
+    raw = RawData(
+        rng.normal(7, 5, (9, state_size)).astype(np.float32),
+        actions,
+        np.ones(9, np.float32),
+        np.zeros(9, bool),
+        np.arange(9) % 3 == 2,
     )
+    return Trajectories.from_raw(raw, source="new.hdf5")
 
 
 def params_of(run, step):
@@ -100,7 +105,7 @@ def test_first_loss_equals_the_source_bit_for_bit(run):
     before, params = trained.agent, trained.params
     config = new_config()
     start = warm_start.load(str(run), config)
-    normalizer = start.normalizer_for("new.hdf5", new_normalizer())
+    normalizer = start.normalizer_for(config, new_data(), SPEC)
     agent = DecisionTransformerAgent.from_config(config, normalizer)
     rng = np.random.default_rng(1)
     observations = rng.normal(3, 2, (4, T, S)).astype(np.float32)
@@ -212,25 +217,49 @@ def test_dropout_may_differ(run):
 def test_statistics_of_the_source_are_used(run):
     """But the reward_scale is that of the new run."""
     start = warm_start.load(str(run), new_config())
-    ours = replace(new_normalizer(), reward_scale=0.5)
-    used = start.normalizer_for("new.hdf5", ours).to_record()
+    config = new_config(reward_scale=0.5)
+    used = start.normalizer_for(config, new_data(), SPEC).to_record()
     theirs = choose_checkpoint(run / "checkpoints", "last").record["normalizer"]
     assert used == theirs | {"reward_scale": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("normalizer", "message"),
+    ("data", "spec", "message"),
     [
-        (new_normalizer(state_size=17), "of 11 and actions of 3 n.*new.hdf5 has 17"),
-        (new_normalizer(center=0.5), "for action 0, the network's 0 and 1 were 0 and"),
-        (new_normalizer(scale=0.4), "0 and 1 were 0 and 1, here 0 and 0.4; leave"),
-        (new_normalizer(scale=0.4), f"or set --config.env_name={SPEC.name}$"),
+        ({"state_size": 17}, SPEC, "of 11 and actions of 3 n.*new.hdf5 has 17"),
+        ({"largest": 1.5}, SPEC, "actions .* number 0 was -1 to 1 there, here it is"),
+        ({"largest": 1.5}, None, "out of the range of .*: clip the actions, or leave"),
+        ({}, replace(SPEC, action_high=2.0), "other bounds on actions: number 0 was"),
     ],
 )
-def test_data_with_other_sizes_or_units_is_refused(run, normalizer, message):
-    start = warm_start.load(str(run), new_config())
+def test_data_of_other_sizes_or_out_of_the_sources_range_is_refused(
+    run, data, spec, message
+):
+    config = new_config()
+    start = warm_start.load(str(run), config)
     with pytest.raises(UserError, match=message):
-        start.normalizer_for("new.hdf5", normalizer)
+        start.normalizer_for(config, new_data(**data), spec)
+
+
+def test_data_in_a_part_of_the_sources_range_keeps_its_mapping(run):
+    """Also where a new run would map it otherwise: without an environment."""
+    config = new_config()
+    start = warm_start.load(str(run), config)
+    used = start.normalizer_for(config, new_data(largest=0.01), None)
+    np.testing.assert_array_equal(used.action_scale, np.ones(A))
+    start.normalizer_for(config, new_data(largest=np.nextafter(1, 2)), SPEC)
+
+
+def test_constant_numbers_of_a_source_that_divides_by_1e_6_are_not_scaled(run):
+    """As in CORL's files: another value would be thousands to the network."""
+    config = new_config()
+    start = warm_start.load(str(run), config)
+    std = start.normalizer.state_std.copy()
+    std[2] = np.float32(0) + np.float32(1e-6)
+    start = start._replace(normalizer=replace(start.normalizer, state_std=std))
+    used = start.normalizer_for(config, new_data(), SPEC).state_std
+    assert used[2] == 1
+    np.testing.assert_array_equal(np.delete(used, 2), np.delete(std, 2))
 
 
 @pytest.mark.parametrize(
@@ -374,10 +403,9 @@ def test_variant_of_corls_network_is_refused(corl, corl_config, tmp_path):
 
 def test_actions_of_corl_are_not_scaled(corl_config, corl_file):
     start = warm_start.load(str(corl_file), corl_config)
-    ours = new_normalizer(5, scale=2, action_size=2)
-    message = "were 0 and 1, here 0 and 2; .* --config.env_name=None$"
-    with pytest.raises(UserError, match=message):
-        start.normalizer_for("new.hdf5", ours)
-    ours = new_normalizer(5, action_size=2)
-    used = start.normalizer_for("new.hdf5", ours)
+    with pytest.raises(UserError, match="number 0 was -1 to 1 there, here it is 2:"):
+        start.normalizer_for(corl_config, new_data(5, 2, action_size=2), None)
+    data = new_data(5, action_size=2)
+    used = start.normalizer_for(corl_config, data, None)
+    np.testing.assert_array_equal(used.action_scale, [1, 1])
     np.testing.assert_array_equal(used.state_mean, start.normalizer.state_mean)

@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     with h5py.File(folder / "data.hdf5", "w") as file:
         file["observations"] = rng.standard_normal((rows, 4))
         file["actions"] = rng.uniform(-1, 1, (rows, 2))
-        file["rewards"] = rng.standard_normal(rows)
+        file["rewards"] = rng.uniform(0, 2, rows)
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(rows) % 20 == 19
     config = default_config(

@@ -1,0 +1,52 @@
+"""Checkpoints that are evaluated in an environment, perhaps another than the run's."""
+
+import pytest
+from random_run import make_normalizer, write_random_run
+
+from dt_jax.evaluation.evaluate import load_run
+from dt_jax.runs import manifest
+from dt_jax.utils.errors import UserError
+
+ONES = [1.0, 1.0, 1.0]
+
+
+@pytest.fixture
+def run_with(tmp_path):
+    """Return a function that writes a run for hopper with changes to its record."""
+
+    def write(**changes):
+        write_random_run(tmp_path / "run", None, make_normalizer(states=11))
+        content = manifest.read(tmp_path / "run/checkpoints", 7)
+        content.record.update(changes)
+        manifest.write(tmp_path / "run/checkpoints", 7, content)
+        return tmp_path / "run"
+
+    return write
+
+
+@pytest.mark.parametrize("low", [-1.0, -2.0])
+def test_other_bounds_on_actions_than_in_training_are_refused(run_with, low):
+    """For `evaluate` and `video`; the network's actions would mean something else."""
+    run = run_with(action_bounds=[[-1.0, -1.0, low], ONES])
+    if low == -1:
+        assert load_run(run).spec.name == "hopper-demo"
+        return
+    message = "number 2 was between -2 and 1, in hopper-demo it is between -1 and 1"
+    with pytest.raises(UserError, match=message):
+        load_run(run)
+
+
+@pytest.mark.parametrize("record", [{}, {"action_bounds": None}])
+def test_a_run_of_unknown_bounds_can_be_evaluated(run_with, record):
+    """Imported ones, and those trained without an environment."""
+    assert load_run(run_with(**record)).spec.name == "hopper-demo"
+
+
+def test_targets_far_outside_the_training_data_are_a_warning(run_with):
+    histogram = {"edges": [0.0, 500.0, 4090.0], "counts": [3, 4]}
+    run = run_with(dataset={"return_histogram": histogram})
+    load_run(run, changes={"target_returns": (12000.0, 100.0)})
+    with pytest.warns(
+        UserWarning, match=r"target_returns 1e\+06 are far outside .*4.09"
+    ):
+        load_run(run, changes={"target_returns": (1e6, 100.0)})

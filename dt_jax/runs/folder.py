@@ -1,6 +1,5 @@
 """A run's folder: what it holds, and reading it back."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation, last_evaluation
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import user_path, write_text
+from dt_jax.utils.files import to_json, user_path, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,7 @@ def write_description(workdir: Path, record: Mapping[str, Any]) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     about = {**record["versions"], "dataset": record["dataset"]}
     for name, values in (("config", record["config"]), ("versions", about)):
-        write_text(workdir / f"{name}.json", json.dumps(values, indent=2) + "\n")
+        write_text(workdir / f"{name}.json", to_json(values, indent=2) + "\n")
 
 
 def read_run(workdir: Path) -> RunFolder:

@@ -6,11 +6,12 @@ checkpoints/1000.unfinished  exists while the checkpoint is being saved or delet
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import write_text
+from dt_jax.utils.files import to_json, write_text
 
 FORMAT = 4
 
@@ -34,8 +35,9 @@ def write(folder: Path, step: int, manifest: Manifest) -> None:
         **manifest._asdict(),
         "files": _hashes(folder, step),
     }
+    content = json.loads(to_json(content))
     content["sha256"] = _hash(content)
-    write_text(folder / f"{step}.json", json.dumps(content, indent=1))
+    write_text(folder / f"{step}.json", to_json(content, indent=1))
 
 
 def read(folder: Path, step: int) -> Manifest:
@@ -60,7 +62,10 @@ def read(folder: Path, step: int) -> Manifest:
                 f"version of dt_jax reads format {FORMAT}"
             )
         saved = content["files"]
-        manifest = Manifest(content["score"], content["record"])
+        score = content["score"]
+        if score is not None and not math.isfinite(score):
+            score = None  # it would rank above or below all others
+        manifest = Manifest(score, content["record"])
     except (ValueError, KeyError, AttributeError, TypeError):
         raise DamagedError(f"its manifest {path.name} is damaged") from None
     found = _hashes(folder, step)

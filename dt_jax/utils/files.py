@@ -1,5 +1,7 @@
 """Files and folders: paths as users write them, atomic writes, and a run's lock."""
 
+import json
+import math
 import os
 import secrets
 import socket
@@ -7,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -46,6 +49,19 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, completely or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(text)
+
+
+def to_json(values: Any, indent: int | None = None) -> str:
+    """Return JSON, with null for NaN and infinity, which JSON does not have."""
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def check_writable(path: Path) -> None:

@@ -1,7 +1,9 @@
 """metrics.jsonl: rows are written at once, and survive a kill."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 
 from dt_jax.runs.metrics import MetricsLog, read_metrics
@@ -36,7 +38,18 @@ def test_a_resumed_log_drops_rows_after_its_checkpoint(tmp_path):
     assert rows[-1]["train_loss"] == 2.0
 
 
-@pytest.mark.parametrize("value", ["NaN", "1e999", "-3", "0.5"])
+def test_a_metric_that_is_not_finite_is_null(tmp_path):
+    """JSON has no NaN; other programs could not read the row."""
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, up_to_step=-1) as log:
+        log.write(3, {"a": math.nan, "b": -math.inf, "c": 1e308})
+    assert path.read_text() == '{"step": 3, "a": null, "b": null, "c": 1e+308}\n'
+    np.testing.assert_equal(
+        read_metrics(path), [{"step": 3, "a": math.nan, "b": math.nan, "c": 1e308}]
+    )
+
+
+@pytest.mark.parametrize("value", ["NaN", "null", "1e999", "-3", "0.5"])
 def test_every_number_is_a_valid_metric(tmp_path, value):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 3, "grad_norm": {value}}}\n')
@@ -48,7 +61,7 @@ def test_every_number_is_a_valid_metric(tmp_path, value):
     [
         *("garbage", "[1]", "3", "\xbc", "[" * 100_000),
         *('{"stp": 2}', '{"step": 1e400}', f'{{"step": 1{30 * "0"}}}'),
-        '{"step": 3, "grad_norm": null}',
+        '{"step": null}',
         '{"step": 3, "grad_norm": [1]}',
         '{"step": 3, "grad_norm": true}',
         f'{{"step": 3, "grad_norm": 1{400 * "0"}}}',

@@ -66,7 +66,8 @@ class CheckpointWriter:
         """Open a folder for a run that resumes from its newest valid checkpoint.
 
         Args:
-          folder: created if missing; checkpoints without a valid manifest are deleted.
+          folder: created if missing; checkpoints without a valid manifest are deleted,
+            and those that a killed run did not come to delete.
           keep: how many of the newest to retain.
         """
         self._folder, self._keep = folder.resolve(), keep
@@ -74,6 +75,7 @@ class CheckpointWriter:
         with distributed.all_succeed():
             if distributed.is_main_process():
                 self._delete_leftovers()
+                self._delete_superfluous()
         self._manager = ocp.CheckpointManager(self._folder)  # retains all
         self._pending: tuple[int, Manifest] | None = None
         self._last = (-1, Manifest(None, {}))
@@ -85,13 +87,16 @@ class CheckpointWriter:
             checkpoint.step: checkpoint.score
             for checkpoint in find_checkpoints(self._folder)
         }
+        if not self._scores:  # see `is_unsaved`
+            manifest.unfinished(self._folder, 0).touch()
+        kept = self._scores.keys() or {0}
         # *.unfinished last: while it exists, the checkpoint beside it does not count.
         for path in sorted(
             self._folder.iterdir(), key=lambda p: p.suffix == ".unfinished"
         ):
             step, _, kind = path.name.partition(".")
             ours = kind in ("", "json", "unfinished") or kind.startswith("orbax")
-            if step.isdecimal() and int(step) not in self._scores and ours:
+            if step.isdecimal() and int(step) not in kept and ours:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def save(
@@ -155,9 +160,9 @@ class CheckpointWriter:
         self._last = step, content
         if distributed.is_main_process():
             self._write_manifest(step, content)
-            manifest.unfinished(self._folder, step).unlink()
-            for old in self._superfluous():
-                self._delete(old)
+            for each in (0, step):
+                manifest.unfinished(self._folder, each).unlink(missing_ok=True)
+            self._delete_superfluous()
 
     def set_score(self, step: int, score: float | None) -> None:
         """Add the score to the last checkpoint, saved before its evaluation."""
@@ -172,12 +177,13 @@ class CheckpointWriter:
         manifest.write(self._folder, step, content)
         self._scores[step] = content.score
 
-    def _superfluous(self) -> list[int]:
-        """Return the steps that are neither among the last few nor the best."""
+    def _delete_superfluous(self) -> None:
+        """Delete the checkpoints that are neither among the last few nor the best."""
         retained = set(sorted(self._scores)[-self._keep :])
         scored = [(s, step) for step, s in self._scores.items() if s is not None]
         retained |= {max(scored)[1]} if scored else set()
-        return [step for step in self._scores if step not in retained]
+        for step in self._scores.keys() - retained:
+            self._delete(step)
 
     def _delete(self, step: int) -> None:
         manifest.unfinished(self._folder, step).touch()
@@ -257,8 +263,16 @@ def choose_checkpoint(folder: Path, which: str | int) -> Checkpoint:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Return whether a checkpoint was ever finished in `folder`, valid now or not."""
+    """Return whether `folder` has a finished checkpoint, valid or not."""
     return bool(manifest.finished_steps(folder))
+
+
+def is_unsaved(folder: Path) -> bool:
+    """Return whether a run has started in `folder` and not finished a checkpoint yet.
+
+    False also for a folder whose checkpoints were deleted by hand.
+    """
+    return manifest.unfinished(folder, 0).exists()
 
 
 def _placed(like: Any) -> ocp.args.StandardRestore:

@@ -2,6 +2,7 @@
 
 checkpoints/1000.json        the record, the score, and the SHA-256 of each file
 checkpoints/1000.unfinished  exists while the checkpoint is being saved or deleted
+checkpoints/0.unfinished     exists from the start of a run to its first checkpoint
 """
 
 import hashlib

@@ -8,7 +8,12 @@ from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import from_dict
-from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint, has_checkpoints
+from dt_jax.runs.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    choose_checkpoint,
+    has_checkpoints,
+)
 from dt_jax.training.trainer import pending_metrics
 from dt_jax.utils.errors import UserError
 
@@ -67,3 +72,9 @@ def is_complete(checkpoint: Checkpoint, config: ConfigDict) -> bool:
     """Return whether a run with this last checkpoint has nothing left to do."""
     done = checkpoint.step >= config.update_steps
     return done and pending_metrics(checkpoint) is None
+
+
+def delete_leftovers(workdir: Path, config: ConfigDict) -> None:
+    """Delete what a complete run has left if it was killed after its last save."""
+    with CheckpointWriter(workdir / "checkpoints", config.keep_checkpoints):
+        pass

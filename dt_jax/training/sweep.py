@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dt_jax.config import flags
 from dt_jax.data.registry import all_specs
 from dt_jax.training.loggers import check_installed
-from dt_jax.training.resume import is_complete, last_checkpoint
+from dt_jax.training.resume import delete_leftovers, is_complete, last_checkpoint
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import InUseError, locked
 from dt_jax.utils.signals import Stopped, StopRequest
@@ -119,6 +119,7 @@ def _train(run: QueuedRun, prefix: str) -> str:
         with locked(run.workdir), suppress(UserError):
             last = last_checkpoint(run.workdir, run.config)
             if last is not None and is_complete(last, run.config):
+                delete_leftovers(run.workdir, run.config)
                 return "already complete"
     except InUseError as error:
         return f"skipped: {str(error).partition(': ')[0]}"

@@ -18,6 +18,7 @@ from dt_jax.runs.checkpoint import (
     choose_checkpoint,
     find_checkpoints,
     has_checkpoints,
+    is_unsaved,
 )
 from dt_jax.utils.errors import UserError
 
@@ -85,6 +86,14 @@ def test_the_last_few_and_the_best_are_retained(tmp_path, scores, kept, best, re
     assert choose_checkpoint(tmp_path, "best").step == best
     for which in (kept[1], str(kept[1])):
         assert choose_checkpoint(tmp_path, which).step == kept[1]
+
+
+def test_checkpoints_that_a_killed_run_did_not_delete_are_deleted_at_the_start(
+    tmp_path,
+):
+    write(tmp_path, 1, 2, 3, 4, keep=4, scores=(1.0, 2.0, 0.0, 0.0))
+    write(tmp_path, keep=2)
+    assert steps_in(tmp_path) == [2, 3, 4]
 
 
 def test_the_best_needs_an_evaluation(tmp_path):
@@ -163,6 +172,21 @@ def test_a_save_that_was_killed_reads_as_absent_and_can_be_repeated(tmp_path):
     assert steps_in(tmp_path) == [1]
     write(tmp_path, 2)
     assert steps_in(tmp_path) == [1, 2]
+    assert names_in(tmp_path) == {"1", "1.json", "2", "2.json"}
+
+
+def test_a_folder_is_unsaved_from_the_start_of_a_run_to_its_first_checkpoint(tmp_path):
+    assert not is_unsaved(tmp_path)
+    for _ in range(2):  # also at the next start
+        with CheckpointWriter(tmp_path, 3) as writer:
+            assert is_unsaved(tmp_path)
+        assert is_unsaved(tmp_path)
+    with CheckpointWriter(tmp_path, 3) as writer:
+        save(writer, 1)
+        writer.wait()
+        assert not is_unsaved(tmp_path)
+        (tmp_path / "0.unfinished").touch()  # killed before it was deleted
+    write(tmp_path, 2)
     assert names_in(tmp_path) == {"1", "1.json", "2", "2.json"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import to_json, write_text
+from dt_jax.utils.files import read_regular, to_json, write_text
 
 FORMAT = 4
 
@@ -51,7 +51,7 @@ def read(folder: Path, step: int) -> Manifest:
     """
     path = folder / f"{step}.json"
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
         sha256 = content.pop("sha256")
         if sha256 != _hash(content):
             raise ValueError(sha256)
@@ -67,7 +67,7 @@ def read(folder: Path, step: int) -> Manifest:
         if score is not None and not math.isfinite(score):
             score = None  # it would rank above or below all others
         manifest = Manifest(score, content["record"])
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise DamagedError(f"its manifest {path.name} is damaged") from None
     found = _hashes(folder, step)
     if not found:

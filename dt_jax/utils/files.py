@@ -51,6 +51,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file; that of a pipe or a device might never end.
+
+    Raises:
+      UserError: `path` exists and is not a regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file: remove it")
+    return path.read_bytes()
+
+
 def to_json(values: Any, indent: int | None = None) -> str:
     """Return JSON, with null for NaN and infinity, which JSON does not have."""
     return json.dumps(_finite(values), indent=indent, allow_nan=False)

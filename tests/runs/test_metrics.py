@@ -61,7 +61,7 @@ def test_every_number_is_a_valid_metric(tmp_path, value):
     [
         *("garbage", "[1]", "3", "\xbc", "[" * 100_000),
         *('{"stp": 2}', '{"step": 1e400}', f'{{"step": 1{30 * "0"}}}'),
-        '{"step": null}',
+        *('{"step": null}', '{"step": -1}', '{"step": 1.5}', '{"step": 1e300}'),
         '{"step": 3, "grad_norm": [1]}',
         '{"step": 3, "grad_norm": true}',
         f'{{"step": 3, "grad_norm": 1{400 * "0"}}}',
@@ -73,6 +73,13 @@ def test_a_malformed_row_is_reported_with_its_line(tmp_path, line):
     message = "metrics.jsonl, line 2: not a row of metrics; remove that line"
     with pytest.raises(UserError, match=message):
         read_metrics(path)
+
+
+def test_a_carriage_return_ends_no_row(tmp_path):
+    """Else a damaged byte would hide all rows after it."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step":\r1}\r\n{"step": 2}\n{"step": 3')
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
 
 
 def test_without_a_path_nothing_is_written():

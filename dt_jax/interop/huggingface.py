@@ -273,5 +273,5 @@ def _read_record(
         return {}, units
     try:
         return from_dict(record["config"]).to_dict(), units
-    except (UserError, TypeError, KeyError) as error:
+    except UserError as error:
         raise UserError(f"{path}: its config is not valid: {error}") from None

@@ -12,13 +12,18 @@ the run's other JSON files are copies for people.
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 
+from dt_jax.config.load import from_dict
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.runs import manifest
 from dt_jax.runs.manifest import Manifest
 from dt_jax.utils import distributed
@@ -36,11 +41,38 @@ class Checkpoint:
     score: float | None  # of the evaluation at this step, the higher the better
     record: dict[str, Any]  # what the parameters mean nothing without
 
+    @property
+    def config(self) -> ConfigDict:
+        """The run's configuration, locked; a UserError if a value is not valid."""
+        with self._named_in_errors():
+            return from_dict(self.record["config"])
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """The units of the parameters; a UserError if they are not valid."""
+        with self._named_in_errors():
+            return Normalizer.from_record(self.record["normalizer"])
+
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self._path}: {error}") from None
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / str(self.step)
+
     def params(self, like: Any) -> Any:
         """Return the acting parameters, shaped as `like` (by jax.eval_shape).
 
         They are placed by the shardings of `like`, or on this process's first device.
         """
+        saved = ocp.StandardCheckpointHandler().metadata(self._path / "params").tree
+        expected = jax.tree.map(_stored, like)
+        if _shapes(saved) != _shapes(expected):  # about which Orbax prints pages
+            raise self._other_arrays()
         return self._restore(params=_placed(like))["params"]
 
     def train(self, like: Any) -> Any:
@@ -49,9 +81,18 @@ class Checkpoint:
 
     def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(
-                self.folder / str(self.step), args=ocp.args.Composite(**items)
-            )
+            try:
+                return checkpointer.restore(
+                    self._path, args=ocp.args.Composite(**items)
+                )
+            except ValueError as error:
+                raise self._other_arrays() from error
+
+    def _other_arrays(self) -> UserError:
+        return UserError(
+            f"{self._path} does not hold the arrays of its configuration: restore the "
+            "folder, or choose another checkpoint"
+        )
 
 
 class CheckpointWriter:
@@ -273,6 +314,18 @@ def is_unsaved(folder: Path) -> bool:
     False also for a folder whose checkpoints were deleted by hand.
     """
     return manifest.unfinished(folder, 0).exists()
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of the arrays of a tree, in no order that depends on names."""
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _stored(x: Any) -> Any:
+    """Return an array's shape on disk, where random keys are integers."""
+    if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return jax.eval_shape(jax.random.key_data, x)
 
 
 def _placed(like: Any) -> ocp.args.StandardRestore:

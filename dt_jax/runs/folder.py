@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax.config.load import from_dict
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation, last_evaluation
@@ -75,11 +74,12 @@ def read_run(workdir: Path) -> RunFolder:
     Raises:
       UserError: it is not a run, has no checkpoint, or was imported.
     """
-    record = read_checkpoint(workdir, "last").record
+    last = read_checkpoint(workdir, "last")
+    record = last.record
     if "imported_from" in record["dataset"]:
         raise UserError(f"{workdir} was imported: there are no metrics of its training")
-    config = from_dict(record["config"])
-    run = RunFolder(user_path(workdir), config, record["dataset"], record["versions"])
+    versions = record["versions"]
+    run = RunFolder(user_path(workdir), last.config, record["dataset"], versions)
     if run.newest is None:
         return run
     step, evaluation = run.newest

@@ -7,7 +7,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
-from dt_jax.config.load import from_dict
 from dt_jax.runs.checkpoint import (
     Checkpoint,
     CheckpointWriter,
@@ -33,7 +32,7 @@ def last_checkpoint(workdir: Path, config: ConfigDict) -> Checkpoint | None:
             f"{workdir} was imported and cannot be resumed: start a run from it with "
             f"--config.init_from={workdir} and another --workdir"
         )
-    before = from_dict(last.record["config"])
+    before = last.config
     if config.agent != before.agent:
         raise UserError(
             f"{workdir} holds a run of the agent {before.agent}, not {config.agent}: "

@@ -188,7 +188,7 @@ def _resumed_trainer(
             f"update_steps {updates} -> {config.update_steps}: the cosine schedule is "
             "recomputed for the new length"
         )
-    normalizer = Normalizer.from_record(last.record["normalizer"])
+    normalizer = last.normalizer
     today = make_normalizer(config, dataset, spec)
     if any((getattr(normalizer, k) != getattr(today, k)).any() for k in _ACTION_UNITS):
         raise UserError(

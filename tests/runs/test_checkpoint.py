@@ -135,7 +135,9 @@ def test_other_files_are_not_touched(tmp_path):
     assert steps_in(tmp_path) == [1]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"files": {}}', "\xbc"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", '{"files": {}}', "\xbc", "[" * 200_000]
+)
 def test_a_malformed_manifest_is_reported(tmp_path, text):
     write(tmp_path, 1, 2)
     (tmp_path / "2.json").write_text(text, encoding="latin1")

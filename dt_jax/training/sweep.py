@@ -1,5 +1,6 @@
 """A queue of runs, each trained in its own process."""
 
+import os
 import re
 import subprocess
 import sys
@@ -150,6 +151,8 @@ def _run_process(run: QueuedRun) -> tuple[int, str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             process_group=0,
+            # Killed with this process: an orphan would hold the run's lock for hours.
+            env=os.environ | {"DT_JAX_PARENT": str(os.getpid())},
         )
         forwarded = None
         while process.poll() is None:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -85,20 +86,23 @@ def check_writable(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of killed writers.
+    """Remove the temporary files and folders of killed writers.
 
     Call it only while no other process writes: its temporary file is removed too.
 
     Args:
-      path: a file, for its temporary files; or a folder, for all directly in it.
+      path: a file or folder, for its temporary ones beside it; and of a folder all
+        directly in it.
     """
     digits, name = "[0-9a-f]" * _TOKEN, Path(escape(path.name))
+    found = [*path.parent.glob(f".{name.stem}.{digits}.tmp{name.suffix}")]
     if path.is_dir():
-        found = path.glob(f".*.{digits}.tmp*")
-    else:
-        found = path.parent.glob(f".{name.stem}.{digits}.tmp{name.suffix}")
+        found += path.glob(f".*.{digits}.tmp*")
     for temporary in found:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:

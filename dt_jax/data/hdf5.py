@@ -69,15 +69,28 @@ class Hdf5Column:
 
 @contextmanager
 def hdf5_columns(path: Path) -> Iterator[dict[str, Column]]:
-    """Open a file and yield its top-level arrays by name."""
+    """Open a file and yield its top-level arrays by name; a link's name is one too."""
     # Each chunk is read once: a chunk cache would only take memory.
     with h5py.File(path, "r", rdcc_nbytes=0) as file:
         check_self_contained(file, path)
+        items = {name: _open_item(file, name, path) for name in file}
         yield {
             name: Hdf5Column(item, path)
-            for name, item in file.items()
+            for name, item in items.items()
             if isinstance(item, h5py.Dataset)
         }
+
+
+def _open_item(file: h5py.File, name: str, path: Path) -> object:
+    try:
+        return file[name]
+    except (KeyError, RuntimeError) as error:
+        if not isinstance(file.get(name, getlink=True), h5py.SoftLink):
+            raise  # corrupt
+        raise UserError(
+            f"{path}: {name} is a broken or circular link; delete it, or replace it "
+            "with the array"
+        ) from error
 
 
 def check_self_contained(file: h5py.File, name: object) -> None:

@@ -122,6 +122,36 @@ def test_episode_len_replaces_missing_episode_ends(raw, write_hdf5, episode_len)
     assert_same(read, raw._replace(timeouts=np.array(timeouts)))
 
 
+@pytest.mark.parametrize("key", RawData._fields)
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda file: file["infos/recorded"],  # a hard link
+        lambda file: h5py.SoftLink("/infos/recorded"),
+        lambda file: h5py.SoftLink("infos/again"),  # a link to a link
+    ],
+)
+def test_links_inside_a_file_are_read_like_arrays(raw, write_hdf5, key, link):
+    path = write_hdf5(raw)
+    with h5py.File(path, "a") as file:
+        file["infos/again"] = h5py.SoftLink("recorded")
+        file.move(key, "infos/recorded")
+        file[key] = link(file)
+    assert_same(read_d4rl(path), raw)
+    assert_same(read_d4rl(path, memory_limit_gb=0), raw)
+
+
+@pytest.mark.parametrize("key", ["actions", "timeouts"])
+@pytest.mark.parametrize("target", ["nothing", "other"])
+def test_broken_and_circular_links_are_refused(raw, write_hdf5, key, target):
+    path = write_hdf5(raw, **{key: None})
+    with h5py.File(path, "a") as file:
+        file[key] = h5py.SoftLink(target)
+        if target == "other":
+            file["other"] = h5py.SoftLink(key)
+    assert_refused(path, "is a broken or circular link; delete it")
+
+
 def test_format_is_detected_by_content(raw, write_hdf5, tmp_path):
     assert_same(read_d4rl(write_hdf5(raw, "hdf5.npz")), raw)
     for name in ("plain", "npz.hdf5"):

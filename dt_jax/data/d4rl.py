@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from dt_jax.data.arrays import aligned_empty, check_finite, machine_memory
@@ -17,7 +16,7 @@ from dt_jax.data.cache import (
     record_sha256,
     sha256_of,
 )
-from dt_jax.data.hdf5 import hdf5_columns
+from dt_jax.data.hdf5 import hdf5_columns, open_hdf5
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import (
     NUMBERS,
@@ -84,7 +83,7 @@ def read_env_name(path: Path) -> str | None:
     """Return the `env_name` that demo collection writes to a file, if there is one."""
     if _is_npz(path):
         return None
-    with corrupt_file_errors(path), h5py.File(path, "r") as file:
+    with corrupt_file_errors(path), open_hdf5(path) as file:
         has_name = "env_name" in file.attrs and not file.attrs.get_id("env_name").shape
         name = file.attrs["env_name"] if has_name else None
     return printable(name) if isinstance(name, str) else None

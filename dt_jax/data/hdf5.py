@@ -70,8 +70,7 @@ class Hdf5Column:
 @contextmanager
 def hdf5_columns(path: Path) -> Iterator[dict[str, Column]]:
     """Open a file and yield its top-level arrays by name; a link's name is one too."""
-    # Each chunk is read once: a chunk cache would only take memory.
-    with h5py.File(path, "r", rdcc_nbytes=0) as file:
+    with open_hdf5(path) as file:
         check_self_contained(file, path)
         items = {name: _open_item(file, name, path) for name in file}
         yield {
@@ -79,6 +78,32 @@ def hdf5_columns(path: Path) -> Iterator[dict[str, Column]]:
             for name, item in items.items()
             if isinstance(item, h5py.Dataset)
         }
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file to read it, also where HDF5 cannot lock it.
+
+    The lock comes first: HDF5 refuses to open one file with and without a lock in one
+    process, and a notebook may have it open.
+
+    Raises:
+      UserError: another program has not written all of it.
+    """
+    # Each chunk is read once: a chunk cache would only take memory.
+    options = {"mode": "r", "rdcc_nbytes": 0}
+    try:
+        return h5py.File(path, **options)
+    except OSError as error:
+        in_use = isinstance(error, BlockingIOError) or "open for write" in str(error)
+    try:
+        return h5py.File(path, locking=False, **options)
+    except OSError as error:
+        if not in_use:
+            raise
+        raise UserError(
+            f"{path} is being written by another program, or one was killed while it "
+            f"wrote: close the file there, or run h5clear --status {path}"
+        ) from error
 
 
 def _open_item(file: h5py.File, name: str, path: Path) -> object:

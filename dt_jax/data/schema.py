@@ -1,5 +1,7 @@
 """D4RL's schema: flat arrays with one row per transition, in any file format."""
 
+import errno
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,13 +58,20 @@ class Column(Protocol):
 def corrupt_file_errors(path: Path) -> Iterator[None]:
     """Convert what a library raises for a corrupt file into a UserError.
 
-    A corrupt byte can lead to any exception.
+    A corrupt byte can lead to any exception, also to a seek to a negative position.
+    Other errors of the operating system are about the disk and not about the content.
     """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code not in (None, errno.EINVAL):
+            raise UserError(
+                f"{path} cannot be read ({os.strerror(code)}); check its file system, "
+                "or copy the file to another one"
+            ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{path}: corrupt, or not an HDF5 or .npz file; download it again or "

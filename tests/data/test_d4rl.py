@@ -1,6 +1,10 @@
 """Files in D4RL's schema: content in other files is refused in test_security.py."""
 
+import errno
+import fcntl
 import re
+import shutil
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import h5py
@@ -9,7 +13,7 @@ import pytest
 
 from dt_jax.data.arrays import BLOCK_ROWS
 from dt_jax.data.d4rl import read_d4rl, read_env_name
-from dt_jax.data.schema import RawData
+from dt_jax.data.schema import RawData, corrupt_file_errors
 from dt_jax.utils.errors import UserError
 
 
@@ -150,6 +154,52 @@ def test_broken_and_circular_links_are_refused(raw, write_hdf5, key, target):
         if target == "other":
             file["other"] = h5py.SoftLink(key)
     assert_refused(path, "is a broken or circular link; delete it")
+
+
+@contextmanager
+def locked(path):
+    """Lock a file like a program that writes it."""
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_locked_file_is_read(raw, write_hdf5, limit):
+    path = write_hdf5(raw)
+    with locked(path):
+        assert_same(read_d4rl(path, memory_limit_gb=limit), raw)
+        assert read_env_name(path) is None
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_file_that_this_process_has_open_is_read(raw, write_hdf5, mode):
+    path = write_hdf5(raw)
+    with h5py.File(path, mode):
+        assert_same(read_d4rl(path), raw)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_file_that_is_being_written_is_not_called_corrupt(raw, tmp_path, libver):
+    """The latest format marks a file as open; the earliest only has the lock."""
+    path = tmp_path / "data.hdf5"
+    with h5py.File(tmp_path / "writing.hdf5", "w", libver=libver) as file:
+        file["rewards"] = raw.rewards
+        if libver == "latest":
+            file.flush()
+        shutil.copy(file.filename, path)
+    message = "is being written by another program, or one was killed while it wrote"
+    with locked(path) if libver == "earliest" else nullcontext():
+        assert_refused(path, message)
+    if libver == "earliest":
+        assert_refused(path, "corrupt, or not an HDF5")
+
+
+def test_disk_errors_are_not_called_corrupt():
+    path = Path("data.hdf5")
+    message = r"^data.hdf5 cannot be read \(Input/output error\); check its file"
+    with pytest.raises(UserError, match=message), corrupt_file_errors(path):
+        raise OSError(errno.EIO, "file read failed")
 
 
 def test_format_is_detected_by_content(raw, write_hdf5, tmp_path):

@@ -102,6 +102,11 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
         shape, dtype = columns[key].shape, columns[key].dtype
         if dtype.kind not in "biuf":
             raise UserError(f"{path}: {key} has dtype {dtype}, expected numbers")
+        if key == "actions" and dtype.kind in "biu":
+            raise UserError(
+                f"{path}: actions has dtype {dtype}, and discrete actions are not "
+                "supported; store continuous actions as floats"
+            )
         rank = 2 if key in _MATRICES else 1
         # d4rl's get_dataset also accepts [M, 1] for [M].
         if len(shape) != rank and not (rank == 1 and shape[1:] == (1,)):

@@ -16,6 +16,7 @@ from dt_jax.data.cache import (
     record_sha256,
     sha256_of,
 )
+from dt_jax.data.ends import read_timeouts
 from dt_jax.data.hdf5 import hdf5_columns, open_hdf5
 from dt_jax.data.npz import npz_columns
 from dt_jax.data.schema import (
@@ -25,7 +26,6 @@ from dt_jax.data.schema import (
     check_columns,
     corrupt_file_errors,
     read_flags,
-    read_timeouts,
 )
 from dt_jax.utils.errors import UserError, printable
 from dt_jax.utils.files import atomic_write
@@ -46,7 +46,7 @@ def read_d4rl(
 
     Args:
       path: a file with the keys of `RawData`; other keys are ignored. `timeouts` may be
-        missing, see `schema.read_timeouts`.
+        missing, see `ends.read_timeouts`.
       episode_len: maximum length of an episode, for a file without episode ends.
       memory_limit_gb: memory for the numbers; None for half of the machine's memory.
       sha256: hash of the file, which names the unpacked arrays; None computes it.
@@ -59,7 +59,6 @@ def read_d4rl(
     with corrupt_file_errors(path), open_columns(path) as columns:
         check_columns(columns, path)
         terminals = read_flags(columns["terminals"], f"{path}: terminals")
-        timeouts = read_timeouts(columns, terminals, path, episode_len)
         limit = machine_memory() / 2
         if memory_limit_gb is not None:
             limit = min(memory_limit_gb * 1e9, machine_memory())
@@ -75,7 +74,8 @@ def read_d4rl(
             arrays = _map(columns, sha256 or sha256_of(path), reason)
         for key, array in zip(NUMBERS, arrays, strict=True):
             check_finite(array, f"{path}: {key}")
-    observations, actions, rewards = arrays
+        observations, actions, rewards = arrays
+        timeouts = read_timeouts(columns, terminals, observations, path, episode_len)
     return RawData(observations, actions, rewards.reshape(-1), terminals, timeouts)
 
 

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -125,59 +123,6 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
                 f"{path}: {key} announces shape {columns[key].shape}, but fewer or "
                 "more numbers are stored; download the file again, or finish recording"
             )
-
-
-def read_timeouts(
-    columns: Mapping[str, Column],
-    terminals: np.ndarray,
-    path: Path,
-    episode_len: int | None,
-) -> np.ndarray:
-    """Return where recording ended, [M] bool.
-
-    Args:
-      columns: the file's arrays. `timeouts` takes precedence; otherwise `episode_ends`
-        [K] holds, for each episode, the row after its last.
-      terminals: [M] bool.
-      path: the file, for error messages.
-      episode_len: with neither array, the maximum length of an episode.
-
-    Raises:
-      UserError: none of the three is given, or `episode_ends` is invalid.
-    """
-    if "timeouts" in columns:
-        return read_flags(columns["timeouts"], f"{path}: timeouts")
-    rows = len(terminals)
-    timeouts = np.zeros(rows, bool)
-    if "episode_ends" in columns:
-        timeouts[_read_ends(columns["episode_ends"], rows, path) - 1] = True
-        return timeouts
-    if episode_len is None:
-        raise UserError(
-            f"{path}: timeouts and episode_ends missing; add one of them, or set "
-            "episode_len to the number of steps after which episodes are cut off"
-        )
-    warnings.warn(
-        f"{path}: timeouts and episode_ends missing; episodes are assumed to end after "
-        f"{episode_len} steps (episode_len) or at a terminal",
-        stacklevel=1,
-    )
-    ends = np.flatnonzero(terminals) + 1
-    for start, end in pairwise(np.concatenate([[0], ends, [rows]])):
-        timeouts[start + episode_len - 1 : end : episode_len] = True
-    return timeouts
-
-
-def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
-    ends = np.zeros(0, np.int64)
-    if column.dtype.kind in "iu" and len(column.shape) == 1 and column.shape[0] <= rows:
-        ends = np.concatenate([ends, *column.blocks()]).astype(np.int64)
-    if not len(ends) or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
-        raise UserError(
-            f"{path}: episode_ends must be increasing integers from 1 to {rows}, the "
-            "row after each episode's last"
-        )
-    return ends
 
 
 def read_flags(column: Column, name: str) -> np.ndarray:

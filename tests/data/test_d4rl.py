@@ -107,37 +107,6 @@ def test_reported_row_counts_over_blocks(write_hdf5):
     assert_refused(path, f"rewards {NOT_FINITE} {rows - 97}")
 
 
-def test_episode_ends_replace_timeouts(raw, write_hdf5):
-    ends = np.flatnonzero(raw.timeouts) + 1
-    path = write_hdf5(raw, timeouts=None, episode_ends=ends)
-    assert_same(read_d4rl(path), raw)
-    wrong = ~raw.timeouts  # timeouts take precedence
-    path = write_hdf5(raw, episode_ends=np.flatnonzero(wrong) + 1)
-    assert_same(read_d4rl(path), raw)
-
-
-@pytest.mark.parametrize(
-    "ends", [[], [3, 3], [5, 4], [0, 9], [9, 72], [1.0, 2.0], [[1], [2]]], ids=str
-)
-def test_invalid_episode_ends_are_reported(raw, write_hdf5, ends):
-    path = write_hdf5(raw, timeouts=None, episode_ends=np.array(ends))
-    assert_refused(path, "episode_ends must be increasing integers from 1 to 71")
-
-
-@pytest.mark.parametrize("episode_len", [1, 7, 39, 40, 1000])
-def test_episode_len_replaces_missing_episode_ends(raw, write_hdf5, episode_len):
-    timeouts, age = [], 0
-    for terminal in raw.terminals:
-        age += 1
-        timeouts.append(age == episode_len)
-        if terminal or timeouts[-1]:
-            age = 0
-    path = write_hdf5(raw, timeouts=None)
-    with pytest.warns(UserWarning, match=f"to end after {episode_len} steps"):
-        read = read_d4rl(path, episode_len=episode_len)
-    assert_same(read, raw._replace(timeouts=np.array(timeouts)))
-
-
 @pytest.mark.parametrize("key", RawData._fields)
 @pytest.mark.parametrize(
     "link",

@@ -148,9 +148,14 @@ class Trajectories:
         """The sum of rewards of each trajectory, [K] float32."""
         return self.returns_to_go[self.starts]
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """S and A."""
+        return self.observations.shape[1], self.actions.shape[1]
+
     def check_sizes(self, observation_size: int, action_size: int) -> None:
         """Raise a UserError unless S and A match the environment's."""
-        sizes = self.observations.shape[1], self.actions.shape[1]
+        sizes = self.sizes
         if sizes != (observation_size, action_size):
             raise UserError(
                 f"{self.source}: observation size {sizes[0]} and action size "

@@ -19,7 +19,9 @@ from dt_jax.data.cache import (
 from dt_jax.data.ends import read_timeouts
 from dt_jax.data.hdf5 import hdf5_columns, open_hdf5
 from dt_jax.data.npz import npz_columns
+from dt_jax.data.rounding import Rounding, is_exact
 from dt_jax.data.schema import (
+    MATRICES,
     NUMBERS,
     Column,
     RawData,
@@ -53,7 +55,8 @@ def read_d4rl(
 
     Raises:
       UserError: the file does not exist or does not follow the schema: keys are
-        missing, shapes disagree, it is empty, or a number is NaN or infinite.
+        missing, shapes disagree, it is empty, a number is NaN or infinite, or a column
+        loses its variation in float32.
     """
     open_columns = npz_columns if _is_npz(path) else hdf5_columns
     with corrupt_file_errors(path), open_columns(path) as columns:
@@ -64,16 +67,23 @@ def read_d4rl(
             limit = min(memory_limit_gb * 1e9, machine_memory())
         numbers = sum(math.prod(columns[key].shape) for key in NUMBERS)
         needed = 4 * (numbers + len(terminals))  # float32, returns-to-go included
+        rounding = {key: Rounding() for key in NUMBERS}
         if needed <= limit:
-            arrays = [_read_float32(columns[key]) for key in NUMBERS]
+            arrays = [_read_float32(columns[key], rounding[key]) for key in NUMBERS]
         else:
             reason = (
                 f"{path}: {needed / 1e9:.3g} GB of numbers exceed the limit of "
                 f"{limit / 1e9:.3g} GB: memory-mapping them"
             )
             arrays = _map(columns, sha256 or sha256_of(path), reason)
+            for key in MATRICES:
+                if not is_exact(columns[key].dtype):
+                    for block in columns[key].blocks():
+                        rounding[key].add(block)
         for key, array in zip(NUMBERS, arrays, strict=True):
             check_finite(array, f"{path}: {key}")
+        for key in MATRICES:
+            rounding[key].check(f"{path}: {key}")
         observations, actions, rewards = arrays
         timeouts = read_timeouts(columns, terminals, observations, path, episode_len)
     return RawData(observations, actions, rewards.reshape(-1), terminals, timeouts)
@@ -102,13 +112,14 @@ def _is_npz(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _read_float32(column: Column) -> np.ndarray:
+def _read_float32(column: Column, rounding: Rounding) -> np.ndarray:
     """Convert block by block: a wider array is never in memory as a whole."""
     array = aligned_empty(column.shape, np.float32)
     start = 0
     for block in column.blocks():
         with np.errstate(over="ignore"):  # check_finite finds overflows
             array[start : start + len(block)] = block
+        rounding.add(block)
         start += len(block)
     return array
 

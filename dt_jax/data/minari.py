@@ -15,7 +15,8 @@ import numpy as np
 
 from dt_jax.data.arrays import check_finite
 from dt_jax.data.hdf5 import check_self_contained, open_hdf5
-from dt_jax.data.schema import NUMBERS, RawData
+from dt_jax.data.rounding import Rounding
+from dt_jax.data.schema import MATRICES, NUMBERS, RawData
 from dt_jax.utils.errors import UserError
 
 PREFIX = "minari:"  # an env_name of a Minari dataset: this, and the dataset's id
@@ -145,9 +146,11 @@ def read(
       UserError: an episode cannot be read, or a number is NaN or infinite.
     """
     name, total = dataset.env_name, dataset.total_steps
-    parts = []
+    parts, rounding = [], (Rounding(), Rounding())
     for episode in episodes(dataset):
         observations, *others = convert(episode)
+        for seen, array in zip(rounding, (observations, others[0]), strict=True):
+            seen.add(array)
         with np.errstate(over="ignore"):  # check_finite finds overflows
             numbers = [
                 array.astype(np.float32) for array in (observations[:-1], *others)
@@ -162,6 +165,8 @@ def read(
     raw = RawData(*map(np.concatenate, zip(*parts, strict=True)))
     for key in NUMBERS:
         check_finite(getattr(raw, key), f"{name}: {key}")
+    for key, seen in zip(MATRICES, rounding, strict=True):
+        seen.check(f"{name}: {key}")
     return raw
 
 

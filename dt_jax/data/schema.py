@@ -27,7 +27,7 @@ class RawData(NamedTuple):
 
 
 NUMBERS = ("observations", "actions", "rewards")
-_MATRICES = ("observations", "actions")
+MATRICES = ("observations", "actions")
 
 
 class Column(Protocol):
@@ -105,7 +105,7 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
                 f"{path}: actions has dtype {dtype}, and discrete actions are not "
                 "supported; store continuous actions as floats"
             )
-        rank = 2 if key in _MATRICES else 1
+        rank = 2 if key in MATRICES else 1
         # d4rl's get_dataset also accepts [M, 1] for [M].
         if len(shape) != rank and not (rank == 1 and shape[1:] == (1,)):
             expected = "[steps, size]" if rank == 2 else "[steps]"

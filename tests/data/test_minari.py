@@ -116,6 +116,14 @@ def test_locked_dataset_is_not_called_corrupt(copy):
     assert len(read(COPY).rewards)
 
 
+def test_columns_that_float32_is_too_coarse_for_are_refused(copy):
+    with h5py.File(copy, "a") as file:
+        for episode in file.values():
+            episode["observations"][:, 2] += 5e6
+    with pytest.raises(UserError, match=f"^{COPY}: observations: column 2 is 5e.06 wi"):
+        read(COPY)
+
+
 COUNTS = "episode 1 has 2 rewards, 2 actions"
 AGAIN = r"cannot be read \(.*\); download it again into .*/MINE/COPIED-v0$"
 

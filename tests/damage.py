@@ -94,10 +94,10 @@ def check_round_trip(folder, arrays, kind, limit):
     for row in range(len(raw.rewards)):
         if raw.terminals[row] or raw.timeouts[row]:
             assert (store.starts[k], store.lengths[k]) == (start, row + 1 - start)
-            total = np.float32(0)
+            total = 0.0
             for each in range(row, start - 1, -1):
-                total += np.float32(raw.rewards[each])
-                assert store.returns_to_go[each] == total
+                total += float(np.float32(raw.rewards[each]))
+                assert store.returns_to_go[each] == np.float32(total)
             start, k = row + 1, k + 1
     assert store.num_trajectories == k
     assert store.dropped_tail == len(raw.rewards) - start

@@ -208,11 +208,12 @@ def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
 
 def check_folder(folder: Path, flag: str) -> None:
     """Raise a UserError that names `flag` if Orbax cannot save in a folder."""
-    path = str(Path.cwd() / folder)
+    path = Path(os.path.realpath(folder)).as_posix()  # Orbax resolves links too
     if path != path.encode(errors="replace").decode():  # TensorStore needs UTF-8
         raise UserError(f"{folder} is not valid UTF-8: choose another {flag}")
-    # Orbax takes them for a pattern, and then does not find what it has saved.
-    if wild := set(path) & set("[]*?"):
+    # Orbax takes []*? for a pattern, and then does not find what it has saved;
+    # TensorStore takes a backslash for a slash, and saves elsewhere.
+    if wild := set(path) & set("[]*?\\"):
         raise UserError(
             f"{folder}: the path of a run's folder must not contain "
             f"{' '.join(sorted(wild))}; choose another {flag}"

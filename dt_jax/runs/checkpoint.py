@@ -24,6 +24,7 @@ from dt_jax.runs.manifest import Manifest
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 
+_ARRAYS = "manifest.ocdbt"  # TensorStore's index of an item's arrays
 _POLL_SECONDS = 0.01  # between two looks at a save that all processes wait for
 
 
@@ -48,6 +49,11 @@ class Checkpoint:
         return self._restore(train=_placed(like))["train"]
 
     def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
+        if "\\" in self.folder.as_posix():  # TensorStore takes it for a slash
+            raise UserError(
+                f"{self.folder}: no checkpoint can be read at a path with a \\: move or "
+                "copy the run's folder to another path"
+            )
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(
                 self.folder / str(self.step), args=ocp.args.Composite(**items)
@@ -145,6 +151,9 @@ class CheckpointWriter:
         (step, content), self._pending = self._pending, None
         try:
             self._manager.wait_until_finished()
+            for item in ("params", "train") if distributed.is_main_process() else ():
+                if not (path := self._folder / str(step) / item / _ARRAYS).is_file():
+                    raise FileNotFoundError(f"Orbax has not written {path}")
         except Exception as error:  # TensorStore raises ValueErrors of many lines
             full = shutil.disk_usage(self._folder).free < 1 << 20
             why = "no space left on the disk" if full else str(error)[:200]

@@ -198,7 +198,7 @@ def test_a_mistake_in_a_users_file_is_reported(tmp_path, body, message):
 # The run's folder, and the configuration in its record.
 
 
-def test_the_runs_folder_follows_from_the_configuration():
+def test_the_runs_folder_follows_from_the_configuration(tmp_path):
     config = default_config(name="a")
     assert workdir_for(config, None) == Path("runs/a")
     config.checkpoints_path = "kept"
@@ -207,6 +207,11 @@ def test_the_runs_folder_follows_from_the_configuration():
     assert workdir_for(config, "~/c") == Path.home() / "c"
     with pytest.raises(UserError, match=r"b/\[c\]: .* must not contain \[ \]; choose"):
         workdir_for(config, "b/[c]")
+    with pytest.raises(UserError, match=r"must not contain \\; choose"):
+        workdir_for(config, r"b\c/d")
+    (tmp_path / "link").symlink_to(tmp_path / "b*")
+    with pytest.raises(UserError, match=r"link/d: .* must not contain \*; choose"):
+        workdir_for(config, tmp_path / "link" / "d")
     with pytest.raises(UserError, match="is not valid UTF-8"):
         workdir_for(config, os.fsdecode(b"b\xff"))
 

@@ -1,6 +1,8 @@
 """Offline reinforcement learning by sequence modelling, in JAX."""
 
+import os
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dt_jax.utils.versions import __version__
@@ -23,6 +25,12 @@ __all__ = [
     "register",
     "train",
 ]
+
+# A notebook names its own backend to `!python`, which may lack it: matplotlib, and
+# packages that import it, would fail. Pictures here need none.
+_backend = os.environ.get("MPLBACKEND", "")
+if _backend.startswith("module://") and not find_spec(_backend[9:].split(".")[0]):
+    del os.environ["MPLBACKEND"]
 
 _MODULES = {  # imported on first use: JAX takes seconds to import
     "Policy": "dt_jax.evaluation.policy",

@@ -51,8 +51,8 @@ class Checkpoint:
     def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
         if "\\" in self.folder.as_posix():  # TensorStore takes it for a slash
             raise UserError(
-                f"{self.folder}: no checkpoint can be read at a path with a \\: move or "
-                "copy the run's folder to another path"
+                f"{self.folder}: no checkpoint can be read at a path with a \\: "
+                "move or copy the run's folder to another path"
             )
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(

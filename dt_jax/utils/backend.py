@@ -42,8 +42,11 @@ def check_backend(device: str) -> None:
     try:
         found = jax.default_backend()
         problem = f"JAX uses {found}"
-    except RuntimeError as error:
-        found, problem = None, f"JAX finds no such device (JAX reports: {error})"
+    except (RuntimeError, AssertionError) as error:
+        why = f"JAX reports: {error}"
+        if isinstance(error, AssertionError):  # without a text
+            why = f"JAX_PLATFORMS={jax.config.jax_platforms}"  # type: ignore[attr-defined]
+        found, problem = None, f"JAX finds no such device ({why})"
     # Without its CUDA package JAX falls back to the CPU silently.
     if found is None or device.replace("cuda", "gpu") not in ("auto", found):
         raise UserError(

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import command
 import jax
 import pytest
 
@@ -106,6 +107,17 @@ def test_deterministic_adds_to_the_users_xla_flags(settings):
     assert os.environ["XLA_FLAGS"] == (
         "--xla_dump_max_hlo_modules=7 --xla_gpu_deterministic_ops=true"
     )
+
+
+def test_platforms_of_the_environment_that_are_not_there_are_the_users_error():
+    """As where a JAX without CUDA runs in an image for GPUs."""
+    code = (
+        "from dt_jax.utils.backend import start_backend; start_backend('auto', False)"
+    )
+    status, _, err = command.run("-c", code, JAX_PLATFORMS="cuda")
+    message = "config.device=auto: JAX finds no such device (JAX_PLATFORMS=cuda); a GPU"
+    assert status == 1
+    assert f"UserError: {message}" in err.splitlines()[-1]
 
 
 def test_a_back_end_that_fails_to_start_is_the_users_error(settings, monkeypatch):

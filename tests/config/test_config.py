@@ -195,6 +195,24 @@ def test_a_mistake_in_a_users_file_is_reported(tmp_path, body, message):
         load_config(str(path))
 
 
+def test_a_projects_own_configs_do_not_replace_the_shipped_ones(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "default.py").write_text("def get_config(): return 3")
+    (folder / "pen.py").write_text(
+        "from dt_jax.config import default_config\n"
+        "def get_config(): return default_config(env_name='pen-human-v1', seq_len=9)"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"configs/default.py does not use dt_jax: /"):
+        assert load_config("configs/default.py", env_name="pen-human-v1").seq_len == 20
+    assert load_config("configs/hopper.py:medium").env_name == "hopper-medium-v2"
+    assert load_config("configs/pen.py").seq_len == 9
+    with pytest.raises(UserError, match=r"default.py: get_config\(\) returned 3"):
+        load_config(str(folder / "default.py"))
+
+
 # The run's folder, and the configuration in its record.
 
 

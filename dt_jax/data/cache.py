@@ -64,7 +64,11 @@ def cache_lock(path: Path, action: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process is {action} {path}; waiting for it", file=sys.stderr)
+        print(
+            f"another process is {action} {path}; waiting for it (if there is none, "
+            f"delete {lock.lock_file})",
+            file=sys.stderr,
+        )
         held = lock.acquire()
     except OSError as error:
         raise UserError(

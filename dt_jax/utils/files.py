@@ -4,9 +4,10 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -87,10 +88,12 @@ def locked(workdir: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, created if missing and deleted if left empty.
 
     The operating system releases the lock when the process ends, even if it is killed.
+    Where a file system has no such locks, the file is the lock: of a killed process on
+    this machine it is released, of one on another it has to be deleted.
 
     Raises:
       InUseError: another process holds the lock.
-      UserError: `workdir` is inside a file, or a broken link.
+      UserError: `workdir` is inside a file, or a broken link, or cannot be locked.
     """
     folders = (workdir, *workdir.parents)
     missing = [folder for folder in folders if not folder.exists()]
@@ -100,20 +103,36 @@ def locked(workdir: Path) -> Iterator[None]:
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / ".lock"
     try:
-        with FileLock(file, timeout=0):
+        with _acquired(file):
             file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
             try:
                 yield
             finally:
                 file.unlink(missing_ok=True)
-    except Timeout:
-        holder = file.read_text() if file.exists() else ""
-        process, host = [*holder.split(), "?", "?"][:2]
-        raise InUseError(
-            f"{workdir} is in use by process {process} on {host}: wait until it ends, "
-            "stop it, or choose another --workdir"
-        ) from None
     finally:
         with suppress(OSError):  # not empty: it holds a run
             for folder in missing:
                 folder.rmdir()
+
+
+def _acquired(file: Path) -> AbstractContextManager[Any]:
+    """Return the context of a lock that is held already; see `locked`."""
+    try:
+        return FileLock(file).acquire(timeout=0)
+    except Timeout:
+        holder = file.read_text() if file.exists() else ""
+        process, host = [*holder.split(), "?", "?"][:2]
+        remedy = "wait until it ends, stop it, or choose another --workdir"
+        if host != socket.gethostname():
+            remedy += f"; if it was killed, delete {file}"
+        raise InUseError(
+            f"{file.parent} is in use by process {process} on {host}: {remedy}"
+        ) from None
+    except OSError as error:
+        if error.filename is not None:  # the file could not be opened
+            raise
+        file.unlink()
+        raise UserError(
+            f"{file.parent} cannot be locked ({error.strerror}): choose a --workdir on "
+            "a file system with locks, such as a local one"
+        ) from None

@@ -43,6 +43,10 @@ def run(arguments: Sequence[str], program: str) -> None:
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # EnvPool would abort the process
+        raise UserError("the working folder was removed: change to another") from None
     _register_agents(arguments)
     if arguments and arguments[0] in COMMANDS:
         command, *rest = arguments

@@ -9,18 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import remove_leftovers, user_path, write_text
+from dt_jax.utils.files import (
+    remove_leftovers,
+    user_cache_folder,
+    user_path,
+    write_text,
+)
 
 
 def cache_folder() -> Path:
-    """Return the cache folder: DT_JAX_DATA, or the user's default cache folder."""
+    """Return the cache folder: DT_JAX_DATA, or the user's default cache folder.
+
+    Raises:
+      UserError: there is none.
+    """
     if folder := os.environ.get("DT_JAX_DATA"):
         return user_path(folder).absolute()
-    return Path(platformdirs.user_cache_dir("dt_jax"))
+    return user_cache_folder()
 
 
 @contextmanager

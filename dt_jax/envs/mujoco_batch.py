@@ -8,6 +8,8 @@ from pathlib import Path
 try:
     import mujoco
 except Exception:  # MUJOCO_GL names a renderer that does not work; only videos need it
+    if "MUJOCO_GL" not in os.environ:
+        raise
     renderer = os.environ.pop("MUJOCO_GL")
     import mujoco
 

@@ -6,9 +6,8 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
-
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import user_cache_folder
 
 _MIN_COMPILE_SECONDS = 0.5  # programs that compile faster are not cached
 _MAX_CACHE_BYTES = 1 << 30  # the least recently used programs are deleted first
@@ -61,14 +60,15 @@ def enable_compilation_cache() -> None:
     Not in DT_JAX_DATA: these programs are executed, and data may be shared with others.
     Each kind of processor has its own folder, because programs compiled for one may
     crash on another. JAX_COMPILATION_CACHE_DIR takes precedence; if it is empty,
-    nothing is cached. Nor is it where the folder cannot be created.
+    nothing is cached. Nor is it where the folder cannot be created, or there is no home
+    folder.
     """
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = compilation_cache_folder() / _processor()
-    with suppress(OSError):
+    with suppress(OSError, UserError):
+        folder = compilation_cache_folder() / _processor()
         for each in (folder.parent, folder):  # both, or one could be replaced
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -80,7 +80,7 @@ def enable_compilation_cache() -> None:
 
 def compilation_cache_folder() -> Path:
     """Return the folder of compiled programs, with one folder per kind of processor."""
-    return Path(platformdirs.user_cache_dir("dt_jax")) / "compiled"
+    return user_cache_folder() / "compiled"
 
 
 def _processor() -> str:

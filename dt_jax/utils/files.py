@@ -9,6 +9,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from dt_jax.utils.errors import UserError
@@ -25,6 +26,20 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def user_cache_folder() -> Path:
+    """Return the folder of what the user can lose, ~/.cache/dt_jax on Linux.
+
+    Raises:
+      UserError: the user has no home folder, as in a container with any user id.
+    """
+    try:
+        return Path(platformdirs.user_cache_dir("dt_jax"))
+    except RuntimeError:
+        raise UserError(
+            "no home folder to keep datasets in: set HOME, or DT_JAX_DATA to a folder"
+        ) from None
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` if the block succeeds.
@@ -36,7 +51,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:  # Windows flushes only what is writable
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -46,7 +61,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, completely or not at all."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")  # in any locale
 
 
 def check_writable(path: Path) -> None:
@@ -104,15 +119,24 @@ def locked(workdir: Path) -> Iterator[None]:
     file = workdir / ".lock"
     try:
         with _acquired(file):
-            file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+            with suppress(PermissionError):  # Windows locks the content too
+                file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
             try:
                 yield
             finally:
-                file.unlink(missing_ok=True)
+                with suppress(PermissionError):  # Windows: it is deleted when released
+                    file.unlink(missing_ok=True)
     finally:
         with suppress(OSError):  # not empty: it holds a run
             for folder in missing:
                 folder.rmdir()
+
+
+def lock_holder(workdir: Path) -> str:
+    """Return the process and the host that hold a folder's lock, if they are known."""
+    with suppress(OSError):  # there is none; or Windows has locked the content too
+        return (workdir / ".lock").read_text()
+    return ""
 
 
 def _acquired(file: Path) -> AbstractContextManager[Any]:
@@ -120,8 +144,7 @@ def _acquired(file: Path) -> AbstractContextManager[Any]:
     try:
         return FileLock(file).acquire(timeout=0)
     except Timeout:
-        holder = file.read_text() if file.exists() else ""
-        process, host = [*holder.split(), "?", "?"][:2]
+        process, host = [*lock_holder(file.parent).split(), "?", "?"][:2]
         remedy = "wait until it ends, stop it, or choose another --workdir"
         if host != socket.gethostname():
             remedy += f"; if it was killed, delete {file}"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_NAMES = "SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"  # Windows has only the first two
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Stopped(KeyboardInterrupt):

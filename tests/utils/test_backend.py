@@ -6,7 +6,7 @@ import command
 import jax
 import pytest
 
-from dt_jax.utils.backend import check_backend, start_backend
+from dt_jax.utils.backend import check_backend, enable_compilation_cache, start_backend
 from dt_jax.utils.errors import UserError
 
 PROGRAM = """
@@ -68,6 +68,12 @@ def test_nothing_is_cached_in_a_home_that_cannot_be_written(tmp_path):
     result, err = run(tmp_path / "home")
     assert result
     assert not err
+
+
+def test_nothing_is_cached_without_a_home(homeless, settings, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    enable_compilation_cache()
+    assert not settings
 
 
 def test_device_other_than_the_started_one_is_refused():

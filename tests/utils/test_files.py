@@ -5,7 +5,7 @@ import socket
 from contextlib import suppress
 
 import pytest
-from command import start
+from command import run, start
 
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import (
@@ -16,6 +16,17 @@ from dt_jax.utils.files import (
     remove_leftovers,
     write_text,
 )
+
+
+def test_text_is_utf8_in_any_locale(tmp_path):
+    code = (
+        f"from dt_jax.utils.files import *; write_text(Path('{tmp_path}/a'), chr(177))"
+    )
+    status, _, err = run(
+        "-c", code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
+    )
+    assert status == 0, err
+    assert (tmp_path / "a").read_bytes() == "±".encode()
 
 
 def fail_to_write(path):

@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -57,6 +58,8 @@ class CommandParser(argparse.ArgumentParser):
             kwargs["epilog"] = f"example: {kwargs['prog']} {example}"
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(**kwargs, allow_abbrev=False)
+        # What is a value and no flag: argparse itself takes -5 for one, but not -5,-20.
+        self._negative_number_matcher = re.compile(r"-[\d.]")
         # `dt_jax.cli.main` has run the file already.
         self.add_argument(
             "--agents", metavar="FILE.py", help="a file that registers your own agents"

@@ -10,6 +10,12 @@ from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import user_cache_folder
 
 _MIN_COMPILE_SECONDS = 0.5  # programs that compile faster are not cached
+_DEBUGGING = (  # JAX's settings, and environment variables, that stop every run
+    "jax_disable_jit",
+    "jax_transfer_guard",
+    "jax_transfer_guard_host_to_device",
+    "jax_transfer_guard_device_to_host",
+)
 _MAX_CACHE_BYTES = 1 << 30  # the least recently used programs are deleted first
 
 
@@ -38,6 +44,13 @@ def check_backend(device: str) -> None:
     """Raise a UserError unless JAX's back end is, or can be started on, `device`."""
     import jax
 
+    for name in _DEBUGGING:
+        value = str(getattr(jax.config, name))
+        if value == "True" or value.startswith("disallow"):
+            raise UserError(
+                f"{name.upper()}={value}: training and evaluation need compiled "
+                "programs that get arrays of the host; unset it"
+            )
     try:
         found = jax.default_backend()
         problem = f"JAX uses {found}"

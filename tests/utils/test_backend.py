@@ -126,6 +126,25 @@ def test_platforms_of_the_environment_that_are_not_there_are_the_users_error():
     assert f"UserError: {message}" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"jax_disable_jit": True},
+        {"jax_transfer_guard": "disallow"},
+        {"jax_transfer_guard_host_to_device": "disallow_explicit"},
+    ],
+)
+def test_settings_that_stop_every_run_are_named(setting):
+    ((name, value),) = setting.items()
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(UserError, match=f"^{name.upper()}={value}: .*unset it$"):
+            check_backend("auto")
+    finally:
+        jax.config.update(name, before)
+
+
 def test_a_back_end_that_fails_to_start_is_the_users_error(settings, monkeypatch):
     def fail():
         raise RuntimeError("no TPU")

@@ -78,7 +78,7 @@ def main() -> None:
     policy.act(observation)
 
     def act() -> None:
-        if policy._lengths[0] == workload.EPISODE:
+        if policy._episodes.lengths[0] == workload.EPISODE:
             policy.reset(TARGET)
         policy.act(observation, 0.0)
 

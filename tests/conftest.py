@@ -70,6 +70,18 @@ def _share_compilation_cache(tmp_path_factory):
         jax.config.update(name, value)
 
 
+@pytest.fixture
+def homeless(monkeypatch):
+    """Take the user's home away, as in a container that runs with any user id."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def hopper_file(tmp_path_factory):
     """Return a file with six random trajectories of hopper's sizes, and a tail."""

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command import run
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted(ROOT.glob("dt_jax/**/*.py"))
@@ -94,6 +95,34 @@ def test_dependencies_are_exactly_what_is_imported():
 def test_the_package_stands_without_the_checkout_around_it():
     around = {"benchmarks", "configs", "launch", "tests"}
     assert not third_party(PACKAGE) & around
+
+
+def run_code(code, **environment):
+    """Run Python code in a process of its own, which must succeed."""
+    status, out, err = run("-c", code, **environment)
+    assert status == 0, err
+    return out
+
+
+def test_pictures_need_no_backend_of_matplotlibs():
+    """A notebook passes its own to `!python`, whose packages may lack it."""
+    backend = "module://not_installed.backend_inline"
+    status, _, err = run("-m", "dt_jax", "report", "nowhere", MPLBACKEND=backend)
+    assert status == 2, err
+    assert "nowhere" in err
+
+
+@pytest.mark.parametrize("renderer", ["osmesa", "nonsense"])
+def test_simulations_need_no_renderer(renderer):
+    """osmesa's library is missing on many machines."""
+    code = (
+        "import os\n"
+        "from dt_jax import envs\n"
+        "for name in 'maze2d-umaze-v1', 'HalfCheetah-v5':\n"
+        "    envs.make(envs.lookup(name), [0]).host_reset()\n"
+        "print(os.environ['MUJOCO_GL'])"
+    )
+    assert run_code(code, MUJOCO_GL=renderer) == f"{renderer}\n"
 
 
 def test_the_ants_model_needs_nothing_that_renders():

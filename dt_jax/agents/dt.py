@@ -159,9 +159,9 @@ class DecisionTransformerAgent(Agent):
         t = self.model.seq_len
         return self.model.init(
             key,
-            states=jnp.zeros((1, t, self.observation_size)),
-            actions=jnp.zeros((1, t, self.action_size)),
-            returns_to_go=jnp.zeros((1, t)),
+            states=jnp.zeros((1, t, self.observation_size), jnp.float32),
+            actions=jnp.zeros((1, t, self.action_size), jnp.float32),
+            returns_to_go=jnp.zeros((1, t), jnp.float32),
             timesteps=jnp.zeros((1, t), jnp.int32),
         )["params"]
 

@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -17,12 +18,20 @@ from dt_jax.utils.signals import Stopped, exit_on_signals
 _REMEDIES = {
     errno.ENOSPC: "free some disk space and run the same command again",
     errno.EDQUOT: "free some disk space and run the same command again",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 1024",
     errno.EACCES: "permission denied: change the permissions or choose another path",
     errno.EROFS: "choose a path on a writable file system",
     errno.EEXIST: "move the existing file away or choose another path",
     errno.EISDIR: "this is a folder: choose the path of a file",
     errno.ELOOP: "broken or circular symbolic link: fix it or choose another path",
 }
+# In the texts of errors of JAX, of imports, of threads and of the system.
+_NO_MEMORY = (
+    "RESOURCE_EXHAUSTED",
+    "failed to map segment",
+    "can't start new thread",
+    os.strerror(errno.ENOMEM),
+)
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -49,6 +58,8 @@ class CommandParser(argparse.ArgumentParser):
             kwargs["epilog"] = f"example: {kwargs['prog']} {example}"
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(**kwargs, allow_abbrev=False)
+        # What is a value and no flag: argparse itself takes -5 for one, but not -5,-20.
+        self._negative_number_matcher = re.compile(r"-[\d.]")
         # `dt_jax.cli.main` has run the file already.
         self.add_argument(
             "--agents", metavar="FILE.py", help="a file that registers your own agents"
@@ -83,9 +94,14 @@ def run_command(main: Callable[[], None], program: str) -> None:
     def warn(message: Warning | str, *where: Any, **more: Any) -> None:
         report(f"warning: {message}")
 
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # it is closed
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # "±"
     warnings.showwarning = warn
-    for library in ("absl", "asyncio", "concurrent.futures"):  # of Orbax's threads
+    # Of Orbax's threads; and of EnvPool's folder in /tmp, which may be another user's.
+    for library in ("absl", "asyncio", "concurrent.futures", "matplotlib"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda error: None  # of their destructors
     exit_on_signals(leave)
     try:
         main()
@@ -104,6 +120,7 @@ def run_command(main: Callable[[], None], program: str) -> None:
             status = 1
         else:
             report(f"error: {line}")
+            warnings.simplefilter("ignore")  # of libraries that clean up after it
             status = 2
     _exit(status)
 
@@ -112,6 +129,14 @@ def _user_error(error: Exception) -> str | None:
     """Return the line about an error that a user can correct; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        reason = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        reason = reason[:200].rstrip(".") or "no reason given"
+        return (
+            f"out of memory: {reason}; reduce batch_size, eval_episodes, seq_len or "
+            "embedding_dim, set memory_limit_gb to keep the data on disk, or raise the "
+            "limit (ulimit -v)"
+        )
     if isinstance(error, OSError):
         # os.rename names two files; the second one is the user's.
         name = error.filename2 or error.filename
@@ -120,16 +145,6 @@ def _user_error(error: Exception) -> str | None:
         line = os.strerror(error.errno or 0) if remedy else error.strerror or str(error)
         line += f": {name}" if name else ""
         return f"{line}; {remedy}" if remedy else line
-    out_of_memory = isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-    )
-    if out_of_memory:
-        reason = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")
-        reason = reason[:200].rstrip(".") or "no reason given"
-        return (
-            f"out of memory: {reason}; reduce batch_size, eval_episodes, seq_len or "
-            "embedding_dim, or set memory_limit_gb to keep the data on disk"
-        )
     return None
 
 

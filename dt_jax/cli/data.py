@@ -3,6 +3,7 @@
 import warnings
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -207,10 +208,10 @@ def _load(spec: EnvSpec | None, data_path: str | None, args: Namespace) -> Datas
 
 def _derived_folders() -> dict[str, Path]:
     """Return the folders of what is derived from datasets and programs."""
-    return {
-        "unpacked": unpacked_folder(),
-        "compiled programs": compilation_cache_folder(),
-    }
+    folders = {"unpacked": unpacked_folder()}
+    with suppress(UserError):  # without a home folder no programs are kept
+        folders["compiled programs"] = compilation_cache_folder()
+    return folders
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,9 +1,11 @@
 """The command line: python -m dt_jax <command>, one module of this package each."""
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from dt_jax.cli.common import CommandParser, run_command
@@ -39,10 +41,19 @@ def run(arguments: Sequence[str], program: str) -> None:
       arguments: the command and its arguments.
       program: how the user started it, for messages.
     """
+    # A notebook names its own backend to `!python`, which may lack it: matplotlib, and
+    # packages that import it, would fail. Pictures here need none.
+    backend = os.environ.get("MPLBACKEND", "")
+    if backend.startswith("module://") and not find_spec(backend[9:].split(".")[0]):
+        del os.environ["MPLBACKEND"]
     run_command(lambda: _dispatch(arguments), program)
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # EnvPool would abort the process
+        raise UserError("the working folder was removed: change to another") from None
     _register_agents(arguments)
     if arguments and arguments[0] in COMMANDS:
         command, *rest = arguments

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import runpy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def load_config(reference: str, **overrides: Any) -> ConfigDict:
 
     Args:
       reference: "file.py" or "file.py:dataset". "configs/hopper.py" is the package's
-        own where there is no such file in the working directory.
+        own where the working directory has no such file that mentions dt_jax.
       **overrides: values of keys other than `agent`.
 
     Raises:
@@ -96,8 +97,13 @@ def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
 def read_config_file(reference: str) -> ConfigDict:
     """Return what get_config() of a file returns, with its keys checked, locked."""
     path, colon, dataset = reference.partition(":")
-    if not Path(path).is_file() and (CONFIGS.parent / path).is_file():
-        path = str(CONFIGS.parent / path)
+    here, ours = Path(path), CONFIGS.parent / path
+    if here != ours and ours.is_file():
+        if not here.is_file():
+            path = str(ours)
+        elif b"dt_jax" not in here.read_bytes():  # of another project
+            warnings.warn(f"{here} does not use dt_jax: {ours} is read", stacklevel=2)
+            path = str(ours)
     if not Path(path).is_file():
         files = {*Path(path).parent.glob("*.py"), *CONFIGS.glob("*.py")}
         hint = did_you_mean(Path(path).name, {file.name for file in files})
@@ -213,11 +219,12 @@ def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
 
 def check_folder(folder: Path, flag: str) -> None:
     """Raise a UserError that names `flag` if Orbax cannot save in a folder."""
-    path = str(Path.cwd() / folder)
+    path = Path(os.path.realpath(folder)).as_posix()  # Orbax resolves links too
     if path != path.encode(errors="replace").decode():  # TensorStore needs UTF-8
         raise UserError(f"{folder} is not valid UTF-8: choose another {flag}")
-    # Orbax takes them for a pattern, and then does not find what it has saved.
-    if wild := set(path) & set("[]*?"):
+    # Orbax takes []*? for a pattern, and then does not find what it has saved;
+    # TensorStore takes a backslash for a slash, and saves elsewhere.
+    if wild := set(path) & set("[]*?\\"):
         raise UserError(
             f"{folder}: the path of a run's folder must not contain "
             f"{' '.join(sorted(wild))}; choose another {flag}"

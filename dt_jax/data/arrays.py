@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -85,8 +86,13 @@ def aligned_empty(shape: tuple[int, ...] | int, dtype: type) -> np.ndarray:
 
 
 def machine_memory() -> int:
-    """Return the memory of the machine or of the container, in bytes."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Return the memory of the machine or of the container, in bytes.
+
+    Where the system does not tell, as Windows: more than any machine has.
+    """
+    limits = [sys.maxsize]
+    if hasattr(os, "sysconf"):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for group in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # no such group, or "max"
             limits.append(int((Path("/sys/fs/cgroup") / group).read_text()))

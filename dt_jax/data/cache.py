@@ -9,18 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import remove_leftovers, user_path, write_text
+from dt_jax.utils.files import (
+    remove_leftovers,
+    user_cache_folder,
+    user_path,
+    write_text,
+)
 
 
 def cache_folder() -> Path:
-    """Return the cache folder: DT_JAX_DATA, or the user's default cache folder."""
+    """Return the cache folder: DT_JAX_DATA, or the user's default cache folder.
+
+    Raises:
+      UserError: there is none.
+    """
     if folder := os.environ.get("DT_JAX_DATA"):
         return user_path(folder).absolute()
-    return Path(platformdirs.user_cache_dir("dt_jax"))
+    return user_cache_folder()
 
 
 @contextmanager
@@ -64,7 +72,11 @@ def cache_lock(path: Path, action: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process is {action} {path}; waiting for it", file=sys.stderr)
+        print(
+            f"another process is {action} {path}; waiting for it (if there is none, "
+            f"delete {lock.lock_file})",
+            file=sys.stderr,
+        )
         held = lock.acquire()
     except OSError as error:
         raise UserError(

@@ -57,7 +57,7 @@ def open_dataset(env_name: str) -> Any:
     if not (_folder(env_name) / "data").exists():
         _download(minari, env_name)
     with _corrupt_dataset_errors(env_name):
-        metadata = json.loads((_folder(env_name) / "data/metadata.json").read_text())
+        metadata = json.loads((_folder(env_name) / "data/metadata.json").read_bytes())
         if metadata["total_episodes"] < 1 or metadata["total_steps"] < 1:
             raise UserError(f"{env_name} contains no steps; use another dataset")
         if not {"observation_space", "action_space"} <= metadata.keys():

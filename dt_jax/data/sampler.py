@@ -173,5 +173,5 @@ def _disable_read_ahead(array: np.ndarray) -> None:
 
     Neighbours of a window are seldom drawn soon: see benchmarks/large_data.py.
     """
-    if isinstance(array, np.memmap):
+    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_RANDOM"):  # not on Windows
         array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]

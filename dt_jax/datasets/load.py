@@ -48,7 +48,12 @@ class Dataset:
     def identity(self) -> dict[str, Any]:
         """Return what a run and its checkpoints record about their data."""
         returns = self.trajectories.episode_returns.astype(np.float64)
-        counts, edges = np.histogram(returns, bins=_HISTOGRAM_BINS)
+        # Equal returns need some width, of which 50 parts are numbers apart.
+        low, high = returns.min(), returns.max()
+        width = 0.0 if low < high else max(0.5, 1e-6 * abs(low))
+        counts, edges = np.histogram(
+            returns, bins=_HISTOGRAM_BINS, range=(low - width, high + width)
+        )
         return {
             "source": self.source,
             "sha256": self.sha256,

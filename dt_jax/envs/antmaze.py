@@ -7,13 +7,12 @@ period, and another frame, goal radius and reset.
 
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
 
 from dt_jax.envs import mazes
 from dt_jax.envs.base import HostEnv
 from dt_jax.envs.mazes import Cell, Maze
-from dt_jax.envs.mujoco_batch import MujocoBatch, gymnasium_xml
+from dt_jax.envs.mujoco_batch import MujocoBatch, gymnasium_xml, mujoco
 
 CELL = 4.0  # metres
 _SUBSTEPS = 5  # of 0.02 s: a control period of 0.1 s

@@ -5,6 +5,7 @@ reset noise and time limit. v5 changes the healthy reward and Walker2d's foot fr
 """
 
 import ctypes
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,7 @@ def _trim_heap() -> None:
     Each pool is built by its own threads. glibc keeps the memory they have freed in
     per-thread arenas, so that without this the process grows with each new pool.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim is not None:
+            trim(0)

@@ -8,11 +8,11 @@ from typing import Any
 
 import envpool
 import gymnasium
-import mujoco
 import numpy as np
 
 from dt_jax.data.registry import EnvSpec, all_specs
 from dt_jax.envs.base import HostEnv, wrap_build_errors
+from dt_jax.envs.mujoco_batch import mujoco
 from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 

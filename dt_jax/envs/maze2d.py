@@ -6,13 +6,12 @@ the same physics in another frame, with a different reset, goal and reward.
 
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
 
 from dt_jax.envs import mazes
 from dt_jax.envs.base import HostEnv
 from dt_jax.envs.mazes import Cell, Maze
-from dt_jax.envs.mujoco_batch import MujocoBatch
+from dt_jax.envs.mujoco_batch import MujocoBatch, mujoco
 
 _TOP_SPEED = 5.0  # metres per second along an axis, at the start of a step
 _GOAL_RADIUS = 0.5  # metres

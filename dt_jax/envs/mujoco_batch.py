@@ -1,10 +1,19 @@
 """Many copies of one MuJoCo model, stepped together on all cores."""
 
+import os
 from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import mujoco
+try:
+    import mujoco
+except Exception:  # MUJOCO_GL names a renderer that does not work; only videos need it
+    if "MUJOCO_GL" not in os.environ:
+        raise
+    renderer = os.environ.pop("MUJOCO_GL")
+    import mujoco
+
+    os.environ["MUJOCO_GL"] = renderer
 import numpy as np
 from mujoco.rollout import Rollout
 

@@ -1,16 +1,20 @@
 """A trained agent, ready to act in any loop."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dt_jax.agents import make_agent
 from dt_jax.agents.base import Agent, Context
+from dt_jax.config.load import from_dict
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.runs.folder import read_checkpoint
 from dt_jax.types import Array, Params
 from dt_jax.utils.errors import UserError
@@ -51,14 +55,18 @@ def load_agent(workdir: str | Path, checkpoint: str | int) -> TrainedAgent:
         registered.
     """
     found = read_checkpoint(workdir, checkpoint)
-    config = found.config
-    agent = make_agent(config, found.normalizer)
+    agent, count = make_agent(found.config, found.normalizer), found.config.num_seeds
     like = acting_shapes(agent)
-    if config.num_seeds > 1:
+    if count > 1:
         like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((config.num_seeds, *x.shape), x.dtype), like
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like
         )
     return TrainedAgent(workdir, agent, found.params(like), found.record)
+
+
+def _agent_of(record: dict[str, Any]) -> Agent:
+    normalizer = Normalizer.from_record(record["normalizer"])
+    return make_agent(from_dict(record["config"]), normalizer)
 
 
 def acting_shapes(agent: Agent) -> Params:
@@ -66,8 +74,18 @@ def acting_shapes(agent: Agent) -> Params:
     return jax.eval_shape(lambda: agent.acting_params(agent.init(jax.random.key(0))))
 
 
+class _Episodes(NamedTuple):
+    context: Context  # the agent's
+    lengths: np.ndarray  # timesteps seen in each running episode, [N]
+    single: bool  # reset for one episode: no leading axis
+
+
 class Policy:
     """Acts in one or many running episodes; raw observations in, actions out.
+
+    An interrupted call changes nothing. Several threads may call one policy; copies
+    share its program, and continue its episodes each on its own. A policy that `load`
+    has returned can be pickled, without its episodes.
 
     Examples:
       >>> policy = Policy.load("runs/quickstart")
@@ -78,12 +96,14 @@ class Policy:
 
     def __init__(self, agent: Agent, params: Params):
         self.agent = agent
+        self._params = params
+        self._record: dict[str, Any] | None = None  # of the checkpoint, if any
         self._start = jax.jit(agent.start)
         # As constants of the program, the parameters are prepared once for all steps.
-        self._act = jax.jit(partial(agent.act, params), donate_argnums=0)
-        self._context: Context | None = None
-        self._single = False  # reset for one episode: no leading axis
-        self._lengths = np.zeros(0, int)  # timesteps seen in each running episode
+        # The context is not donated: copies may share it, and a call be interrupted.
+        self._act = jax.jit(partial(agent.act, params))
+        self._episodes: _Episodes | None = None
+        self._lock = RLock()
 
     @classmethod
     def load(
@@ -104,7 +124,24 @@ class Policy:
             the run's agent is not registered.
         """
         trained = load_agent(workdir, checkpoint)
-        return cls(trained.agent, trained.seed_params(seed))
+        policy = cls(trained.agent, trained.seed_params(seed))
+        policy._record = trained.record
+        return policy
+
+    def __copy__(self) -> "Policy":
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), _lock=RLock())
+        return other
+
+    def __deepcopy__(self, memo: Any) -> "Policy":
+        return copy(self)  # what it shares is never changed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._record is None:
+            raise TypeError(
+                "only a policy that Policy.load has returned can be pickled"
+            )
+        return _unpickled, (type(self), self._record, jax.device_get(self._params))
 
     def reset(
         self,
@@ -136,15 +173,17 @@ class Policy:
                 raise ValueError(
                     f"target_returns: expected finite ones, [N], got {target_returns!r}"
                 )
-            self._single, n = targets.ndim == 0, targets.size
+            single, n = targets.ndim == 0, targets.size
             targets = np.atleast_1d(targets)
         else:
             if target_returns is not None:
                 raise ValueError("target_returns: this agent does not use any")
-            self._single, n = num_episodes is None, num_episodes or 1
+            single, n = num_episodes is None, num_episodes or 1
         keys = jax.random.split(jax.random.key(seed), n)
-        self._context = self._start(targets, keys)
-        self._lengths = np.zeros(n, int)
+        with self._lock:
+            self._episodes = _Episodes(
+                self._start(targets, keys), np.zeros(n, int), single
+            )
 
     def act(
         self,
@@ -164,14 +203,28 @@ class Policy:
           ValueError: no reset yet, rewards missing, a wrong shape, a value that is
             not finite, or an episode longer than the training's episode_len.
         """
-        if self._context is None:
-            raise ValueError("call reset() before the first act()")
-        n, size = len(self._lengths), self.agent.observation_size
-        observations = self._checked("observations", observations, (n, size))
+        with self._lock:
+            if self._episodes is None:
+                raise ValueError("call reset() before the first act()")
+            # Last, and at once: an interrupt comes before or after it.
+            self._episodes, actions = self._advanced(
+                self._episodes, observations, rewards, done
+            )
+        return actions
+
+    def _advanced(
+        self, episodes: _Episodes, observations: Any, rewards: Any, done: Any
+    ) -> tuple[_Episodes, np.ndarray]:
+        """Return the episodes after this timestep, and the actions; see `act`."""
+        context, lengths, single = episodes
+        n, size = len(lengths), self.agent.observation_size
         no_rewards = rewards is None
-        rewards = self._checked("rewards", np.zeros(n) if no_rewards else rewards, (n,))
-        ended = self._checked("done", np.zeros(n) if done is None else done, (n,)) != 0
-        seen = np.where(ended, 0, self._lengths)
+        observations = _checked("observations", observations, (n, size), single)
+        rewards = np.zeros(n) if no_rewards else rewards
+        rewards = _checked("rewards", rewards, (n,), single)
+        done = np.zeros(n) if done is None else done
+        ended = _checked("done", done, (n,), single) != 0
+        seen = np.where(ended, 0, lengths)
         if no_rewards and seen.any():
             raise ValueError("rewards: needed from the second step of an episode on")
         limit = self.agent.episode_len
@@ -180,18 +233,26 @@ class Policy:
                 f"an episode is longer than the {limit} steps (episode_len) of "
                 "training: pass done where one has ended, or reset()"
             )
-        self._context, actions = self._act(self._context, observations, rewards, ended)
-        self._lengths = seen + 1
+        context, actions = self._act(context, observations, rewards, ended)
         actions = np.array(actions)
-        return actions[0] if self._single else actions
+        after = _Episodes(context, seen + 1, single)
+        return after, actions[0] if single else actions
 
-    def _checked(self, name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Return `value` as a finite float32 array of `shape`."""
-        array = np.asarray(value, np.float32)
-        if self._single and array.ndim == len(shape) - 1:
-            array = array[None]
-        if array.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: NaN or infinity in {value!r}")
-        return array
+
+def _unpickled(kind: type[Policy], record: dict[str, Any], params: Params) -> Policy:
+    """Return a policy as `Policy.load` returned it."""
+    policy = kind(_agent_of(record), params)
+    policy._record = record
+    return policy
+
+
+def _checked(name: str, value: Any, shape: tuple[int, ...], single: bool) -> np.ndarray:
+    """Return `value` as a finite float32 array of `shape`."""
+    array = np.asarray(value, np.float32)
+    if single and array.ndim == len(shape) - 1:
+        array = array[None]
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: NaN or infinity in {value!r}")
+    return array

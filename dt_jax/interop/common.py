@@ -184,7 +184,7 @@ def imported_config(
 def read_json(path: Path) -> dict[str, Any]:
     """Return the entries of a JSON file; raise a UserError if it has none."""
     try:
-        values = json.loads(path.read_text(errors="replace"))
+        values = json.loads(path.read_text("utf-8", errors="replace"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):

@@ -195,7 +195,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     content = f"{path} is not a config.yaml of CORL"
     try:
-        values = yaml.safe_load(path.read_text(errors="replace"))
+        values = yaml.safe_load(path.read_text("utf-8", errors="replace"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{content}: {reason}") from None

@@ -29,8 +29,10 @@ class Linear(nn.Module):
     @nn.compact
     def weights(self, inputs: int) -> tuple[Array, Array]:
         """Return the kernel [D, E] and the bias [E]."""
-        kernel = self.param("kernel", self.kernel_init, (inputs, self.features))
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        shape = inputs, self.features
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32)
+        return kernel, bias
 
     def __call__(self, x: Array) -> Array:
         """Map [..., D] to [..., E]."""
@@ -43,8 +45,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map [..., D] to [..., D]."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         return layer_norm(x, scale, bias)
 
 
@@ -75,7 +78,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     PCG's hash is a fast one of those that pass the tests of Jarzynski and Olano (2020,
     https://jcgt.org/published/0009/03/02/); it is applied once per half of the key.
     """
-    first, second = jax.random.bits(key, (2,))
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
     position = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return _pcg(_pcg(position ^ first) + second)
 

@@ -29,6 +29,7 @@ from dt_jax.runs.manifest import Manifest
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 
+_ARRAYS = "manifest.ocdbt"  # TensorStore's index of an item's arrays
 _POLL_SECONDS = 0.01  # between two looks at a save that all processes wait for
 
 
@@ -69,6 +70,11 @@ class Checkpoint:
 
         They are placed by the shardings of `like`, or on this process's first device.
         """
+        if "\\" in self.folder.as_posix():  # TensorStore takes it for a slash
+            raise UserError(
+                f"{self.folder}: no checkpoint can be read at a path with a \\: "
+                "move or copy the run's folder to another path"
+            )
         saved = ocp.StandardCheckpointHandler().metadata(self._path / "params").tree
         expected = jax.tree.map(_stored, like)
         if _shapes(saved) != _shapes(expected):  # about which Orbax prints pages
@@ -91,7 +97,7 @@ class Checkpoint:
     def _other_arrays(self) -> UserError:
         return UserError(
             f"{self._path} does not hold the arrays of its configuration: restore the "
-            "folder, or choose another checkpoint"
+            "folder or the agent's code, or choose another checkpoint"
         )
 
 
@@ -191,6 +197,9 @@ class CheckpointWriter:
         (step, content), self._pending = self._pending, None
         try:
             self._manager.wait_until_finished()
+            for item in ("params", "train") if distributed.is_main_process() else ():
+                if not (path := self._folder / str(step) / item / _ARRAYS).is_file():
+                    raise FileNotFoundError(f"Orbax has not written {path}")
         except Exception as error:  # TensorStore raises ValueErrors of many lines
             full = shutil.disk_usage(self._folder).free < 1 << 20
             why = "no space left on the disk" if full else str(error)[:200]

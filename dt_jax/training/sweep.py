@@ -142,7 +142,10 @@ def _run_process(run: QueuedRun) -> tuple[int, str]:
     """
     run.workdir.mkdir(parents=True, exist_ok=True)
     file = run.workdir / "log.txt"
-    with StopRequest() as stop, file.open("a+", errors="replace") as log:
+    with (
+        StopRequest() as stop,
+        file.open("a+", encoding="utf-8", errors="replace") as log,
+    ):
         start = log.seek(0, 2)
         # Its own process group: otherwise Ctrl-C on a terminal would reach it twice.
         process = subprocess.Popen(

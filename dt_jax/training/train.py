@@ -46,7 +46,7 @@ from dt_jax.types import Params
 from dt_jax.utils import distributed
 from dt_jax.utils.backend import check_backend
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import locked, remove_leftovers
+from dt_jax.utils.files import lock_holder, locked, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ def train(
                 stack.enter_context(locked(folder))
                 for each in (folder, folder / "eval", folder / "checkpoints"):
                     remove_leftovers(each)
-        lock = folder / ".lock"  # the main process's: do all see it?
         distributed.check_equal(
-            workdir=lock.read_text() if lock.exists() else "",
+            workdir=lock_holder(folder),  # the main process: do all see it?
             **{f"config.{key}": config[key] for key in config},
         )
         with distributed.all_succeed():

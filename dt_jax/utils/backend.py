@@ -6,11 +6,16 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
-
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import user_cache_folder
 
 _MIN_COMPILE_SECONDS = 0.5  # programs that compile faster are not cached
+_DEBUGGING = (  # JAX's settings, and environment variables, that stop every run
+    "jax_disable_jit",
+    "jax_transfer_guard",
+    "jax_transfer_guard_host_to_device",
+    "jax_transfer_guard_device_to_host",
+)
 _MAX_CACHE_BYTES = 1 << 30  # the least recently used programs are deleted first
 
 
@@ -39,11 +44,21 @@ def check_backend(device: str) -> None:
     """Raise a UserError unless JAX's back end is, or can be started on, `device`."""
     import jax
 
+    for name in _DEBUGGING:
+        value = str(getattr(jax.config, name))
+        if value == "True" or value.startswith("disallow"):
+            raise UserError(
+                f"{name.upper()}={value}: training and evaluation need compiled "
+                "programs that get arrays of the host; unset it"
+            )
     try:
         found = jax.default_backend()
         problem = f"JAX uses {found}"
-    except RuntimeError as error:
-        found, problem = None, f"JAX finds no such device (JAX reports: {error})"
+    except (RuntimeError, AssertionError) as error:
+        why = f"JAX reports: {error}"
+        if isinstance(error, AssertionError):  # without a text
+            why = f"JAX_PLATFORMS={jax.config.jax_platforms}"  # type: ignore[attr-defined]
+        found, problem = None, f"JAX finds no such device ({why})"
     # Without its CUDA package JAX falls back to the CPU silently.
     if found is None or device.replace("cuda", "gpu") not in ("auto", found):
         raise UserError(
@@ -58,14 +73,15 @@ def enable_compilation_cache() -> None:
     Not in DT_JAX_DATA: these programs are executed, and data may be shared with others.
     Each kind of processor has its own folder, because programs compiled for one may
     crash on another. JAX_COMPILATION_CACHE_DIR takes precedence; if it is empty,
-    nothing is cached. Nor is it where the folder cannot be created.
+    nothing is cached. Nor is it where the folder cannot be created, or there is no home
+    folder.
     """
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = compilation_cache_folder() / _processor()
-    with suppress(OSError):
+    with suppress(OSError, UserError):
+        folder = compilation_cache_folder() / _processor()
         for each in (folder.parent, folder):  # both, or one could be replaced
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -77,7 +93,7 @@ def enable_compilation_cache() -> None:
 
 def compilation_cache_folder() -> Path:
     """Return the folder of compiled programs, with one folder per kind of processor."""
-    return Path(platformdirs.user_cache_dir("dt_jax")) / "compiled"
+    return user_cache_folder() / "compiled"
 
 
 def _processor() -> str:

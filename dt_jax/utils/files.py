@@ -7,11 +7,12 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from dt_jax.utils.errors import UserError
@@ -28,6 +29,20 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def user_cache_folder() -> Path:
+    """Return the folder of what the user can lose, ~/.cache/dt_jax on Linux.
+
+    Raises:
+      UserError: the user has no home folder, as in a container with any user id.
+    """
+    try:
+        return Path(platformdirs.user_cache_dir("dt_jax"))
+    except RuntimeError:
+        raise UserError(
+            "no home folder to keep datasets in: set HOME, or DT_JAX_DATA to a folder"
+        ) from None
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` if the block succeeds.
@@ -39,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb+") as file:  # Windows flushes only what is writable
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -49,7 +64,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, completely or not at all."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")  # in any locale
 
 
 def read_regular(path: Path) -> bytes:
@@ -118,10 +133,12 @@ def locked(workdir: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, created if missing and deleted if left empty.
 
     The operating system releases the lock when the process ends, even if it is killed.
+    Where a file system has no such locks, the file is the lock: of a killed process on
+    this machine it is released, of one on another it has to be deleted.
 
     Raises:
       InUseError: another process holds the lock.
-      UserError: `workdir` is inside a file, or a broken link.
+      UserError: `workdir` is inside a file, or a broken link, or cannot be locked.
     """
     folders = (workdir, *workdir.parents)
     missing = [folder for folder in folders if not folder.exists()]
@@ -131,20 +148,44 @@ def locked(workdir: Path) -> Iterator[None]:
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / ".lock"
     try:
-        with FileLock(file, timeout=0):
-            file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+        with _acquired(file):
+            with suppress(PermissionError):  # Windows locks the content too
+                file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
             try:
                 yield
             finally:
-                file.unlink(missing_ok=True)
-    except Timeout:
-        holder = file.read_text() if file.exists() else ""
-        process, host = [*holder.split(), "?", "?"][:2]
-        raise InUseError(
-            f"{workdir} is in use by process {process} on {host}: wait until it ends, "
-            "stop it, or choose another --workdir"
-        ) from None
+                with suppress(PermissionError):  # Windows: it is deleted when released
+                    file.unlink(missing_ok=True)
     finally:
         with suppress(OSError):  # not empty: it holds a run
             for folder in missing:
                 folder.rmdir()
+
+
+def lock_holder(workdir: Path) -> str:
+    """Return the process and the host that hold a folder's lock, if they are known."""
+    with suppress(OSError):  # there is none; or Windows has locked the content too
+        return (workdir / ".lock").read_text()
+    return ""
+
+
+def _acquired(file: Path) -> AbstractContextManager[Any]:
+    """Return the context of a lock that is held already; see `locked`."""
+    try:
+        return FileLock(file).acquire(timeout=0)
+    except Timeout:
+        process, host = [*lock_holder(file.parent).split(), "?", "?"][:2]
+        remedy = "wait until it ends, stop it, or choose another --workdir"
+        if host != socket.gethostname():
+            remedy += f"; if it was killed, delete {file}"
+        raise InUseError(
+            f"{file.parent} is in use by process {process} on {host}: {remedy}"
+        ) from None
+    except OSError as error:
+        if error.filename is not None:  # the file could not be opened
+            raise
+        file.unlink()
+        raise UserError(
+            f"{file.parent} cannot be locked ({error.strerror}): choose a --workdir on "
+            "a file system with locks, such as a local one"
+        ) from None

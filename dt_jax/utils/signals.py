@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 _POLL_SECONDS = 0.2  # between two checks for a parent
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_NAMES = "SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"  # Windows has only the first two
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Stopped(KeyboardInterrupt):

@@ -52,6 +52,22 @@ def test_padding_counts_in_the_mean_of_the_loss():
     assert loss == pytest.approx(total / predicted.size, rel=1e-5)
 
 
+def test_numbers_and_types_are_the_same_under_x64():
+    agent, batch, found = make_agent(dropout=0.5, num_layers=1), make_batch(), []
+    ones, none = np.ones((2, S), np.float32), np.zeros(2, np.float32)
+    for enabled in (False, True):
+        with jax.enable_x64(enabled):
+            state = jax.jit(agent.init)(jax.random.key(0))
+            context = agent.start(ones[:, 0])
+            acted = jax.jit(agent.act)(state.params, context, ones, none, none > 0)
+            after, metrics = jax.jit(agent.update)(state, batch)
+            found.append((state.params, acted, after.replace(key=0), metrics))
+    types = [jax.tree.map(jnp.result_type, each) for each in found]
+    assert types[0] == types[1]
+    # Not the same bits: AdamW counts in JAX's widest type.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), *found)
+
+
 class NaiveEpisode:
     """CORL's eval_rollout: whole histories, cut to T, without padding."""
 

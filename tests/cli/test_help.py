@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 from command import ROOT
 
+from dt_jax.cli import evaluate
 from dt_jax.cli import main as cli
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.versions import __version__
@@ -74,3 +75,12 @@ def test_a_wrong_command_is_reported_in_one_line(words, message):
     with pytest.raises(UserError, match=message) as caught:
         cli._dispatch(words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["-5,-20", "-.5", "-1e3,4"])
+def test_values_may_be_negative(text):
+    """Also after a space, where argparse looks for flags."""
+    arguments = evaluate._parser().parse_args(["run", "--target_returns", text])
+    assert arguments.target_returns == text
+    with pytest.raises(UserError, match="expected one argument"):
+        evaluate._parser().parse_args(["run", "--target_returns", "--seed=3"])

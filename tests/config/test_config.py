@@ -195,10 +195,28 @@ def test_a_mistake_in_a_users_file_is_reported(tmp_path, body, message):
         load_config(str(path))
 
 
+def test_a_projects_own_configs_do_not_replace_the_shipped_ones(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "default.py").write_text("def get_config(): return 3")
+    (folder / "pen.py").write_text(
+        "from dt_jax.config import default_config\n"
+        "def get_config(): return default_config(env_name='pen-human-v1', seq_len=9)"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"configs/default.py does not use dt_jax: /"):
+        assert load_config("configs/default.py", env_name="pen-human-v1").seq_len == 20
+    assert load_config("configs/hopper.py:medium").env_name == "hopper-medium-v2"
+    assert load_config("configs/pen.py").seq_len == 9
+    with pytest.raises(UserError, match=r"default.py: get_config\(\) returned 3"):
+        load_config(str(folder / "default.py"))
+
+
 # The run's folder, and the configuration in its record.
 
 
-def test_the_runs_folder_follows_from_the_configuration():
+def test_the_runs_folder_follows_from_the_configuration(tmp_path):
     config = default_config(name="a")
     assert workdir_for(config, None) == Path("runs/a")
     config.checkpoints_path = "kept"
@@ -207,6 +225,11 @@ def test_the_runs_folder_follows_from_the_configuration():
     assert workdir_for(config, "~/c") == Path.home() / "c"
     with pytest.raises(UserError, match=r"b/\[c\]: .* must not contain \[ \]; choose"):
         workdir_for(config, "b/[c]")
+    with pytest.raises(UserError, match=r"must not contain \\; choose"):
+        workdir_for(config, r"b\c/d")
+    (tmp_path / "link").symlink_to(tmp_path / "b*")
+    with pytest.raises(UserError, match=r"link/d: .* must not contain \*; choose"):
+        workdir_for(config, tmp_path / "link" / "d")
     with pytest.raises(UserError, match="is not valid UTF-8"):
         workdir_for(config, os.fsdecode(b"b\xff"))
 

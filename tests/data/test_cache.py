@@ -33,6 +33,14 @@ def test_cache_folder_is_the_users_unless_the_variable_is_set(monkeypatch):
     assert cache_folder() == Path.home() / "elsewhere"
 
 
+def test_a_user_without_a_home_is_asked_for_a_folder(homeless, monkeypatch, tmp_path):
+    monkeypatch.delenv("DT_JAX_DATA", raising=False)
+    with pytest.raises(UserError, match="no home folder to keep datasets in: set"):
+        cache_folder()
+    monkeypatch.setenv("DT_JAX_DATA", str(tmp_path))
+    assert cache_folder() == tmp_path
+
+
 def test_cache_space_is_checked_in_advance(tmp_path, monkeypatch):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
     with cache_space(1000) as folder:

@@ -9,7 +9,8 @@ import pytest
 import dt_jax.datasets.demo
 from dt_jax.data import registry
 from dt_jax.data.schema import RawData
-from dt_jax.datasets import cached_path, find_dataset, load, read_dataset
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.datasets import Dataset, cached_path, find_dataset, load, read_dataset
 from dt_jax.utils.errors import UserError
 
 HOPPER = registry.lookup("hopper-medium-v2")
@@ -136,6 +137,19 @@ def test_identity_describes_the_file(raw, write_hdf5):
     returns = dataset.trajectories.episode_returns.astype(float)
     counts, edges = np.histogram(returns, bins=50)
     assert histogram == {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e15, -1e17, 3e38])
+def test_the_histogram_of_equal_returns_has_bins(raw, value):
+    rewards = np.where(raw.terminals | raw.timeouts, np.float32(value), 0)
+    rewards = rewards.astype(np.float32)
+    trajectories = Trajectories.from_raw(raw._replace(rewards=rewards), source="equal")
+    with np.errstate(over="ignore"):  # in the mean
+        histogram = Dataset(trajectories, "equal", "").identity()["return_histogram"]
+    edges = np.array(histogram["edges"])
+    assert (np.diff(edges) > 0).all()
+    assert edges[0] < np.float32(value) < edges[-1]
+    assert sum(histogram["counts"]) == trajectories.num_trajectories
 
 
 def test_source_of_a_cached_file_is_its_name(raw, write_hdf5, cache, refuse):

@@ -1,10 +1,12 @@
 import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from random_run import write_random_run
+from random_run import play, write_random_run
 from small_agent import large_params, normalizer, small_agent
 
 from dt_jax.data.registry import lookup
@@ -68,6 +70,66 @@ def test_copies_share_the_program_but_no_episode(policy):
         differ.append((second.act(o, reward) != alone[t]).any())
     assert any(differ)
     assert first._act._cache_size() == compiled
+
+
+def test_copies_in_mid_episode_continue_it_each_on_its_own(policy):
+    seen = observations(LIMIT, n=1)[:, 0]
+    policy.reset(3.0)
+    expected = [policy.act(o, None if t == 0 else 0.5) for t, o in enumerate(seen)]
+    policy.reset(3.0)
+    policy.act(seen[0])
+    for each in (copy.copy(policy), copy.deepcopy(policy)):
+        each.act(-seen[1], 9.0)
+    for branch in (copy.copy(policy), policy):
+        for o, action in zip(seen[1:], expected[1:], strict=True):
+            assert (branch.act(o, 0.5) == action).all()
+
+
+def test_an_interrupted_call_changes_nothing(policy, monkeypatch):
+    seen, program = observations(3, n=1)[:, 0], policy._act
+    policy.reset(3.0)
+    expected = [policy.act(o, None if t == 0 else 0.5) for t, o in enumerate(seen)]
+    policy.reset(3.0)
+    policy.act(seen[0])
+
+    def interrupted(*inputs):
+        program(*inputs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "_act", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            policy.act(seen[1], 0.5)
+    for o, action in zip(seen[1:], expected[1:], strict=True):
+        assert (policy.act(o, 0.5) == action).all()
+
+
+def test_threads_may_call_one_policy(policy):
+    """Each call is one timestep; together they make those that one thread makes."""
+    o = observations(1)[0]
+    policy.reset([3.0, -1.0])
+    policy.act(o)
+    with ThreadPoolExecutor(LIMIT) as pool:
+        calls = [pool.submit(policy.act, o, [0.5, 0.5]) for _ in range(LIMIT - 1)]
+    together = {call.result().tobytes() for call in calls}
+    policy.reset([3.0, -1.0])
+    policy.act(o)
+    one = {policy.act(o, [0.5, 0.5]).tobytes() for _ in range(LIMIT - 1)}
+    assert together == one
+
+
+def test_a_loaded_policy_can_be_pickled(tmp_path, policy):
+    write_random_run(tmp_path)
+    loaded = Policy.load(tmp_path)
+    restored = pickle.loads(pickle.dumps(loaded))
+    again = pickle.loads(pickle.dumps(restored))
+    expected = play(loaded)
+    for each in (restored, again):
+        with pytest.raises(ValueError, match="reset"):  # it has no episodes
+            each.act(np.zeros((2, loaded.agent.observation_size)))
+        np.testing.assert_array_equal(play(each), expected)
+    with pytest.raises(TypeError, match=r"only a policy that Policy.load has returned"):
+        pickle.dumps(policy)
 
 
 def test_actions_depend_on_the_target_return(policy):

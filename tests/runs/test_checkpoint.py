@@ -126,6 +126,23 @@ def test_a_manifest_is_json_whatever_the_record_holds(tmp_path):
     }
 
 
+def test_a_checkpoint_without_its_arrays_is_not_confirmed(tmp_path):
+    """TensorStore takes a backslash for a slash, and Orbax does not notice."""
+    folder = tmp_path / r"a\b"
+    message = r"step 1 could not be saved in .*a\\b: .* has not written .*1/params"
+    with pytest.raises(UserError, match=message):
+        write(folder, 1)
+    assert not list(folder.glob("*.json"))
+    assert not find_checkpoints(folder)
+
+
+def test_a_checkpoint_at_a_path_that_cannot_be_read_is_refused(tmp_path):
+    write(tmp_path / "c", 1)
+    (checkpoint,) = find_checkpoints((tmp_path / "c").rename(tmp_path / r"a\b"))
+    with pytest.raises(UserError, match=r"a\\b: no checkpoint can be read .* move or"):
+        checkpoint.params(jax.eval_shape(lambda: params_at(1)))
+
+
 def test_other_files_are_not_touched(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes.json").write_text("mine")

@@ -2,10 +2,11 @@ import os
 import subprocess
 import sys
 
+import command
 import jax
 import pytest
 
-from dt_jax.utils.backend import check_backend, start_backend
+from dt_jax.utils.backend import check_backend, enable_compilation_cache, start_backend
 from dt_jax.utils.errors import UserError
 
 PROGRAM = """
@@ -69,6 +70,12 @@ def test_nothing_is_cached_in_a_home_that_cannot_be_written(tmp_path):
     assert not err
 
 
+def test_nothing_is_cached_without_a_home(homeless, settings, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    enable_compilation_cache()
+    assert not settings
+
+
 def test_device_other_than_the_started_one_is_refused():
     found = jax.default_backend()
     for device in ("auto", found):
@@ -106,6 +113,36 @@ def test_deterministic_adds_to_the_users_xla_flags(settings):
     assert os.environ["XLA_FLAGS"] == (
         "--xla_dump_max_hlo_modules=7 --xla_gpu_deterministic_ops=true"
     )
+
+
+def test_platforms_of_the_environment_that_are_not_there_are_the_users_error():
+    """As where a JAX without CUDA runs in an image for GPUs."""
+    code = (
+        "from dt_jax.utils.backend import start_backend; start_backend('auto', False)"
+    )
+    status, _, err = command.run("-c", code, JAX_PLATFORMS="cuda")
+    message = "config.device=auto: JAX finds no such device (JAX_PLATFORMS=cuda); a GPU"
+    assert status == 1
+    assert f"UserError: {message}" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"jax_disable_jit": True},
+        {"jax_transfer_guard": "disallow"},
+        {"jax_transfer_guard_host_to_device": "disallow_explicit"},
+    ],
+)
+def test_settings_that_stop_every_run_are_named(setting):
+    ((name, value),) = setting.items()
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(UserError, match=f"^{name.upper()}={value}: .*unset it$"):
+            check_backend("auto")
+    finally:
+        jax.config.update(name, before)
 
 
 def test_a_back_end_that_fails_to_start_is_the_users_error(settings, monkeypatch):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import refusal
+from command import ROOT, refusal
 
 from dt_jax.utils.errors import did_you_mean, printable
 
@@ -99,6 +99,9 @@ def test_error_names_the_command_as_it_was_started():
         ("MemoryError('Unable to allocate 16 GiB')", "Unable to allocate 16 GiB;"),
         ("MemoryError()", "no reason given;"),
         ("RuntimeError('RESOURCE_EXHAUSTED: 9 bytes\\nStack')", "9 bytes; reduce"),
+        ("ImportError('a.so: failed to map segment from shared object')", "a.so: fail"),
+        ("RuntimeError('can\\'t start new thread')", "or raise the limit (ulimit -v)"),
+        ("OSError(12, 'Cannot allocate memory')", "Cannot allocate memory; reduce"),
     ],
 )
 def test_out_of_memory_is_reported_in_one_line(raised, words):
@@ -107,6 +110,37 @@ def test_out_of_memory_is_reported_in_one_line(raised, words):
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.returncode == 2
+
+
+def test_libraries_say_nothing_beside_the_error():
+    """Neither in destructors, of which Python prints tracebacks, nor in their logs."""
+    body = (
+        "__import__('logging').getLogger('matplotlib').warning('x')\n"
+        "    class Loop:\n"
+        "        def __del__(self): raise AttributeError('_ssock')\n"
+        "    loop = Loop()\n"
+        "    raise errors.UserError('Too many open files')"
+    )
+    assert run(body).stderr == "-c: error: Too many open files\n"
+
+
+def test_text_that_the_terminal_cannot_show_is_no_error(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = run("print('1 ± 2')")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "1 ? 2\n", "")
+
+
+def test_removed_working_folder_is_reported(tmp_path):
+    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {sys.executable}"
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {ROOT}/launch.py --help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = "launch.py: error: the working folder was removed: change to another\n"
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 def test_bug_keeps_its_traceback():

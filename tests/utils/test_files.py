@@ -1,10 +1,11 @@
+import errno
 import os
 import signal
 import socket
 from contextlib import suppress
 
 import pytest
-from command import start
+from command import run, start
 
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import (
@@ -16,6 +17,17 @@ from dt_jax.utils.files import (
     temporary_path,
     write_text,
 )
+
+
+def test_text_is_utf8_in_any_locale(tmp_path):
+    code = (
+        f"from dt_jax.utils.files import *; write_text(Path('{tmp_path}/a'), chr(177))"
+    )
+    status, _, err = run(
+        "-c", code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"
+    )
+    assert status == 0, err
+    assert (tmp_path / "a").read_bytes() == "±".encode()
 
 
 def fail_to_write(path):
@@ -135,6 +147,46 @@ def test_lock_of_a_killed_process_is_free(holder, tmp_path):
     assert (tmp_path / "run/.lock").read_text().split()[0] == str(holder.pid)
     with locked(tmp_path / "run"):
         assert (tmp_path / "run/.lock").read_text().split()[0] == str(os.getpid())
+
+
+@pytest.fixture
+def flock(monkeypatch):
+    """Return a function that has the system refuse every lock with an error."""
+
+    def fail(error):
+        def refuse(*arguments):
+            raise OSError(error, os.strerror(error))
+
+        monkeypatch.setattr("fcntl.flock", refuse)
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_folder_that_cannot_be_locked_is_refused(flock, tmp_path, error):
+    flock(error)
+    message = f"^{tmp_path}/run cannot be locked .{os.strerror(error)}.: choose a --wor"
+    with pytest.raises(UserError, match=message), locked(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_system_locks_the_file_is_the_lock(flock, tmp_path):
+    """The one of a killed process of this machine is released, others are named."""
+    flock(errno.ENOSYS)
+    file = tmp_path / ".lock"
+    file.write_text(f"{2**22 + 1}\n{socket.gethostname()}\n")
+    with pytest.warns(UserWarning, match="flock not supported"), locked(tmp_path):
+        assert file.read_text().split()[0] == str(os.getpid())
+    file.write_text("12\nnode7\n")
+    message = f"in use by process 12 on node7: .*; if it was killed, delete {file}$"
+    with (
+        pytest.warns(UserWarning, match="flock not supported"),
+        pytest.raises(InUseError, match=message),
+        locked(tmp_path),
+    ):
+        pass
+    assert names(tmp_path) == [".lock"]
 
 
 def test_folder_that_stays_empty_is_deleted(tmp_path):

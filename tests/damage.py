@@ -37,8 +37,10 @@ def datasets(draw):
     flags[0, last[ended]] = True
     flags[1, last[~ended]] = True
 
-    def numbers(*shape):
-        dtype = draw(st.sampled_from(["f2", "<f4", ">f4", "f8", "i1", "i8"]))
+    floats = ["f2", "<f4", ">f4", "f8"]
+
+    def numbers(*shape, dtypes=(*floats, "i1", "i8")):
+        dtype = draw(st.sampled_from(dtypes))
         return (100 * rng.standard_normal(shape)).clip(-100, 100).astype(dtype)
 
     def flag(array):
@@ -47,7 +49,7 @@ def datasets(draw):
 
     return {
         "observations": numbers(rows, draw(st.integers(1, 4))),
-        "actions": numbers(rows, draw(st.integers(1, 3))),
+        "actions": numbers(rows, draw(st.integers(1, 3)), dtypes=floats),
         "rewards": numbers(*draw(st.sampled_from([(rows,), (rows, 1)]))),
         "terminals": flag(flags[0]),
         "timeouts": flag(flags[1]),
@@ -92,10 +94,10 @@ def check_round_trip(folder, arrays, kind, limit):
     for row in range(len(raw.rewards)):
         if raw.terminals[row] or raw.timeouts[row]:
             assert (store.starts[k], store.lengths[k]) == (start, row + 1 - start)
-            total = np.float32(0)
+            total = 0.0
             for each in range(row, start - 1, -1):
-                total += np.float32(raw.rewards[each])
-                assert store.returns_to_go[each] == total
+                total += float(np.float32(raw.rewards[each]))
+                assert store.returns_to_go[each] == np.float32(total)
             start, k = row + 1, k + 1
     assert store.num_trajectories == k
     assert store.dropped_tail == len(raw.rewards) - start

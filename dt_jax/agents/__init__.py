@@ -55,5 +55,14 @@ def make_agent(config: Any, normalizer: Any) -> "Agent":
     Args:
       config: validated and without None where the data decides.
       normalizer: the dataset's `dt_jax.data.normalizer.Normalizer`.
+
+    Raises:
+      UserError: a registered agent breaks the contract.
     """
-    return agent_class(config.agent).from_config(config, normalizer)
+    agent = agent_class(config.agent).from_config(config, normalizer)
+    if config.agent in _REGISTERED:
+        # Imported here because JAX takes seconds to import.
+        from dt_jax.agents.contract import check_agent
+
+        check_agent(config.agent, agent)
+    return agent

@@ -45,7 +45,7 @@ _KEYS = (
         'Activation of each block\'s perceptron: "gelu" is CORL\'s, "relu" and '
         '"gelu_new" (with tanh instead of erf) are those of Hugging Face\'s models.',
         architecture=True),
-    Key("seq_len", 20, POSITIVE_INTEGER,
+    Key("seq_len", 20, integer(1, 10_000_000),
         "Context length in steps; each has three tokens: return-to-go, state, action.",
         architecture=True, corl=True),
     Key("attention_dropout", 0.1, PROBABILITY,

@@ -19,7 +19,7 @@ from dt_jax.analysis.tables import (
     score_table,
     timing_table,
 )
-from dt_jax.utils.files import atomic_write, write_text
+from dt_jax.utils.files import atomic_write, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,14 @@ def _section(experiment: Experiment, number: int) -> Section:
 
 def write_report(report: Report, folder: Path) -> None:
     """Write index.html, report.md and the plots."""
-    for plot in (plot for section in report.sections for plot in section.plots):
-        with atomic_write(folder / plot.file_name) as temporary:
-            temporary.write_bytes(plot.svg)
-    write_text(folder / "report.md", to_markdown(report))
-    write_text(folder / "index.html", to_html(report))
+    plots = [plot for section in report.sections for plot in section.plots]
+    contents = {plot.file_name: plot.svg for plot in plots}
+    contents["report.md"] = to_markdown(report).encode()
+    contents["index.html"] = to_html(report).encode()
+    for name, content in contents.items():
+        remove_leftovers(folder / name)
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 def to_markdown(report: Report) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from dt_jax.cli.common import CommandParser
 from dt_jax.datasets.demo import collect_demo
 from dt_jax.rollout.episodes import Episode
-from dt_jax.utils.files import user_path
+from dt_jax.utils.files import remove_leftovers, user_path
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="default: <env_name>.hdf5")
     args = parser.parse_args(arguments)
     out = user_path(args.out) if args.out else Path(f"{args.env_name}.hdf5")
+    remove_leftovers(out)
     levels = collect_demo(args.env_name, out, steps=args.steps, seed=args.seed)
     transitions = sum(len(episode.rewards) for level in levels for episode in level)
     print(f"{out}: {transitions:,} transitions")

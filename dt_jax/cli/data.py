@@ -1,5 +1,6 @@
 """Dataset management: python -m dt_jax data list | info | download | verify | clear."""
 
+import warnings
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -131,9 +132,18 @@ def _info(args: Namespace) -> None:
                 f"{args.dataset} has its own environment: remove --env_name"
             )
         data_path, spec = str(path), _environment(args.env_name)
-    elif path is not None and spec is None:
+    dataset = _load(spec, data_path, args)
+    if path is not None and spec is None:
         spec = all_specs().get(read_env_name(path) or "")
-    print(describe_dataset(_load(spec, data_path, args), spec))
+        sizes = dataset.trajectories.sizes
+        if spec is not None and sizes != (spec.observation_size, spec.action_size):
+            warnings.warn(
+                f"{path}: its attribute env_name is {spec.name}, an environment of "
+                "other sizes; the file is described without one",
+                stacklevel=1,
+            )
+            spec = None
+    print(describe_dataset(dataset, spec))
 
 
 def _download(args: Namespace) -> None:

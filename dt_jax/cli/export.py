@@ -1,6 +1,5 @@
 """Export a run: python -m dt_jax export runs/hopper --to=hf --out=hopper-hf."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from dt_jax.evaluation.policy import TrainedAgent, load_agent
 from dt_jax.interop import corl, huggingface, safetensors
 from dt_jax.interop.common import RECORD, PortableAgent, new_folder
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import user_path, write_text
+from dt_jax.utils.files import to_json, user_path, write_text
 
 _SAVE = {"safetensors": safetensors.save, "corl": corl.save, "hf": huggingface.save}
 
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         units = agent.normalizer
         provenance = {k: trained.record[k] for k in ("step", "dataset", "versions")}
         record = {"config": agent.config, **units.to_record(), **provenance}
-        write_text(temporary / RECORD, json.dumps(record, indent=2) + "\n")
+        write_text(temporary / RECORD, to_json(record, indent=2) + "\n")
     print(f"{out}: {args.run} after {step} updates, for {args.to}")
     if units.action_center.any() or (units.action_scale != 1).any():
         whose = "data's" if agent.config["env_name"] is None else "environment's"

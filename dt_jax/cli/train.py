@@ -10,7 +10,9 @@ def main(arguments: Sequence[str]) -> None:
     from dt_jax.config.flags import parse
     from dt_jax.utils.backend import start_backend
     from dt_jax.utils.distributed import joined
+    from dt_jax.utils.signals import end_with_parent
 
+    end_with_parent()
     request = parse(arguments)
     with joined() if request.distributed else nullcontext():
         start_backend(request.config.device, request.config.deterministic)

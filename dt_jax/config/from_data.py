@@ -121,13 +121,15 @@ def fill_in(
         choices["holdout_fraction"] = 0.0, ""
     elif trajectories.num_trajectories == 1:
         choices["holdout_fraction"] = 0.0, "there is only one trajectory"
+    keys = keys_of(config.agent)
     open_keys = {
         name: choices[name]
-        for name, key in keys_of(config.agent).items()
+        for name, key in keys.items()
         if key.from_data and config[name] is None
     }
     filled = ConfigDict(config.to_dict())
     for key, (value, _) in open_keys.items():
+        keys[key].validate(value)  # or the run's record could not be read
         filled[key] = value
     return filled.lock(), describe_choices(open_keys)
 

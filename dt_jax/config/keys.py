@@ -4,7 +4,10 @@ Everything that needs the list of keys derives it from here: flags, --help, the
 documentation, validation, and what a resumed run may change.
 """
 
+from collections import Counter
+
 from dt_jax.agents import agent_class
+from dt_jax.utils.errors import UserError
 from dt_jax.utils.keys import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -167,7 +170,18 @@ def keys_of(agent: str) -> dict[str, Key]:
 
 
 def sections_of(agent: str) -> dict[str, tuple[Key, ...]]:
-    """Return the keys of an agent's configuration by the headings of --help."""
+    """Return the keys of an agent's configuration by the headings of --help.
+
+    Raises:
+      UserError: no such agent is registered, or it declares a key that exists already.
+    """
     run, *others = SHARED_KEYS.items()
     own = (f"The agent, {agent}", tuple(agent_class(agent).KEYS))
-    return dict([run, own, *others])
+    sections = dict([run, own, *others])
+    counts = Counter(key.name for section in sections.values() for key in section)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"agent {agent}: the key {name} exists already: give it another name"
+        )
+    return sections

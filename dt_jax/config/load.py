@@ -186,11 +186,14 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
-    """Return the configuration that a run's record holds as JSON, locked.
+    """Return the configuration that a run's record holds as JSON, validated and locked.
 
     Raises:
-      UserError: a key is missing or unknown, or the agent is not registered.
+      UserError: a key is missing or unknown, a value is not what its key expects, or
+        the agent is not registered.
     """
+    if not isinstance(values, Mapping) or not isinstance(values.get("agent"), str):
+        raise UserError("a configuration that names no agent")
     keys = keys_of(values["agent"])
     if other := keys.keys() ^ values:
         kind = "without" if other & keys.keys() else "with unknown"
@@ -198,9 +201,11 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
             f"a configuration {kind} keys {', '.join(sorted(other))[:300]}: it was "
             "written by another version of dt_jax or of the agent; use that version"
         )
-    return ConfigDict(
+    config = ConfigDict(
         {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    ).lock()
+    )
+    validate(config, trains=False)
+    return config.lock()
 
 
 def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:

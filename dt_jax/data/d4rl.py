@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from dt_jax.data.arrays import aligned_empty, check_finite, machine_memory
@@ -17,16 +16,18 @@ from dt_jax.data.cache import (
     record_sha256,
     sha256_of,
 )
-from dt_jax.data.hdf5 import hdf5_columns
+from dt_jax.data.ends import read_timeouts
+from dt_jax.data.hdf5 import hdf5_columns, open_hdf5
 from dt_jax.data.npz import npz_columns
+from dt_jax.data.rounding import Rounding, is_exact
 from dt_jax.data.schema import (
+    MATRICES,
     NUMBERS,
     Column,
     RawData,
     check_columns,
     corrupt_file_errors,
     read_flags,
-    read_timeouts,
 )
 from dt_jax.utils.errors import UserError, printable
 from dt_jax.utils.files import atomic_write
@@ -47,36 +48,44 @@ def read_d4rl(
 
     Args:
       path: a file with the keys of `RawData`; other keys are ignored. `timeouts` may be
-        missing, see `schema.read_timeouts`.
+        missing, see `ends.read_timeouts`.
       episode_len: maximum length of an episode, for a file without episode ends.
       memory_limit_gb: memory for the numbers; None for half of the machine's memory.
       sha256: hash of the file, which names the unpacked arrays; None computes it.
 
     Raises:
       UserError: the file does not exist or does not follow the schema: keys are
-        missing, shapes disagree, it is empty, or a number is NaN or infinite.
+        missing, shapes disagree, it is empty, a number is NaN or infinite, or a column
+        loses its variation in float32.
     """
     open_columns = npz_columns if _is_npz(path) else hdf5_columns
     with corrupt_file_errors(path), open_columns(path) as columns:
         check_columns(columns, path)
         terminals = read_flags(columns["terminals"], f"{path}: terminals")
-        timeouts = read_timeouts(columns, terminals, path, episode_len)
         limit = machine_memory() / 2
         if memory_limit_gb is not None:
             limit = min(memory_limit_gb * 1e9, machine_memory())
         numbers = sum(math.prod(columns[key].shape) for key in NUMBERS)
         needed = 4 * (numbers + len(terminals))  # float32, returns-to-go included
+        rounding = {key: Rounding() for key in NUMBERS}
         if needed <= limit:
-            arrays = [_read_float32(columns[key]) for key in NUMBERS]
+            arrays = [_read_float32(columns[key], rounding[key]) for key in NUMBERS]
         else:
             reason = (
                 f"{path}: {needed / 1e9:.3g} GB of numbers exceed the limit of "
                 f"{limit / 1e9:.3g} GB: memory-mapping them"
             )
             arrays = _map(columns, sha256 or sha256_of(path), reason)
+            for key in MATRICES:
+                if not is_exact(columns[key].dtype):
+                    for block in columns[key].blocks():
+                        rounding[key].add(block)
         for key, array in zip(NUMBERS, arrays, strict=True):
             check_finite(array, f"{path}: {key}")
-    observations, actions, rewards = arrays
+        for key in MATRICES:
+            rounding[key].check(f"{path}: {key}")
+        observations, actions, rewards = arrays
+        timeouts = read_timeouts(columns, terminals, observations, path, episode_len)
     return RawData(observations, actions, rewards.reshape(-1), terminals, timeouts)
 
 
@@ -84,7 +93,7 @@ def read_env_name(path: Path) -> str | None:
     """Return the `env_name` that demo collection writes to a file, if there is one."""
     if _is_npz(path):
         return None
-    with corrupt_file_errors(path), h5py.File(path, "r") as file:
+    with corrupt_file_errors(path), open_hdf5(path) as file:
         has_name = "env_name" in file.attrs and not file.attrs.get_id("env_name").shape
         name = file.attrs["env_name"] if has_name else None
     return printable(name) if isinstance(name, str) else None
@@ -103,13 +112,14 @@ def _is_npz(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _read_float32(column: Column) -> np.ndarray:
+def _read_float32(column: Column, rounding: Rounding) -> np.ndarray:
     """Convert block by block: a wider array is never in memory as a whole."""
     array = aligned_empty(column.shape, np.float32)
     start = 0
     for block in column.blocks():
         with np.errstate(over="ignore"):  # check_finite finds overflows
             array[start : start + len(block)] = block
+        rounding.add(block)
         start += len(block)
     return array
 

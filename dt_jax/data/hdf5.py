@@ -69,15 +69,53 @@ class Hdf5Column:
 
 @contextmanager
 def hdf5_columns(path: Path) -> Iterator[dict[str, Column]]:
-    """Open a file and yield its top-level arrays by name."""
-    # Each chunk is read once: a chunk cache would only take memory.
-    with h5py.File(path, "r", rdcc_nbytes=0) as file:
+    """Open a file and yield its top-level arrays by name; a link's name is one too."""
+    with open_hdf5(path) as file:
         check_self_contained(file, path)
+        items = {name: _open_item(file, name, path) for name in file}
         yield {
             name: Hdf5Column(item, path)
-            for name, item in file.items()
+            for name, item in items.items()
             if isinstance(item, h5py.Dataset)
         }
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file to read it, also where HDF5 cannot lock it.
+
+    The lock comes first: HDF5 refuses to open one file with and without a lock in one
+    process, and a notebook may have it open.
+
+    Raises:
+      UserError: another program has not written all of it.
+    """
+    # Each chunk is read once: a chunk cache would only take memory.
+    options = {"mode": "r", "rdcc_nbytes": 0}
+    try:
+        return h5py.File(path, **options)
+    except OSError as error:
+        in_use = isinstance(error, BlockingIOError) or "open for write" in str(error)
+    try:
+        return h5py.File(path, locking=False, **options)
+    except OSError as error:
+        if not in_use:
+            raise
+        raise UserError(
+            f"{path} is being written by another program, or one was killed while it "
+            f"wrote: close the file there, or run h5clear --status {path}"
+        ) from error
+
+
+def _open_item(file: h5py.File, name: str, path: Path) -> object:
+    try:
+        return file[name]
+    except (KeyError, RuntimeError) as error:
+        if not isinstance(file.get(name, getlink=True), h5py.SoftLink):
+            raise  # corrupt
+        raise UserError(
+            f"{path}: {name} is a broken or circular link; delete it, or replace it "
+            "with the array"
+        ) from error
 
 
 def check_self_contained(file: h5py.File, name: object) -> None:

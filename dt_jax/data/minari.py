@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from dt_jax.data.arrays import check_finite
-from dt_jax.data.hdf5 import check_self_contained
-from dt_jax.data.schema import NUMBERS, RawData
+from dt_jax.data.hdf5 import check_self_contained, open_hdf5
+from dt_jax.data.rounding import Rounding
+from dt_jax.data.schema import MATRICES, NUMBERS, RawData
 from dt_jax.utils.errors import UserError
 
 PREFIX = "minari:"  # an env_name of a Minari dataset: this, and the dataset's id
@@ -118,7 +118,7 @@ def episodes(dataset: Any) -> Iterator[Episode]:
     with _corrupt_dataset_errors(name):
         path = _folder(name) / "data/main_data.hdf5"
         if path.exists():  # otherwise the dataset is in Arrow files
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 check_self_contained(file, name)
         for found in dataset.iterate_episodes():
             episode = Episode(
@@ -146,9 +146,11 @@ def read(
       UserError: an episode cannot be read, or a number is NaN or infinite.
     """
     name, total = dataset.env_name, dataset.total_steps
-    parts = []
+    parts, rounding = [], (Rounding(), Rounding())
     for episode in episodes(dataset):
         observations, *others = convert(episode)
+        for seen, array in zip(rounding, (observations, others[0]), strict=True):
+            seen.add(array)
         with np.errstate(over="ignore"):  # check_finite finds overflows
             numbers = [
                 array.astype(np.float32) for array in (observations[:-1], *others)
@@ -163,6 +165,8 @@ def read(
     raw = RawData(*map(np.concatenate, zip(*parts, strict=True)))
     for key in NUMBERS:
         check_finite(getattr(raw, key), f"{name}: {key}")
+    for key, seen in zip(MATRICES, rounding, strict=True):
+        seen.check(f"{name}: {key}")
     return raw
 
 
@@ -242,6 +246,12 @@ def _corrupt_dataset_errors(env_name: str) -> Iterator[None]:
     except ImportError as error:  # a package for this kind of file is missing
         raise UserError(f"{env_name} cannot be read: {_reason(error)}") from error
     except Exception as error:
+        if "unable to lock file" in str(error):  # by Minari
+            raise UserError(
+                f"{env_name}: {_folder(env_name)} is in use by another program, or its "
+                "file system has no locks: close the dataset there, or set the "
+                "environment variable HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         raise UserError(
             f"{env_name} cannot be read ({_reason(error)}); download it again into "
             f"{_folder(env_name)}"

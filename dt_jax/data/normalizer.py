@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dt_jax.types import Array
+from dt_jax.utils.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +64,22 @@ class Normalizer:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Normalizer":
-        """Return what `to_record` has written."""
-        arrays = {
-            key: np.asarray(value, np.float32)
-            for key, value in record.items()
-            if key != "reward_scale"
-        }
-        return cls(**arrays, reward_scale=record["reward_scale"])
+        """Return what `to_record` has written.
+
+        Raises:
+          UserError: it is something else.
+        """
+        try:
+            arrays = {
+                key: np.asarray(value, np.float32)
+                for key, value in record.items()
+                if key != "reward_scale"
+            }
+            normalizer = cls(**arrays, reward_scale=float(record["reward_scale"]))
+            states, actions = normalizer.observation_size, normalizer.action_size
+            sizes = [(states,), (states,), (actions,), (actions,)]
+            if [array.shape for array in arrays.values()] != sizes:
+                raise ValueError("its arrays have other sizes")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the normaliser is not valid: {error}") from None
+        return normalizer

@@ -1,9 +1,9 @@
 """D4RL's schema: flat arrays with one row per transition, in any file format."""
 
-import warnings
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ class RawData(NamedTuple):
 
 
 NUMBERS = ("observations", "actions", "rewards")
-_MATRICES = ("observations", "actions")
+MATRICES = ("observations", "actions")
 
 
 class Column(Protocol):
@@ -56,13 +56,20 @@ class Column(Protocol):
 def corrupt_file_errors(path: Path) -> Iterator[None]:
     """Convert what a library raises for a corrupt file into a UserError.
 
-    A corrupt byte can lead to any exception.
+    A corrupt byte can lead to any exception, also to a seek to a negative position.
+    Other errors of the operating system are about the disk and not about the content.
     """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code not in (None, errno.EINVAL):
+            raise UserError(
+                f"{path} cannot be read ({os.strerror(code)}); check its file system, "
+                "or copy the file to another one"
+            ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{path}: corrupt, or not an HDF5 or .npz file; download it again or "
@@ -93,7 +100,12 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
         shape, dtype = columns[key].shape, columns[key].dtype
         if dtype.kind not in "biuf":
             raise UserError(f"{path}: {key} has dtype {dtype}, expected numbers")
-        rank = 2 if key in _MATRICES else 1
+        if key == "actions" and dtype.kind in "biu":
+            raise UserError(
+                f"{path}: actions has dtype {dtype}, and discrete actions are not "
+                "supported; store continuous actions as floats"
+            )
+        rank = 2 if key in MATRICES else 1
         # d4rl's get_dataset also accepts [M, 1] for [M].
         if len(shape) != rank and not (rank == 1 and shape[1:] == (1,)):
             expected = "[steps, size]" if rank == 2 else "[steps]"
@@ -111,59 +123,6 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
                 f"{path}: {key} announces shape {columns[key].shape}, but fewer or "
                 "more numbers are stored; download the file again, or finish recording"
             )
-
-
-def read_timeouts(
-    columns: Mapping[str, Column],
-    terminals: np.ndarray,
-    path: Path,
-    episode_len: int | None,
-) -> np.ndarray:
-    """Return where recording ended, [M] bool.
-
-    Args:
-      columns: the file's arrays. `timeouts` takes precedence; otherwise `episode_ends`
-        [K] holds, for each episode, the row after its last.
-      terminals: [M] bool.
-      path: the file, for error messages.
-      episode_len: with neither array, the maximum length of an episode.
-
-    Raises:
-      UserError: none of the three is given, or `episode_ends` is invalid.
-    """
-    if "timeouts" in columns:
-        return read_flags(columns["timeouts"], f"{path}: timeouts")
-    rows = len(terminals)
-    timeouts = np.zeros(rows, bool)
-    if "episode_ends" in columns:
-        timeouts[_read_ends(columns["episode_ends"], rows, path) - 1] = True
-        return timeouts
-    if episode_len is None:
-        raise UserError(
-            f"{path}: timeouts and episode_ends missing; add one of them, or set "
-            "episode_len to the number of steps after which episodes are cut off"
-        )
-    warnings.warn(
-        f"{path}: timeouts and episode_ends missing; episodes are assumed to end after "
-        f"{episode_len} steps (episode_len) or at a terminal",
-        stacklevel=1,
-    )
-    ends = np.flatnonzero(terminals) + 1
-    for start, end in pairwise(np.concatenate([[0], ends, [rows]])):
-        timeouts[start + episode_len - 1 : end : episode_len] = True
-    return timeouts
-
-
-def _read_ends(column: Column, rows: int, path: Path) -> np.ndarray:
-    ends = np.zeros(0, np.int64)
-    if column.dtype.kind in "iu" and len(column.shape) == 1 and column.shape[0] <= rows:
-        ends = np.concatenate([ends, *column.blocks()]).astype(np.int64)
-    if not len(ends) or (np.diff(ends, prepend=0) <= 0).any() or ends[-1] > rows:
-        raise UserError(
-            f"{path}: episode_ends must be increasing integers from 1 to {rows}, the "
-            "row after each episode's last"
-        )
-    return ends
 
 
 def read_flags(column: Column, name: str) -> np.ndarray:

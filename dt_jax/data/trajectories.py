@@ -15,7 +15,7 @@ from dt_jax.data.cache import cache_space
 from dt_jax.data.schema import RawData
 from dt_jax.utils.errors import UserError
 
-_BLOCK_ROWS = 1 << 20  # whose returns-to-go are computed together
+_BLOCK_ROWS = 1 << 18  # whose returns-to-go are computed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class Trajectories:
       observations: [rows, S] float32, as recorded; any number width if memory-mapped.
       actions: [rows, A], likewise.
       rewards: [rows], likewise.
-      returns_to_go: [rows] float32, the sum of rewards until the trajectory's end.
+      returns_to_go: [rows] float32, the sum of rewards until the trajectory's end,
+        summed in float64.
       starts: [K] int64, the first row of each trajectory.
       lengths: [K] int64, in transitions.
       terminated: [K] bool, True where the trajectory ended by a terminal, False where
@@ -85,12 +86,7 @@ class Trajectories:
         # Sums are float64, unlike CORL's, which lose digits over a million rows.
         states = column_statistics(raw.observations)
         std = np.where(states.constant, 1, states.std + 1e-6)
-        returns_to_go = _returns_to_go(raw.rewards, ends, lengths)
-        if not np.isfinite(returns_to_go[starts]).all():
-            raise UserError(
-                f"{source}: the return of a trajectory exceeds float32; scale the "
-                "rewards down in the file"
-            )
+        returns_to_go = _returns_to_go(raw.rewards, ends, lengths, source)
         return cls(
             observations=_read_only(raw.observations[:kept]),
             actions=_read_only(raw.actions[:kept]),
@@ -160,9 +156,14 @@ class Trajectories:
         returns[longer] -= self.returns_to_go[self.starts[longer] + steps]
         return returns
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """S and A."""
+        return self.observations.shape[1], self.actions.shape[1]
+
     def check_sizes(self, observation_size: int, action_size: int) -> None:
         """Raise a UserError unless S and A match the environment's."""
-        sizes = self.observations.shape[1], self.actions.shape[1]
+        sizes = self.sizes
         if sizes != (observation_size, action_size):
             raise UserError(
                 f"{self.source}: observation size {sizes[0]} and action size "
@@ -193,7 +194,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _returns_to_go(
-    rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray
+    rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray, source: str
 ) -> np.ndarray:
     """Return the returns-to-go [ends[-1]], memory-mapped if `rewards` [rows] are.
 
@@ -206,9 +207,18 @@ def _returns_to_go(
             start = ends[k] - lengths[k]
             # As many trajectories as fit, at least one.
             last = max(k + 1, np.searchsorted(ends, start + _BLOCK_ROWS, "right"))
-            block = np.array(rewards[start : ends[last - 1]], np.float32)
+            # Rounded to float32 first: memory-mapped files may be wider.
+            block = rewards[start : ends[last - 1]].astype(np.float32, copy=False)
+            block = block.astype(np.float64)
             _accumulate(block, ends[k:last] - start, lengths[k:last])
-            yield block
+            with np.errstate(over="ignore"):
+                returns = block.astype(np.float32)
+            if not np.isfinite(returns).all():
+                raise UserError(
+                    f"{source}: the return of a trajectory exceeds float32; scale the "
+                    "rewards down in the file"
+                )
+            yield returns
             k = last
 
     if isinstance(rewards, np.memmap):
@@ -230,16 +240,15 @@ def _returns_to_go(
 
 
 def _accumulate(rewards: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> None:
-    """Turn rewards into returns-to-go, bit for bit CORL's discounted_cumsum, gamma 1.
+    """Turn rewards into returns-to-go, from a trajectory's end to its start.
 
-    CORL adds in float32 from a trajectory's end to its start. This does the same for
-    all trajectories at once: sorted by decreasing length, the ones that have a row at
-    the current distance from their end always come first. `rewards` [rows] float32 is
-    changed in place.
+    For all trajectories at once: sorted by decreasing length, the ones that have a row
+    at the current distance from their end always come first. Each adds on its own, so
+    that its sums do not depend on the others. `rewards` [rows] float64 is changed in
+    place.
     """
     last_rows = ends[np.argsort(-lengths)] - 1
     longer_than = len(lengths) - np.cumsum(np.bincount(lengths))  # [max length + 1]
-    with np.errstate(over="ignore", invalid="ignore"):  # checked by from_raw
-        for distance in range(1, len(longer_than) - 1):
-            rows = last_rows[: longer_than[distance]] - distance
-            rewards[rows] += rewards[rows + 1]
+    for distance in range(1, len(longer_than) - 1):
+        rows = last_rows[: longer_than[distance]] - distance
+        rewards[rows] += rewards[rows + 1]

@@ -55,8 +55,8 @@ class Dataset:
             "num_transitions": self.trajectories.num_transitions,
             "num_trajectories": self.trajectories.num_trajectories,
             "dropped_tail": self.trajectories.dropped_tail,
-            "return_mean": float(self.trajectories.episode_returns.mean()),
-            "return_best": float(self.trajectories.episode_returns.max()),
+            "return_mean": float(returns.mean()),
+            "return_best": float(returns.max()),
             "return_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         }
 

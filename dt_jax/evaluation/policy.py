@@ -11,8 +11,6 @@ import numpy as np
 
 from dt_jax.agents import make_agent
 from dt_jax.agents.base import Agent, Context
-from dt_jax.config.load import from_dict
-from dt_jax.data.normalizer import Normalizer
 from dt_jax.runs.folder import read_checkpoint
 from dt_jax.types import Array, Params
 from dt_jax.utils.errors import UserError
@@ -53,8 +51,8 @@ def load_agent(workdir: str | Path, checkpoint: str | int) -> TrainedAgent:
         registered.
     """
     found = read_checkpoint(workdir, checkpoint)
-    config = from_dict(found.record["config"])
-    agent = make_agent(config, Normalizer.from_record(found.record["normalizer"]))
+    config = found.config
+    agent = make_agent(config, found.normalizer)
     like = acting_shapes(agent)
     if config.num_seeds > 1:
         like = jax.tree.map(

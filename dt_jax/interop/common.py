@@ -21,7 +21,7 @@ from dt_jax.config.load import default_config, validate
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import temporary_path
+from dt_jax.utils.files import remove_leftovers, temporary_path
 
 RECORD = "dt_jax.json"  # beside the weights of every export
 
@@ -298,6 +298,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists: choose another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     temporary = temporary_path(path)
     temporary.mkdir()
     try:

@@ -9,7 +9,6 @@ used only in training. Actions are tanh's: there is no max_action. Names as in
 transformers 5.24, models/decision_transformer/modeling_decision_transformer.py.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ from dt_jax.interop.common import (
 from dt_jax.networks.layers import LAYER_NORM_EPS
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import user_path, write_text
+from dt_jax.utils.files import to_json, user_path, write_text
 
 _MODULES = {
     "embed_timestep": ("timestep_emb", "embedding"),
@@ -154,7 +153,7 @@ def save(folder: Path, agent: PortableAgent) -> PortableAgent:
     }
     arrays = state_dict_from_params(params, num_positions)
     safetensors.write_arrays(folder / safetensors.WEIGHTS, arrays, {"format": "pt"})
-    write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
+    write_text(folder / "config.json", to_json(values, indent=2) + "\n")
     return agent
 
 
@@ -274,5 +273,5 @@ def _read_record(
         return {}, units
     try:
         return from_dict(record["config"]).to_dict(), units
-    except (UserError, TypeError, KeyError) as error:
+    except UserError as error:
         raise UserError(f"{path}: its config is not valid: {error}") from None

@@ -12,13 +12,18 @@ the run's other JSON files are copies for people.
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 
+from dt_jax.config.load import from_dict
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.runs import manifest
 from dt_jax.runs.manifest import Manifest
 from dt_jax.utils import distributed
@@ -36,11 +41,38 @@ class Checkpoint:
     score: float | None  # of the evaluation at this step, the higher the better
     record: dict[str, Any]  # what the parameters mean nothing without
 
+    @property
+    def config(self) -> ConfigDict:
+        """The run's configuration, locked; a UserError if a value is not valid."""
+        with self._named_in_errors():
+            return from_dict(self.record["config"])
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """The units of the parameters; a UserError if they are not valid."""
+        with self._named_in_errors():
+            return Normalizer.from_record(self.record["normalizer"])
+
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self._path}: {error}") from None
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / str(self.step)
+
     def params(self, like: Any) -> Any:
         """Return the acting parameters, shaped as `like` (by jax.eval_shape).
 
         They are placed by the shardings of `like`, or on this process's first device.
         """
+        saved = ocp.StandardCheckpointHandler().metadata(self._path / "params").tree
+        expected = jax.tree.map(_stored, like)
+        if _shapes(saved) != _shapes(expected):  # about which Orbax prints pages
+            raise self._other_arrays()
         return self._restore(params=_placed(like))["params"]
 
     def train(self, like: Any) -> Any:
@@ -49,9 +81,18 @@ class Checkpoint:
 
     def _restore(self, **items: ocp.args.CheckpointArgs) -> Any:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(
-                self.folder / str(self.step), args=ocp.args.Composite(**items)
-            )
+            try:
+                return checkpointer.restore(
+                    self._path, args=ocp.args.Composite(**items)
+                )
+            except ValueError as error:
+                raise self._other_arrays() from error
+
+    def _other_arrays(self) -> UserError:
+        return UserError(
+            f"{self._path} does not hold the arrays of its configuration: restore the "
+            "folder, or choose another checkpoint"
+        )
 
 
 class CheckpointWriter:
@@ -66,7 +107,8 @@ class CheckpointWriter:
         """Open a folder for a run that resumes from its newest valid checkpoint.
 
         Args:
-          folder: created if missing; checkpoints without a valid manifest are deleted.
+          folder: created if missing; checkpoints without a valid manifest are deleted,
+            and those that a killed run did not come to delete.
           keep: how many of the newest to retain.
         """
         self._folder, self._keep = folder.resolve(), keep
@@ -74,6 +116,7 @@ class CheckpointWriter:
         with distributed.all_succeed():
             if distributed.is_main_process():
                 self._delete_leftovers()
+                self._delete_superfluous()
         self._manager = ocp.CheckpointManager(self._folder)  # retains all
         self._pending: tuple[int, Manifest] | None = None
         self._last = (-1, Manifest(None, {}))
@@ -85,13 +128,16 @@ class CheckpointWriter:
             checkpoint.step: checkpoint.score
             for checkpoint in find_checkpoints(self._folder)
         }
+        if not self._scores:  # see `is_unsaved`
+            manifest.unfinished(self._folder, 0).touch()
+        kept = self._scores.keys() or {0}
         # *.unfinished last: while it exists, the checkpoint beside it does not count.
         for path in sorted(
             self._folder.iterdir(), key=lambda p: p.suffix == ".unfinished"
         ):
             step, _, kind = path.name.partition(".")
             ours = kind in ("", "json", "unfinished") or kind.startswith("orbax")
-            if step.isdecimal() and int(step) not in self._scores and ours:
+            if step.isdecimal() and int(step) not in kept and ours:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def save(
@@ -155,9 +201,9 @@ class CheckpointWriter:
         self._last = step, content
         if distributed.is_main_process():
             self._write_manifest(step, content)
-            manifest.unfinished(self._folder, step).unlink()
-            for old in self._superfluous():
-                self._delete(old)
+            for each in (0, step):
+                manifest.unfinished(self._folder, each).unlink(missing_ok=True)
+            self._delete_superfluous()
 
     def set_score(self, step: int, score: float | None) -> None:
         """Add the score to the last checkpoint, saved before its evaluation."""
@@ -172,12 +218,13 @@ class CheckpointWriter:
         manifest.write(self._folder, step, content)
         self._scores[step] = content.score
 
-    def _superfluous(self) -> list[int]:
-        """Return the steps that are neither among the last few nor the best."""
+    def _delete_superfluous(self) -> None:
+        """Delete the checkpoints that are neither among the last few nor the best."""
         retained = set(sorted(self._scores)[-self._keep :])
         scored = [(s, step) for step, s in self._scores.items() if s is not None]
         retained |= {max(scored)[1]} if scored else set()
-        return [step for step in self._scores if step not in retained]
+        for step in self._scores.keys() - retained:
+            self._delete(step)
 
     def _delete(self, step: int) -> None:
         manifest.unfinished(self._folder, step).touch()
@@ -257,8 +304,28 @@ def choose_checkpoint(folder: Path, which: str | int) -> Checkpoint:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Return whether a checkpoint was ever finished in `folder`, valid now or not."""
+    """Return whether `folder` has a finished checkpoint, valid or not."""
     return bool(manifest.finished_steps(folder))
+
+
+def is_unsaved(folder: Path) -> bool:
+    """Return whether a run has started in `folder` and not finished a checkpoint yet.
+
+    False also for a folder whose checkpoints were deleted by hand.
+    """
+    return manifest.unfinished(folder, 0).exists()
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of the arrays of a tree, in no order that depends on names."""
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _stored(x: Any) -> Any:
+    """Return an array's shape on disk, where random keys are integers."""
+    if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return jax.eval_shape(jax.random.key_data, x)
 
 
 def _placed(like: Any) -> ocp.args.StandardRestore:

@@ -1,13 +1,13 @@
 """Evaluations of a run: episodes at several target returns, one .npz per step."""
 
-import zipfile
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import atomic_write
+from dt_jax.utils.files import atomic_write, read_regular
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write every array to an .npz."""
-        arrays = {k: array for k, array in vars(self).items() if array is not None}
+        # Sorted: the end of a damaged archive may be missing, but not only the scores.
+        arrays = {
+            k: array for k, array in sorted(vars(self).items()) if array is not None
+        }
         with atomic_write(path) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
 
@@ -81,14 +84,22 @@ class Evaluation:
         Raises:
           UserError: the file is damaged or something else.
         """
+        file = io.BytesIO(read_regular(path))
         try:
-            # np.load would leave a malformed archive's file open.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(**arrays)
-        except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            with np.load(file, allow_pickle=False) as arrays:
+                evaluation = cls(**arrays)
+            for name, array in vars(evaluation).items():
+                if array is not None and (
+                    not array.size or array.dtype.kind not in "iuf"
+                ):
+                    raise ValueError(f"{name} is not an array of numbers")
+            if evaluation.target_returns.ndim != 1 or evaluation.seeds.ndim != 1:
+                raise ValueError("more targets or seeds than one axis")
+        except Exception as error:  # NumPy and zipfile raise a dozen kinds
             raise UserError(
                 f"{path} is not a valid evaluation: remove it ({error})"
             ) from None
+        return evaluation
 
 
 def last_evaluation(workdir: Path) -> tuple[int, Evaluation] | None:

@@ -1,6 +1,5 @@
 """A run's folder: what it holds, and reading it back."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax.config.load import from_dict
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation, last_evaluation
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import user_path, write_text
+from dt_jax.utils.files import to_json, user_path, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,7 @@ def write_description(workdir: Path, record: Mapping[str, Any]) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     about = {**record["versions"], "dataset": record["dataset"]}
     for name, values in (("config", record["config"]), ("versions", about)):
-        write_text(workdir / f"{name}.json", json.dumps(values, indent=2) + "\n")
+        write_text(workdir / f"{name}.json", to_json(values, indent=2) + "\n")
 
 
 def read_run(workdir: Path) -> RunFolder:
@@ -76,11 +74,12 @@ def read_run(workdir: Path) -> RunFolder:
     Raises:
       UserError: it is not a run, has no checkpoint, or was imported.
     """
-    record = read_checkpoint(workdir, "last").record
+    last = read_checkpoint(workdir, "last")
+    record = last.record
     if "imported_from" in record["dataset"]:
         raise UserError(f"{workdir} was imported: there are no metrics of its training")
-    config = from_dict(record["config"])
-    run = RunFolder(user_path(workdir), config, record["dataset"], record["versions"])
+    versions = record["versions"]
+    run = RunFolder(user_path(workdir), last.config, record["dataset"], versions)
     if run.newest is None:
         return run
     step, evaluation = run.newest

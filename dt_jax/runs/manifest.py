@@ -2,15 +2,17 @@
 
 checkpoints/1000.json        the record, the score, and the SHA-256 of each file
 checkpoints/1000.unfinished  exists while the checkpoint is being saved or deleted
+checkpoints/0.unfinished     exists from the start of a run to its first checkpoint
 """
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import write_text
+from dt_jax.utils.files import read_regular, to_json, write_text
 
 FORMAT = 4
 
@@ -34,8 +36,9 @@ def write(folder: Path, step: int, manifest: Manifest) -> None:
         **manifest._asdict(),
         "files": _hashes(folder, step),
     }
+    content = json.loads(to_json(content))
     content["sha256"] = _hash(content)
-    write_text(folder / f"{step}.json", json.dumps(content, indent=1))
+    write_text(folder / f"{step}.json", to_json(content, indent=1))
 
 
 def read(folder: Path, step: int) -> Manifest:
@@ -48,7 +51,7 @@ def read(folder: Path, step: int) -> Manifest:
     """
     path = folder / f"{step}.json"
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
         sha256 = content.pop("sha256")
         if sha256 != _hash(content):
             raise ValueError(sha256)
@@ -60,8 +63,11 @@ def read(folder: Path, step: int) -> Manifest:
                 f"version of dt_jax reads format {FORMAT}"
             )
         saved = content["files"]
-        manifest = Manifest(content["score"], content["record"])
-    except (ValueError, KeyError, AttributeError, TypeError):
+        score = content["score"]
+        if score is not None and not math.isfinite(score):
+            score = None  # it would rank above or below all others
+        manifest = Manifest(score, content["record"])
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise DamagedError(f"its manifest {path.name} is damaged") from None
     found = _hashes(folder, step)
     if not found:

@@ -1,12 +1,13 @@
 """metrics.jsonl: one JSON object per line, one line per logged step."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import write_text
+from dt_jax.utils.files import read_regular, to_json, write_text
 
 TIMING = ("steps_per_second", "eval/seconds")  # metrics that no two runs share
 
@@ -43,20 +44,23 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics.jsonl, without a truncated last line.
 
+    null, of a metric that was not finite, is read as NaN.
+
     Raises:
       UserError: a line is not a row of numbers.
     """
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
+    for number, line in enumerate(read_regular(path).split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
+            row |= {name: math.nan for name in row if row[name] is None}
+            if type(row["step"]) is not int or row["step"] < 0:
+                raise ValueError(row)
             if not all(map(_is_number, row.values())):
                 raise ValueError(row)
-            rows.append({"step": int(row.pop("step")), **row})
+            rows.append(row)
         except Exception:  # any kind of JSON
             raise UserError(
                 f"{path}, line {number}: not a row of metrics; remove that line"
@@ -69,4 +73,4 @@ def _is_number(value: object) -> bool:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
+    return to_json(row) + "\n"

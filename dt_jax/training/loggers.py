@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
-from dt_jax.utils.files import write_text
+from dt_jax.utils.files import read_regular, write_text
 
 _INIT_SECONDS = 15.0  # for wandb to find its server
 _FINISH_SECONDS = 30.0  # for wandb to send what is left at the end
@@ -186,7 +186,7 @@ def _stored_id(file: Path) -> str:
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         write_text(file, secrets.token_hex(4))
-    return file.read_text()
+    return read_regular(file).decode()
 
 
 _LOGGERS: dict[str, type[TensorBoard | WeightsAndBiases]] = {

@@ -7,8 +7,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
-from dt_jax.config.load import from_dict
-from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint, has_checkpoints
+from dt_jax.runs.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    choose_checkpoint,
+    has_checkpoints,
+)
 from dt_jax.training.trainer import pending_metrics
 from dt_jax.utils.errors import UserError
 
@@ -28,7 +32,7 @@ def last_checkpoint(workdir: Path, config: ConfigDict) -> Checkpoint | None:
             f"{workdir} was imported and cannot be resumed: start a run from it with "
             f"--config.init_from={workdir} and another --workdir"
         )
-    before = from_dict(last.record["config"])
+    before = last.config
     if config.agent != before.agent:
         raise UserError(
             f"{workdir} holds a run of the agent {before.agent}, not {config.agent}: "
@@ -67,3 +71,9 @@ def is_complete(checkpoint: Checkpoint, config: ConfigDict) -> bool:
     """Return whether a run with this last checkpoint has nothing left to do."""
     done = checkpoint.step >= config.update_steps
     return done and pending_metrics(checkpoint) is None
+
+
+def delete_leftovers(workdir: Path, config: ConfigDict) -> None:
+    """Delete what a complete run has left if it was killed after its last save."""
+    with CheckpointWriter(workdir / "checkpoints", config.keep_checkpoints):
+        pass

@@ -1,5 +1,6 @@
 """A queue of runs, each trained in its own process."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from dt_jax.config import flags
 from dt_jax.data.registry import all_specs
 from dt_jax.training.loggers import check_installed
-from dt_jax.training.resume import is_complete, last_checkpoint
+from dt_jax.training.resume import delete_leftovers, is_complete, last_checkpoint
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import InUseError, locked
 from dt_jax.utils.signals import Stopped, StopRequest
@@ -119,6 +120,7 @@ def _train(run: QueuedRun, prefix: str) -> str:
         with locked(run.workdir), suppress(UserError):
             last = last_checkpoint(run.workdir, run.config)
             if last is not None and is_complete(last, run.config):
+                delete_leftovers(run.workdir, run.config)
                 return "already complete"
     except InUseError as error:
         return f"skipped: {str(error).partition(': ')[0]}"
@@ -149,6 +151,8 @@ def _run_process(run: QueuedRun) -> tuple[int, str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             process_group=0,
+            # Killed with this process: an orphan would hold the run's lock for hours.
+            env=os.environ | {"DT_JAX_PARENT": str(os.getpid())},
         )
         forwarded = None
         while process.poll() is None:

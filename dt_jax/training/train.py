@@ -29,12 +29,17 @@ from dt_jax.datasets.describe import (
 )
 from dt_jax.envs.spaces import action_range, action_units, check_bounds
 from dt_jax.evaluation.policy import Policy
-from dt_jax.runs.checkpoint import Checkpoint
+from dt_jax.runs.checkpoint import Checkpoint, is_unsaved
 from dt_jax.runs.folder import RunFolder
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import warm_start
 from dt_jax.training.loggers import check_installed
-from dt_jax.training.resume import is_complete, last_checkpoint, resumed_config
+from dt_jax.training.resume import (
+    delete_leftovers,
+    is_complete,
+    last_checkpoint,
+    resumed_config,
+)
 from dt_jax.training.trainer import Callback, Trainer
 from dt_jax.training.warm_start import WarmStart
 from dt_jax.types import Params
@@ -118,6 +123,7 @@ def train(
                     f"{folder}: this run is complete, with {last.step} updates "
                     "(python -m dt_jax evaluate plays other episodes)"
                 )
+                delete_leftovers(folder, config)
                 if distributed.is_main_process():
                     _summarise(folder, config, last.record)
                 return Run(folder, config, last.step, stopped=False)
@@ -142,7 +148,7 @@ def _start(
     with distributed.all_succeed():
         check_installed(config.loggers)
         if last is None:
-            _check_fresh(workdir, config)
+            _check_fresh(workdir)
             spec = envs.spec_from_config(config)
             config, source = read_source(config)
             dataset = load_data(config, spec)
@@ -187,25 +193,23 @@ def _resumed_trainer(
             f"update_steps {updates} -> {config.update_steps}: the cosine schedule is "
             "recomputed for the new length"
         )
-    normalizer = Normalizer.from_record(last.record["normalizer"])
-    remedy = "choose another --workdir"
+    normalizer, remedy = last.normalizer, "choose another --workdir"
     check_bounds(workdir, last.record.get("action_bounds"), spec, remedy)
     return Trainer(config, workdir, dataset, spec, normalizer, callbacks=callbacks)
 
 
-def _check_fresh(workdir: Path, config: ConfigDict) -> None:
+def _check_fresh(workdir: Path) -> None:
     """Report a run that was killed before its first checkpoint.
 
     Raises:
       UserError: it had checkpoints, which are gone.
     """
-    if not (rows := read_metrics(workdir / "metrics.jsonl")):
+    if not (workdir / "metrics.jsonl").exists():  # created after checkpoints/
         return
-    # A save waits for the one before, so that at most two are missing.
-    if (step := rows[-1]["step"]) > 2 * config.checkpoint_every:
+    if not is_unsaved(workdir / "checkpoints"):
         raise UserError(
-            f"{workdir} has metrics up to step {step}, but its checkpoints are gone: "
-            "restore them, or choose another --workdir"
+            f"{workdir} holds a run whose checkpoints are gone: restore them, delete "
+            "the folder to start over, or choose another --workdir"
         )
     print(f"{workdir}: the run there has no checkpoint and starts over")
 

@@ -22,7 +22,7 @@ from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
-from dt_jax.evaluation.evaluator import RunEvaluator
+from dt_jax.evaluation.evaluator import HOLDOUT_METRIC, RunEvaluator
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
 from dt_jax.runs.evaluations import delete_evaluations_after
@@ -295,6 +295,10 @@ class Trainer:
                 metrics, score = self._evaluate(step)
             except Stopped as stopped:
                 raise self._stopped(stopped.signal, step, pending=row) from None
+            error = metrics.get(HOLDOUT_METRIC, 0.0)
+            for name, value in (HOLDOUT_METRIC, error), ("score", score):
+                if not math.isfinite(value):
+                    raise self._not_finite(f"step {step}: {name} is {value}")
         if metrics or (row and self._logs(step)):
             row = row | metrics
             self._log.write(step, row)
@@ -416,4 +420,5 @@ def main_loss(metrics: Mapping[str, Any]) -> str:
 
 def pending_metrics(checkpoint: Checkpoint) -> dict[str, float] | None:
     """Return the metrics of the last update, if its evaluation was interrupted."""
-    return checkpoint.record["pending"] if checkpoint.score is None else None
+    pending = checkpoint.record["pending"] if checkpoint.score is None else None
+    return pending and {k: math.nan if v is None else v for k, v in pending.items()}

@@ -114,19 +114,20 @@ def _choose(path: Path) -> Checkpoint | None:
 
 
 def _from_run(source: str, checkpoint: Checkpoint, config: ConfigDict) -> WarmStart:
-    before = checkpoint.record["config"]
+    theirs = checkpoint.record["config"]["agent"]
+    if theirs != config.agent:
+        raise UserError(
+            f"{source} is a run of the agent {theirs}, not {config.agent}: "
+            "leave init_from out"
+        )
+    before = checkpoint.config
     if before["num_seeds"] > 1:
         raise UserError(
             f"{source} is a run of {before['num_seeds']} seeds: a run can start with "
             "only one network"
         )
-    if before["agent"] != config.agent:
-        raise UserError(
-            f"{source} is a run of the agent {before['agent']}, not {config.agent}: "
-            "leave init_from out"
-        )
     _compare(source, before, config)
-    normalizer = Normalizer.from_record(checkpoint.record["normalizer"])
+    normalizer = checkpoint.normalizer
     params = checkpoint.params(acting_shapes(make_agent(config, normalizer)))
     print(
         f"warm start: parameters and normalisation are those of {source} after "

@@ -1,12 +1,16 @@
 """Files and folders: paths as users write them, atomic writes, and a run's lock."""
 
+import json
+import math
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -48,6 +52,30 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file; that of a pipe or a device might never end.
+
+    Raises:
+      UserError: `path` exists and is not a regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file: remove it")
+    return path.read_bytes()
+
+
+def to_json(values: Any, indent: int | None = None) -> str:
+    """Return JSON, with null for NaN and infinity, which JSON does not have."""
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
 def check_writable(path: Path) -> None:
     """Create the folder of `path`; raise an OSError if the file cannot be written."""
     if not path.parent.exists():
@@ -58,20 +86,23 @@ def check_writable(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of killed writers.
+    """Remove the temporary files and folders of killed writers.
 
     Call it only while no other process writes: its temporary file is removed too.
 
     Args:
-      path: a file, for its temporary files; or a folder, for all directly in it.
+      path: a file or folder, for its temporary ones beside it; and of a folder all
+        directly in it.
     """
     digits, name = "[0-9a-f]" * _TOKEN, Path(escape(path.name))
+    found = [*path.parent.glob(f".{name.stem}.{digits}.tmp{name.suffix}")]
     if path.is_dir():
-        found = path.glob(f".*.{digits}.tmp*")
-    else:
-        found = path.parent.glob(f".{name.stem}.{digits}.tmp{name.suffix}")
+        found += path.glob(f".*.{digits}.tmp*")
     for temporary in found:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:

@@ -1,10 +1,14 @@
 """Signal handling: Ctrl-C, kill, SLURM's SIGUSR1, or a closed terminal."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
+
+_POLL_SECONDS = 0.2  # between two checks for a parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -34,6 +38,23 @@ def exit_on_signals(leave: Callable[[Stopped], NoReturn]) -> None:
 
     for each in SIGNALS:
         _set_handler(each, handler)
+
+
+def end_with_parent() -> None:
+    """Kill this process and its children soon after the one that started it has died.
+
+    Only if that one has asked for it, by its process id in DT_JAX_PARENT, and has
+    given this process a group of its own.
+    """
+    parent = int(os.environ.pop("DT_JAX_PARENT", "0"))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+    if parent:
+        threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 class StopRequest:

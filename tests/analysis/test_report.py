@@ -9,6 +9,7 @@ from run_folders import DATASET, make_config, make_run, start_run
 from dt_jax.analysis.published import PUBLISHED
 from dt_jax.analysis.report import build_report, to_html, to_markdown, write_report
 from dt_jax.cli import report as command
+from dt_jax.utils.files import temporary_path
 
 HOSTILE = "<script>alert(1)</script> \"&' | `x` {{ 7*7 }} ${count} \x1b[31m"
 
@@ -112,6 +113,8 @@ def test_report_has_scores_seeds_and_sources(report):
 
 
 def test_report_is_written_with_its_plots_as_files(report, tmp_path):
+    (tmp_path / "out").mkdir()
+    temporary_path(tmp_path / "out" / "index.html").touch()  # as a killed one leaves
     write_report(report, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert {"index.html", "report.md"} < set(names)

@@ -110,6 +110,21 @@ def test_info_of_a_file_with_and_without_environment(run, hopper_file):
     assert "\nnormalised " in scored
 
 
+@pytest.mark.parametrize("name", ["hopper-medium-v2", "antmaze-umaze-demo"])
+def test_info_of_a_file_with_the_name_of_an_environment_of_other_sizes(
+    run, raw, write_hdf5, name
+):
+    path = write_hdf5(raw)
+    without = run("info", str(path))
+    with h5py.File(path, "a") as file:
+        file.attrs["env_name"] = name
+    with pytest.warns(UserWarning, match=f"env_name is {name}, .* other sizes"):
+        text = run("info", str(path))
+    described = "\nenvironment   unknown; set it with --env_name\n"
+    assert text.partition(described)[1:] == without.partition(described)[1:]
+    assert described in text
+
+
 def test_reading_options_apply(run, raw, write_hdf5):
     assert "\ntrajectories  8; of one step: 4 (50%)\n" in run(
         "info", str(write_hdf5(raw))

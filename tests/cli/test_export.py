@@ -29,6 +29,7 @@ from dt_jax.config.load import from_dict
 from dt_jax.evaluation.policy import Policy
 from dt_jax.interop import common
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import temporary_path
 
 EXPORT = ["-m", "dt_jax", "export"]
 
@@ -222,3 +223,11 @@ def test_command_in_a_process_of_its_own(tmp_path, run):
     assert printed == f"{out}: {run} after 7 updates, for safetensors\n"
     line = refusal(*EXPORT, run, "--to=safetensors", f"--out={out}")
     assert line == f"python -m dt_jax export: error: {out} exists: choose another --out"
+
+
+def test_the_next_export_removes_what_a_killed_one_has_left(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    write_random_run(run)
+    (temporary_path(out) / "params").mkdir(parents=True)
+    export_run(run, "safetensors", out)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}

@@ -135,6 +135,30 @@ def test_signal_is_forwarded_and_the_same_command_resumes(
     assert read_metrics(workdir / "metrics.jsonl")[-1]["step"] == saved + 1
 
 
+@pytest.mark.slow
+def test_a_run_ends_with_a_killed_sweep_and_the_same_command_resumes(
+    config, run_sweep, tmp_path
+):
+    workdir = tmp_path / "runs/mine-good"
+    command = [f"{config}:good", f"--workdir={tmp_path}/runs"]
+    process = start("-m", "dt_jax", "sweep", *command, "--config.update_steps=1e6")
+    while not find_checkpoints(workdir / "checkpoints"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    # At once, as by a script that restarts it.
+    process = start("-m", "dt_jax", "sweep", *command, "--config.update_steps=1e6")
+    line = process.stdout.readline()
+    assert line.startswith("[1/1] mine-good: started, output in")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    saved = find_checkpoints(workdir / "checkpoints")[-1].step
+    lines, status = run_sweep(*command, f"--config.update_steps={saved + 1}")
+    assert status == 0
+    assert lines[1].startswith("[1/1] mine-good: done in ")
+
+
 def test_family_and_all_are_expanded(run_sweep):
     flags = "--num_seeds=2", "--config.deterministic"
     assert run_sweep("pen", *flags, "quickstart", "--list") == (

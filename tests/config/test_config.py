@@ -231,3 +231,28 @@ def test_a_record_of_another_version_is_refused():
     del values["seq_len"]
     with pytest.raises(UserError, match="without keys seq_len: it was written by ano"):
         from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 10**9}, "num_layers=1000000000: expected an integer from 1 to"),
+        ({"episode_len": 10**8}, "episode_len=100000000: expected an integer from 1"),
+        ({"seq_len": 2**31 - 1}, "seq_len=2147483647: expected an integer from 1 to"),
+        ({"embedding_dim": "128"}, "embedding_dim=128: expected an integer"),
+        ({"max_action": [1.0]}, "max_action=(1.0,): expected a float32 number above"),
+        ({"betas": [[0.9], 0.99]}, "betas=([0.9], 0.99): expected two numbers"),
+        ({"loggers": {"wandb": 1}}, "expected some of tensorboard,wandb"),
+        ({"num_heads": 3}, "embedding_dim=128: expected a multiple of num_heads=3"),
+        ({"agent": ["dt"]}, "names no agent"),
+    ],
+)
+def test_a_record_with_an_invalid_value_is_refused(change, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        from_dict(default_config().to_dict() | change)
+
+
+@pytest.mark.parametrize("values", [None, [], {}, "dt"])
+def test_a_record_that_is_no_configuration_is_refused(values):
+    with pytest.raises(UserError, match="names no agent"):
+        from_dict(values)

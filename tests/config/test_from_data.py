@@ -10,6 +10,7 @@ from dt_jax.config.keys import keys_of
 from dt_jax.data.registry import NO_LIMIT, lookup
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
+from dt_jax.utils.errors import UserError
 
 HOPPER = lookup("hopper-demo")
 FROM_DATA = [name for name, key in keys_of("dt").items() if key.from_data]
@@ -44,6 +45,20 @@ def test_every_none_is_filled_and_reported():
         "holdout_fraction 0.1: no environment is evaluated",
     ]
     assert config.is_locked
+
+
+def test_a_value_of_the_data_that_its_key_does_not_accept_is_refused(monkeypatch):
+    """A run with it could not be read back."""
+    longest = from_data.Choices(episode_len=(10_000_001, ""))
+    monkeypatch.setattr(from_data, "from_data", lambda *_: longest)
+    with pytest.raises(UserError, match="episode_len=10000001: expected an integer"):
+        fill_in(
+            trajectories(1.0),
+            episode_len=None,
+            max_action=1.0,
+            reward_scale=1.0,
+            target_returns=(1.0,),
+        )
 
 
 def test_given_values_are_kept():

@@ -1,6 +1,10 @@
 """Files in D4RL's schema: content in other files is refused in test_security.py."""
 
+import errno
+import fcntl
 import re
+import shutil
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import h5py
@@ -9,7 +13,7 @@ import pytest
 
 from dt_jax.data.arrays import BLOCK_ROWS
 from dt_jax.data.d4rl import read_d4rl, read_env_name
-from dt_jax.data.schema import RawData
+from dt_jax.data.schema import RawData, corrupt_file_errors
 from dt_jax.utils.errors import UserError
 
 
@@ -82,6 +86,18 @@ def test_invalid_arrays_are_reported(raw, write_hdf5, changes, message):
     assert_refused(write_hdf5(raw, **changes(raw)), message)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64])
+@pytest.mark.parametrize("shape", [(71,), (71, 1), (71, 2)])
+@pytest.mark.parametrize("kind", ["hdf5", "npz"])
+def test_discrete_actions_are_refused(raw, write_hdf5, tmp_path, dtype, shape, kind):
+    actions = np.zeros(shape, dtype)
+    path = write_hdf5(raw, actions=actions)
+    if kind == "npz":
+        path = tmp_path / "data.npz"
+        np.savez(path, **(raw._asdict() | {"actions": actions}))
+    assert_refused(path, "and discrete actions are not supported; store continuous")
+
+
 def test_reported_row_counts_over_blocks(write_hdf5):
     rows = BLOCK_ROWS + 100
     flags, rewards = np.zeros(rows, bool), np.zeros(rows, np.float32)
@@ -91,35 +107,80 @@ def test_reported_row_counts_over_blocks(write_hdf5):
     assert_refused(path, f"rewards {NOT_FINITE} {rows - 97}")
 
 
-def test_episode_ends_replace_timeouts(raw, write_hdf5):
-    ends = np.flatnonzero(raw.timeouts) + 1
-    path = write_hdf5(raw, timeouts=None, episode_ends=ends)
-    assert_same(read_d4rl(path), raw)
-    wrong = ~raw.timeouts  # timeouts take precedence
-    path = write_hdf5(raw, episode_ends=np.flatnonzero(wrong) + 1)
-    assert_same(read_d4rl(path), raw)
-
-
+@pytest.mark.parametrize("key", RawData._fields)
 @pytest.mark.parametrize(
-    "ends", [[], [3, 3], [5, 4], [0, 9], [9, 72], [1.0, 2.0], [[1], [2]]], ids=str
+    "link",
+    [
+        lambda file: file["infos/recorded"],  # a hard link
+        lambda file: h5py.SoftLink("/infos/recorded"),
+        lambda file: h5py.SoftLink("infos/again"),  # a link to a link
+    ],
 )
-def test_invalid_episode_ends_are_reported(raw, write_hdf5, ends):
-    path = write_hdf5(raw, timeouts=None, episode_ends=np.array(ends))
-    assert_refused(path, "episode_ends must be increasing integers from 1 to 71")
+def test_links_inside_a_file_are_read_like_arrays(raw, write_hdf5, key, link):
+    path = write_hdf5(raw)
+    with h5py.File(path, "a") as file:
+        file["infos/again"] = h5py.SoftLink("recorded")
+        file.move(key, "infos/recorded")
+        file[key] = link(file)
+    assert_same(read_d4rl(path), raw)
+    assert_same(read_d4rl(path, memory_limit_gb=0), raw)
 
 
-@pytest.mark.parametrize("episode_len", [1, 7, 39, 40, 1000])
-def test_episode_len_replaces_missing_episode_ends(raw, write_hdf5, episode_len):
-    timeouts, age = [], 0
-    for terminal in raw.terminals:
-        age += 1
-        timeouts.append(age == episode_len)
-        if terminal or timeouts[-1]:
-            age = 0
-    path = write_hdf5(raw, timeouts=None)
-    with pytest.warns(UserWarning, match=f"to end after {episode_len} steps"):
-        read = read_d4rl(path, episode_len=episode_len)
-    assert_same(read, raw._replace(timeouts=np.array(timeouts)))
+@pytest.mark.parametrize("key", ["actions", "timeouts"])
+@pytest.mark.parametrize("target", ["nothing", "other"])
+def test_broken_and_circular_links_are_refused(raw, write_hdf5, key, target):
+    path = write_hdf5(raw, **{key: None})
+    with h5py.File(path, "a") as file:
+        file[key] = h5py.SoftLink(target)
+        if target == "other":
+            file["other"] = h5py.SoftLink(key)
+    assert_refused(path, "is a broken or circular link; delete it")
+
+
+@contextmanager
+def locked(path):
+    """Lock a file like a program that writes it."""
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_locked_file_is_read(raw, write_hdf5, limit):
+    path = write_hdf5(raw)
+    with locked(path):
+        assert_same(read_d4rl(path, memory_limit_gb=limit), raw)
+        assert read_env_name(path) is None
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_file_that_this_process_has_open_is_read(raw, write_hdf5, mode):
+    path = write_hdf5(raw)
+    with h5py.File(path, mode):
+        assert_same(read_d4rl(path), raw)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_file_that_is_being_written_is_not_called_corrupt(raw, tmp_path, libver):
+    """The latest format marks a file as open; the earliest only has the lock."""
+    path = tmp_path / "data.hdf5"
+    with h5py.File(tmp_path / "writing.hdf5", "w", libver=libver) as file:
+        file["rewards"] = raw.rewards
+        if libver == "latest":
+            file.flush()
+        shutil.copy(file.filename, path)
+    message = "is being written by another program, or one was killed while it wrote"
+    with locked(path) if libver == "earliest" else nullcontext():
+        assert_refused(path, message)
+    if libver == "earliest":
+        assert_refused(path, "corrupt, or not an HDF5")
+
+
+def test_disk_errors_are_not_called_corrupt():
+    path = Path("data.hdf5")
+    message = r"^data.hdf5 cannot be read \(Input/output error\); check its file"
+    with pytest.raises(UserError, match=message), corrupt_file_errors(path):
+        raise OSError(errno.EIO, "file read failed")
 
 
 def test_format_is_detected_by_content(raw, write_hdf5, tmp_path):

@@ -184,7 +184,7 @@ def cache(tmp_path, monkeypatch):
 def arrays(raw):
     """A dataset whose float64 observations change when rounded to float32."""
     noise = np.random.default_rng(0).normal(size=raw.observations.shape)
-    return raw._asdict() | {"observations": 1e4 + 1e-3 * noise}
+    return raw._asdict() | {"observations": 1e3 + noise}
 
 
 def as_float32(arrays: dict) -> dict:

@@ -1,5 +1,6 @@
 """Minari's datasets are read as recorded, and corruption is reported."""
 
+import fcntl
 import json
 import shutil
 import sys
@@ -105,6 +106,22 @@ def replace_array(key, change):
 def put_nan(array):
     array[1, 2] = np.nan
     return array
+
+
+def test_locked_dataset_is_not_called_corrupt(copy):
+    with copy.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"is in use by .*HDF5_USE_FILE_LOCKING"):
+            read(COPY)
+    assert len(read(COPY).rewards)
+
+
+def test_columns_that_float32_is_too_coarse_for_are_refused(copy):
+    with h5py.File(copy, "a") as file:
+        for episode in file.values():
+            episode["observations"][:, 2] += 5e6
+    with pytest.raises(UserError, match=f"^{COPY}: observations: column 2 is 5e.06 wi"):
+        read(COPY)
 
 
 COUNTS = "episode 1 has 2 rewards, 2 actions"

@@ -13,13 +13,12 @@ from dt_jax.utils.errors import UserError
 ARRAYS = [f.name for f in dataclasses.fields(Trajectories) if f.type is np.ndarray]
 
 
-def discounted_cumsum(rewards: np.ndarray) -> np.ndarray:
-    """Sum like CORL: in float32, one by one, from the end."""
-    total = np.zeros_like(rewards)
-    total[-1] = rewards[-1]
+def sum_to_end(rewards: np.ndarray) -> np.ndarray:
+    """Sum in float64, one by one, from the end; return float32."""
+    total = rewards.astype(np.float64)
     for t in reversed(range(len(rewards) - 1)):
-        total[t] = rewards[t] + total[t + 1]
-    return total
+        total[t] += total[t + 1]
+    return total.astype(np.float32)
 
 
 def flat(lengths: list[int], tail: int = 0, size: int = 1) -> RawData:
@@ -56,10 +55,10 @@ def test_split_matches_a_naive_loop(raw, lengths):
             (store.observations, raw.observations[rows]),
             (store.actions, raw.actions[rows]),
             (store.rewards, raw.rewards[rows]),
-            (store.returns_to_go, discounted_cumsum(raw.rewards[rows])),
+            (store.returns_to_go, sum_to_end(raw.rewards[rows])),
         ]:
             np.testing.assert_array_equal(ours[window], theirs, strict=True)
-    totals = [discounted_cumsum(raw.rewards[rows])[0] for rows in expected]
+    totals = [sum_to_end(raw.rewards[rows])[0] for rows in expected]
     np.testing.assert_array_equal(store.episode_returns, totals)
 
 
@@ -96,8 +95,17 @@ def test_returns_to_go_equal_the_sequential_sum_bit_for_bit(lengths):
     raw = flat(lengths)
     store = Trajectories.from_raw(raw, source="x")
     pieces = np.split(raw.rewards, np.cumsum(lengths)[:-1])
-    expected = np.concatenate([discounted_cumsum(piece) for piece in pieces])
+    expected = np.concatenate([sum_to_end(piece) for piece in pieces])
     np.testing.assert_array_equal(store.returns_to_go, expected, strict=True)
+
+
+def test_a_million_rewards_of_a_tenth_have_a_return_of_a_hundred_thousand():
+    rows = 1_000_000
+    raw = flat([rows])._replace(rewards=np.full(rows, 0.1, np.float32))
+    store = Trajectories.from_raw(raw, source="x")
+    assert store.episode_returns == np.float32(100_000)
+    expected = 0.1 * np.arange(rows, 0, -1)
+    np.testing.assert_allclose(store.returns_to_go, expected, rtol=1e-7)
 
 
 def test_arrays_are_read_only_views(raw):
@@ -161,7 +169,7 @@ def test_split_at_timeouts_ignores_terminals(raw):
     assert store.dropped_tail == len(raw.rewards) - ends[-1]
     for start, length in zip(store.starts, store.lengths, strict=True):
         rewards = raw.rewards[start : start + length]
-        assert store.returns_to_go[start] == discounted_cumsum(rewards)[0]
+        assert store.returns_to_go[start] == sum_to_end(rewards)[0]
 
 
 @pytest.mark.parametrize("split", ["corl", "timeouts"])
@@ -181,11 +189,12 @@ def test_returns_do_not_depend_on_the_block_size(raw, monkeypatch, block_rows):
     np.testing.assert_array_equal(parts, whole, strict=True)
 
 
-@pytest.mark.parametrize("at_end", [0.0, -3e38])
-def test_returns_beyond_float32_are_refused(at_end):
+@pytest.mark.parametrize(
+    "rewards", [[3e38] * 4, [3e38, 3e38, 3e38, -3e38], [-3e38, 0, 3e38, 3e38]]
+)
+def test_returns_beyond_float32_are_refused(rewards):
     raw = flat([5, 4])
-    raw.rewards[5:] = 3e38
-    raw.rewards[-1] = at_end
+    raw.rewards[5:] = rewards
     with pytest.raises(UserError, match="the return of a trajectory exceeds float32"):
         Trajectories.from_raw(raw, source="x")
 

@@ -129,7 +129,7 @@ def test_identity_describes_the_file(raw, write_hdf5):
         "num_transitions": 66,
         "num_trajectories": 8,
         "dropped_tail": 5,
-        "return_mean": float(dataset.trajectories.episode_returns.mean()),
+        "return_mean": float(dataset.trajectories.episode_returns.mean(dtype=float)),
         "return_best": float(dataset.trajectories.episode_returns.max()),
     }
     assert json.loads(json.dumps(dataset.identity())) == dataset.identity()

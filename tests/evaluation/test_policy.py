@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from random_run import write_random_run
 from small_agent import large_params, normalizer, small_agent
 
 from dt_jax.data.registry import lookup
@@ -11,6 +12,8 @@ from dt_jax.envs import episode_seeds, make
 from dt_jax.envs.spaces import action_units
 from dt_jax.evaluation.policy import Policy
 from dt_jax.rollout.episodes import run_episodes
+from dt_jax.runs import manifest
+from dt_jax.utils.errors import UserError
 
 SPEC = lookup("hopper-demo")
 S, A, LIMIT = SPEC.observation_size, SPEC.action_size, 6
@@ -147,3 +150,41 @@ def test_run_episodes_plays_a_trained_policy():
     for episode in episodes:
         assert episode.actions.shape == (len(episode.rewards), A)
         assert episode.rewards.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 1001}, "num_layers=1001: expected an integer from 1 to 1000"),
+        ({"num_layers": 3}, "does not hold the arrays of its configuration"),
+        ({"embedding_dim": 2**30}, "does not hold the arrays of its configuration"),
+        ({"num_seeds": 2}, "does not hold the arrays of its configuration"),
+    ],
+)
+def test_a_checkpoint_with_another_configuration_is_refused(tmp_path, change, message):
+    """Before anything is built, however large it would be."""
+    write_random_run(tmp_path)
+    score, record = manifest.read(tmp_path / "checkpoints", 7)
+    record["config"] |= change
+    manifest.write(tmp_path / "checkpoints", 7, manifest.Manifest(score, record))
+    with pytest.raises(UserError, match=rf"checkpoints/7:? .*{message}"):
+        Policy.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state_mean": [0.0]},
+        {"state_std": None},
+        {"action_scale": ["a"] * 3},
+        {"reward_scale": None},
+        {"more": [1.0]},
+    ],
+)
+def test_a_checkpoint_with_another_normaliser_is_refused(tmp_path, change):
+    write_random_run(tmp_path)
+    score, record = manifest.read(tmp_path / "checkpoints", 7)
+    record["normalizer"] |= change
+    manifest.write(tmp_path / "checkpoints", 7, manifest.Manifest(score, record))
+    with pytest.raises(UserError, match="checkpoints/7: the normaliser is not valid"):
+        Policy.load(tmp_path)

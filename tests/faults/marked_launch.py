@@ -16,9 +16,7 @@ from dt_jax.analysis import summary
 from dt_jax.cli import train
 from dt_jax.cli.common import run_command
 from dt_jax.data import d4rl
-from dt_jax.datasets import demo as demo_package
-from dt_jax.datasets import load
-from dt_jax.datasets.demo import demo
+from dt_jax.datasets import demo, load
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.runs.checkpoint import CheckpointWriter
 from dt_jax.runs.evaluations import Evaluation
@@ -27,7 +25,7 @@ from dt_jax.runs.metrics import MetricsLog
 # Functions that are one phase each. "save" is added below: it ends in the background.
 PHASES = {
     "opening": [(CheckpointWriter, "__init__"), (MetricsLog, "__init__")],
-    "collection": [(demo_package, "collect_demo")],
+    "collection": [(demo, "collect_demo")],
     "dataset's write": [(demo, "write_d4rl")],
     "download": [(load, "download")],
     "unpacking": [(d4rl, "_unpack")],

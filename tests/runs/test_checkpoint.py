@@ -1,6 +1,8 @@
 """Checkpoints: saving, retention, scores, and detection of every kind of damage."""
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 from command import run
 
+from dt_jax.runs import manifest
 from dt_jax.runs.checkpoint import (
     CheckpointWriter,
     choose_checkpoint,
     find_checkpoints,
     has_checkpoints,
+    is_unsaved,
 )
 from dt_jax.utils.errors import UserError
 
@@ -84,11 +88,42 @@ def test_the_last_few_and_the_best_are_retained(tmp_path, scores, kept, best, re
         assert choose_checkpoint(tmp_path, which).step == kept[1]
 
 
+def test_checkpoints_that_a_killed_run_did_not_delete_are_deleted_at_the_start(
+    tmp_path,
+):
+    write(tmp_path, 1, 2, 3, 4, keep=4, scores=(1.0, 2.0, 0.0, 0.0))
+    write(tmp_path, keep=2)
+    assert steps_in(tmp_path) == [2, 3, 4]
+
+
 def test_the_best_needs_an_evaluation(tmp_path):
     write(tmp_path, 1)
     message = r"no checkpoint in .* was evaluated: choose last, or a step: 1$"
     with pytest.raises(UserError, match=message):
         choose_checkpoint(tmp_path, "best")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_never_ranks(tmp_path, monkeypatch, score):
+    """Neither a new one nor one that an older version has written as NaN."""
+    write(tmp_path, 1, 2, scores=(1.0, score))
+    assert choose_checkpoint(tmp_path, "best").step == 1
+    monkeypatch.setattr(manifest, "to_json", json.dumps)
+    write(tmp_path, 3, scores=[score])
+    assert choose_checkpoint(tmp_path, "best").step == 1
+
+
+def test_a_manifest_is_json_whatever_the_record_holds(tmp_path):
+    record = {"pending": {"train_loss/std": math.inf}, "shape": [1.0, (math.nan,)]}
+    with CheckpointWriter(tmp_path, 3) as writer:
+        writer.save(1, params_at(1), {"step": jnp.int32(1)}, record, None)
+    text = (tmp_path / "1.json").read_text()
+    assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", text))
+    (checkpoint,) = find_checkpoints(tmp_path)
+    assert checkpoint.record == {
+        "pending": {"train_loss/std": None},
+        "shape": [1.0, [None]],
+    }
 
 
 def test_other_files_are_not_touched(tmp_path):
@@ -100,7 +135,9 @@ def test_other_files_are_not_touched(tmp_path):
     assert steps_in(tmp_path) == [1]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"files": {}}', "\xbc"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", '{"files": {}}', "\xbc", "[" * 200_000]
+)
 def test_a_malformed_manifest_is_reported(tmp_path, text):
     write(tmp_path, 1, 2)
     (tmp_path / "2.json").write_text(text, encoding="latin1")
@@ -140,13 +177,28 @@ def test_a_save_that_was_killed_reads_as_absent_and_can_be_repeated(tmp_path):
     assert names_in(tmp_path) == {"1", "1.json", "2", "2.json"}
 
 
+def test_a_folder_is_unsaved_from_the_start_of_a_run_to_its_first_checkpoint(tmp_path):
+    assert not is_unsaved(tmp_path)
+    for _ in range(2):  # also at the next start
+        with CheckpointWriter(tmp_path, 3) as writer:
+            assert is_unsaved(tmp_path)
+        assert is_unsaved(tmp_path)
+    with CheckpointWriter(tmp_path, 3) as writer:
+        save(writer, 1)
+        writer.wait()
+        assert not is_unsaved(tmp_path)
+        (tmp_path / "0.unfinished").touch()  # killed before it was deleted
+    write(tmp_path, 2)
+    assert names_in(tmp_path) == {"1", "1.json", "2", "2.json"}
+
+
 def test_a_deletion_that_was_killed_reads_as_absent(tmp_path):
     """At every point of it; the next start completes it."""
     write(tmp_path, 1, 2)
-    manifest = tmp_path / "1.json"
+    manifest_file = tmp_path / "1.json"
     (tmp_path / "1.unfinished").touch()
     assert steps_in(tmp_path) == [2]
-    manifest.unlink()
+    manifest_file.unlink()
     assert steps_in(tmp_path) == [2]
     shutil.rmtree(tmp_path / "1" / "params")
     assert steps_in(tmp_path) == [2]
@@ -331,11 +383,11 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
 
 def test_the_manifest_has_the_hash_of_every_file(tmp_path):
     write(tmp_path, 1)
-    manifest = json.loads((tmp_path / "1.json").read_text())
+    content = json.loads((tmp_path / "1.json").read_text())
     files = {
         str(p.relative_to(tmp_path / "1"))
         for p in (tmp_path / "1").rglob("*")
         if p.is_file()
     }
-    assert manifest["files"].keys() == files
-    assert all(len(digest) == 64 for digest in manifest["files"].values())
+    assert content["files"].keys() == files
+    assert all(len(digest) == 64 for digest in content["files"].values())

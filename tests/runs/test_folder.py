@@ -1,6 +1,8 @@
 """A run's folder, written and read back."""
 
 import json
+import os
+from contextlib import suppress
 
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +152,53 @@ def test_a_damaged_evaluation_is_refused(tmp_path, content):
     (tmp_path / "eval" / "2.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"2.npz is not a valid evaluation: remove it"):
         read_run(tmp_path)
+
+
+def test_a_flipped_bit_in_any_byte_of_an_evaluation_is_refused_or_harmless(tmp_path):
+    """Only bytes that nobody reads, such as a time, may change without an error."""
+    path = tmp_path / "2.npz"
+    make_evaluation().save(path)
+    content, expected = path.read_bytes(), vars(make_evaluation())
+    for i in range(len(content)):
+        damaged = bytearray(content)
+        damaged[i] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        with suppress(UserError):
+            found = vars(Evaluation.load(path))
+            np.testing.assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"returns": np.array(["a"])},
+        {"returns": np.zeros((SEEDS, TARGETS, 0))},
+        {"seeds": np.array(4)},
+        {"target_returns": np.array(3.0)},
+        {"lengths": np.array([{}])},
+    ],
+)
+def test_an_evaluation_of_other_arrays_is_refused(tmp_path, change):
+    np.savez(tmp_path / "2.npz", **vars(make_evaluation()) | change)
+    with pytest.raises(UserError, match=r"2.npz is not a valid evaluation: remove it"):
+        Evaluation.load(tmp_path / "2.npz")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "eval/2.npz", "checkpoints/2.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path, name, kind):
+    """Reading a pipe or /dev/zero would never end."""
+    make_evaluation().save(write_run(tmp_path) / "eval" / "2.npz")
+    path = tmp_path / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=f"{path} is not a regular file: remove it"):
+        _ = read_run(tmp_path).rows
 
 
 def test_metrics_of_an_evaluation_are_over_its_episodes():

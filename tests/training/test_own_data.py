@@ -13,8 +13,9 @@ from helpers import changed, steps_of
 
 from dt_jax.config import load_config
 from dt_jax.data.sampler import Sampler
+from dt_jax.evaluation.evaluator import HoldoutError
 from dt_jax.evaluation.policy import Policy, load_agent
-from dt_jax.runs.checkpoint import choose_checkpoint
+from dt_jax.runs.checkpoint import choose_checkpoint, find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.dry_run import dry_run
 from dt_jax.training.train import train
@@ -109,6 +110,28 @@ def test_the_best_checkpoint_has_the_lowest_held_out_error(npz, tmp_path):
     best = choose_checkpoint(tmp_path / "run" / "checkpoints", "best")
     assert best.step == min(errors, key=errors.get)
     assert best.score == pytest.approx(-errors[best.step])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_held_out_error_that_is_not_finite_stops_the_run(
+    npz, tmp_path, monkeypatch, value
+):
+    """It is neither saved as a score nor logged, and the best remains."""
+    call, calls = HoldoutError.__call__, []
+
+    def failing(self, params):
+        calls.append(0)
+        relative = np.zeros(0)
+        return (np.array(value), relative) if len(calls) == 3 else call(self, params)
+
+    monkeypatch.setattr(HoldoutError, "__call__", failing)
+    message = f"^step 4: eval/holdout_action_mse is {value}; all checkpoints in .* are"
+    with pytest.raises(UserError, match=message):
+        train(own(npz, keep_checkpoints=2, eval_every=2), tmp_path)
+    found = find_checkpoints(tmp_path / "checkpoints")
+    assert [checkpoint.step for checkpoint in found] == [2, 3]
+    assert choose_checkpoint(tmp_path / "checkpoints", "best").step == 2
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 2]
 
 
 @pytest.mark.slow

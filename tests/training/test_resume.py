@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -250,11 +251,38 @@ def test_a_run_without_valid_checkpoints_is_not_overwritten(small_config, tmp_pa
     ):
         train(config, tmp_path)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
-    shutil.rmtree(tmp_path / "checkpoints")
-    message = "metrics up to step 8, but its checkpoints are gone"
-    with pytest.raises(UserError, match=message):
-        train(config, tmp_path)
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+
+
+@pytest.mark.parametrize("log_every", [2, 1000])
+@pytest.mark.parametrize("deleted", ["checkpoints", "checkpoints/*"])
+def test_a_run_whose_checkpoints_were_deleted_is_not_overwritten(
+    small_config, tmp_path, deleted, log_every
+):
+    """Whether it has logged anything yet or not."""
+    config = changed(small_config, eval_episodes=0, log_every=log_every, num_workers=0)
+    train_until(7, config, tmp_path)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    for path in tmp_path.glob(deleted):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    message = f"^{tmp_path} holds a run whose checkpoints are gone: restore them"
+    for again in (config, changed(config, batch_size=2)):
+        with pytest.raises(UserError, match=message):
+            train(again, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+
+
+def test_a_complete_run_is_tidied_if_it_was_killed_after_its_last_save(
+    finished, small_config, tmp_path, capsys
+):
+    """In the deletion of a checkpoint that is not retained."""
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = workdir / "checkpoints"
+    before = {path.name for path in folder.iterdir()}
+    shutil.copytree(folder / "8", folder / "1")
+    (folder / "1.unfinished").touch()
+    train(small_config, workdir)
+    assert "this run is complete" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == before
 
 
 # Runs that were started from another one; imported runs.

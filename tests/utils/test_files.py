@@ -13,6 +13,7 @@ from dt_jax.utils.files import (
     check_writable,
     locked,
     remove_leftovers,
+    temporary_path,
     write_text,
 )
 
@@ -75,6 +76,17 @@ def test_leftovers_in_a_folder_are_removed_but_not_in_subfolders(tmp_path):
     assert names(tmp_path) == [".hidden.tmp", "below"]
     assert below.exists()
     remove_leftovers(tmp_path / "missing")
+
+
+def test_leftover_folders_are_removed_beside_and_in_a_folder(tmp_path):
+    path = tmp_path / "export.v2"
+    for folder in (temporary_path(path), temporary_path(path / "a")):
+        (folder / "params").mkdir(parents=True)
+        (folder / "params" / "weights").touch()
+    (tmp_path / ".export.v2").mkdir()
+    remove_leftovers(path)
+    assert names(path) == []
+    assert names(tmp_path) == [".export.v2", "export.v2"]
 
 
 def test_check_leaves_no_file_and_fails_as_writing_does(tmp_path):

@@ -136,3 +136,27 @@ def test_signal_during_imports_ends_a_command(command):
     _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGTERM
     assert err == f"python -m dt_jax {command}: interrupted by SIGTERM\n"
+
+
+CHILD = """if True:
+    import subprocess, time
+    from dt_jax.utils.signals import end_with_parent
+    end_with_parent()
+    print(subprocess.Popen(["sleep", "100"]).pid, flush=True)
+    time.sleep(100)
+"""
+PARENT = """if True:
+    import os, subprocess, sys, time
+    environment = os.environ | {"DT_JAX_PARENT": str(os.getpid())}
+    command = [sys.executable, "-c", sys.argv[1]]
+    print(subprocess.Popen(command, env=environment, process_group=0).pid, flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_process_and_its_children_end_with_its_parent():
+    process = start("-c", PARENT, CHILD)
+    for _ in range(2):
+        assert process.stdout.readline()  # the child and its own have started
+    process.kill()
+    process.communicate(timeout=10)  # until none of them holds stdout

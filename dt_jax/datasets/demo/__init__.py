@@ -97,7 +97,10 @@ def write_d4rl(
     *columns, infos = zip(*episodes, strict=True)
     arrays = dict(zip(Episode._fields[:-1], columns, strict=True))
     arrays |= {f"infos/{key}": [info[key] for info in infos] for key in infos[0]}
-    with atomic_write(out) as unfinished, h5py.File(unfinished, "w") as file:
+    with (
+        atomic_write(out) as unfinished,
+        h5py.File(unfinished, "w", locking=False) as file,  # not all disks have locks
+    ):
         for name, parts in arrays.items():
             file.create_dataset(name, data=np.concatenate(parts), track_times=False)
         file.attrs.update(attributes)

@@ -100,14 +100,15 @@ def data_label(
     """Return the name of a run's data for tables and plots.
 
     It mentions `scored_as`, the `env_name` of the evaluation if there was one, where
-    the data are not the dataset of that name.
+    the data are not the dataset of that name and do not name it already.
     """
     env_name, has_file = config["env_name"], config["data_path"] is not None
     if has_file or env_name is None or env_name.startswith(minari.PREFIX):
         label = dataset["source"]
     else:
         label = env_name
-    if scored_as is not None and (has_file or scored_as != env_name):
+    foreign = has_file or scored_as != env_name
+    if scored_as is not None and foreign and not label.endswith(f"({scored_as})"):
         label += f" (scored as {scored_as})"
     return printable(label)
 
@@ -142,7 +143,10 @@ def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
         except (OSError, UserError) as error:
             _warn_skipped(error)
     if not found:
-        raise UserError("no runs to report on: give the folders of runs, as in runs/*")
+        raise UserError(
+            "no runs to report on: none of the given folders could be read; give the "
+            "folders of runs, as in runs/*"
+        )
     groups = defaultdict(list)
     for run in found.values():
         groups[_group_key(run)].append(run)
@@ -214,13 +218,16 @@ def _add_settings(experiments: Sequence[Experiment]) -> list[Experiment]:
         groups[experiment.label].append(experiment)
     for group in groups.values():
         keys = dict.fromkeys(k for e in group for k in _identifying_keys(e.config))
-        columns = [
-            [f"{k}={format_value(e.config.get(k))}" for e in group] for k in keys
+        columns = [  # "" where it is a key of another agent
+            [f"{k}={format_value(e.config[k])}" if k in e.config else "" for e in group]
+            for k in keys
         ]
         columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
-        varied = [column for column in columns if len(set(column)) > 1]
+        varied = [column for column in columns if len({*column} - {""}) > 1]
         for experiment, *settings in zip(group, *varied, strict=True):
-            named.append(replace(experiment, settings=", ".join(settings)))
+            named.append(
+                replace(experiment, settings=", ".join(filter(None, settings)))
+            )
     return named
 
 

@@ -35,10 +35,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A report; the first section has the scores beside CORL's."""
+    """A report.
+
+    Attributes:
+      title: with the number of experiments, runs and seeds.
+      sections: two on scores, if there are any; one per experiment; the timing.
+      summary: the sections whose tables the command prints.
+    """
 
     title: str
     sections: Sequence[Section]
+    summary: Sequence[Section]
 
 
 def build_report(folders: Iterable[Path]) -> Report:
@@ -59,9 +66,9 @@ def build_report(folders: Iterable[Path]) -> Report:
         _count(sum(len(each.runs) for each in experiments), "run"),
         _count(sum(len(each.seeds) for each in experiments), "seed"),
     ]
-    return Report(
-        f"Report on {counts[0]}: {counts[1]}, {counts[2]}",
-        [
+    scored = []
+    if any(each.last or each.published for each in scores):
+        scored = [
             Section(
                 "Normalised scores at the last evaluation",
                 tables=[score_table(scores)],
@@ -72,9 +79,13 @@ def build_report(folders: Iterable[Path]) -> Report:
                 tables=[interval_table(scores)],
                 notes=_legend(),
             ),
-            *(_section(each, i) for i, each in enumerate(experiments, 1)),
-            Section("Timing", tables=[timing_table(experiments)]),
-        ],
+        ]
+    single = [_section(each, i) for i, each in enumerate(experiments, 1)]
+    timing = Section("Timing", tables=[timing_table(experiments)])
+    return Report(
+        f"Report on {counts[0]}: {counts[1]}, {counts[2]}",
+        sections=[*scored, *single, timing],
+        summary=scored[:1] or single,
     )
 
 
@@ -118,7 +129,10 @@ def _legend() -> list[tuple[str, str]]:
 def _section(experiment: Experiment, number: int) -> Section:
     seeds = ", ".join(map(str, experiment.seeds))
     evaluation = experiment.evaluation
-    tables = [evaluation and evaluation_table(evaluation), holdout_table(experiment)]
+    tables = [
+        evaluation and evaluation_table(evaluation, experiment.name),
+        holdout_table(experiment),
+    ]
     return Section(
         experiment.name,
         f"{_count(len(experiment.seeds), 'seed')} ({seeds}), "

@@ -185,7 +185,8 @@ def holdout_table(experiment: Experiment) -> Table | None:
     for name, i in (("last", -1), ("lowest", int(mean.argmin()))):
         error = f"{mean[i]:.4g} ± {std[i]:.2g}" if several else f"{mean[i]:.4g}"
         rows.append((name, error, f"{curve.steps[i]:,}"))
-    return Table(("held-out action error", "MSE", "updates"), rows)
+    header = ("held-out action error", "MSE", "updates")
+    return Table(header, rows, experiment.name)
 
 
 def timing_table(experiments: Sequence[Experiment]) -> Table:

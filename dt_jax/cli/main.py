@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dt_jax.cli.common import CommandParser, run_command
-from dt_jax.utils.errors import UserError, did_you_mean
+from dt_jax.utils.errors import UserError, describe_error, did_you_mean
 from dt_jax.utils.versions import __version__
 
 COMMANDS = {
@@ -87,5 +87,4 @@ def _register_agents(arguments: Sequence[str]) -> None:
         try:
             runpy.run_path(file)
         except (Exception, SystemExit) as error:  # whatever a user's file may raise
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"--agents={file}: {reason}") from error
+            raise UserError(f"--agents={describe_error(error, file)}") from error

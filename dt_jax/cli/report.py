@@ -12,16 +12,16 @@ from dt_jax.utils.files import user_path
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the runs, write the report and print its scores."""
+    """Read the runs, write the report and print its summary."""
     args = _parser().parse_args(arguments)
     report = build_report(args.runs)
     out = user_path(args.out)
     write_report(report, out)
-    scores = report.sections[0]
-    for table in scores.tables:
-        Console().print(table.rich())
-    for name, deviations in scores.notes:
-        print(f"{name}: {deviations}")
+    for section in report.summary:
+        for table in section.tables:
+            Console().print(table.rich())
+        for name, deviations in section.notes:
+            print(f"{name}: {deviations}")
     print(f"report {printable(str(out / 'index.html'))}, tables {out / 'report.md'}")
 
 

@@ -7,7 +7,7 @@ traceback for a misspelt dataset.
 
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from dt_jax.config.keys import keys_of, sections_of
 from dt_jax.config.load import (
     CONFIGS,
     check_agent,
+    key_hint,
     override,
     read_config_file,
     short_path,
@@ -152,7 +153,7 @@ def _parse_keys(arguments: Sequence[str], agent: str) -> dict[str, str]:
     try:
         rest = _read(values, arguments)
     except flags.UnrecognizedFlagError as error:
-        raise UserError(_unknown_flag(error.flagname, keys)) from None
+        raise UserError(_unknown_flag(error.flagname, agent)) from None
     if rest:
         raise UserError(
             f"unexpected argument {rest[0]!r}: a setting is --flag=value; see --help"
@@ -176,12 +177,12 @@ def _read(
         raise UserError(f"{error}; see --help") from None
 
 
-def _unknown_flag(flag: str, keys: Iterable[str]) -> str:
+def _unknown_flag(flag: str, agent: str) -> str:
     """Return the error message about an unknown flag."""
     if flag.startswith("config."):
         key = flag.removeprefix("config.")
-        return f"unknown key --{flag}; {did_you_mean(key, keys)}"
-    if flag in keys:
+        return f"unknown key --{flag}; {key_hint(key, agent)}"
+    if flag in keys_of(agent):
         return f"unknown flag --{flag}; set a key of the config by --config.{flag}="
     known = "agents", "config", "workdir", "dry_run", "distributed", "help"
     return f"unknown flag --{flag}; {did_you_mean(flag, known)}"

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from dt_jax import agents
 from dt_jax.config.keys import keys_of
 from dt_jax.data.minari import PREFIX
 from dt_jax.data.registry import lookup
-from dt_jax.utils.errors import UserError, did_you_mean
+from dt_jax.utils.errors import UserError, describe_error, did_you_mean
 from dt_jax.utils.files import user_path
 
 _PACKAGE = Path(__file__).parents[1]
@@ -49,9 +50,9 @@ def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
 
 
 def check_dataset(dataset: str, known: Sequence[str]) -> None:
-    """Raise a ValueError that names the nearest unless `dataset` is one of `known`."""
+    """Raise a UserError that names the nearest unless `dataset` is one of `known`."""
     if dataset not in known:
-        raise ValueError(f"unknown dataset {dataset!r}; {did_you_mean(dataset, known)}")
+        raise UserError(f"unknown dataset {dataset!r}; {did_you_mean(dataset, known)}")
 
 
 def load_config(reference: str, **overrides: Any) -> ConfigDict:
@@ -88,10 +89,18 @@ def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
     """Set keys, not validated; lists become tuples, NumPy's numbers Python's."""
     for name, value in values.items():
         if name not in config:
-            raise UserError(f"unknown key {name!r}; {did_you_mean(name, config)}")
+            raise UserError(f"unknown key {name!r}; {key_hint(name, config.agent)}")
         value = value.item() if isinstance(value, np.generic) else value
         with config.ignore_type():
             config[name] = tuple(value) if isinstance(value, list) else value
+
+
+def key_hint(name: str, agent: str) -> str:
+    """Return the end of the message about a key that `agent` does not have."""
+    names = *agents._BUILT_IN, *agents._REGISTERED
+    if others := [other for other in names if name in keys_of(other)]:
+        return f"it is a key of the agent {' and '.join(others)}, not of {agent}"
+    return did_you_mean(name, keys_of(agent))
 
 
 def read_config_file(reference: str) -> ConfigDict:
@@ -116,22 +125,25 @@ def read_config_file(reference: str) -> ConfigDict:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+        raise UserError(describe_error(error, path)) from error
     if not callable(get_config):
         raise UserError(f"{path} is not a config file: it defines no get_config()")
     if colon and not inspect.signature(get_config).parameters:
         raise UserError(f"{path} takes no dataset: leave out ':{dataset}'")
     try:
         config = get_config(dataset) if colon else get_config()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"{path}: {str(error) or repr(error)}") from error
+        raise UserError(describe_error(error, path)) from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"{path}: get_config() returned {config!r}, expected a ConfigDict"
         )
     keys = keys_of(config.get("agent", "dt"))
     for key in [key for key in config if key not in keys]:
-        raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), keys)}")
+        hint = key_hint(str(key), config.get("agent", "dt"))
+        raise UserError(f"{path}: unknown key {key!r}; {hint}")
     for key in [key for key in keys if key not in config]:
         raise UserError(
             f"{path} lacks the key {key!r}: start from dt_jax.config.default_config()"
@@ -158,15 +170,13 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
     Raises:
       UserError: a value is not what its key expects.
     """
-    from dt_jax.agents import agent_class
-
     keys = keys_of(config.agent)
     for name, key in keys.items():
         key.validate(config[name])
         value = config[name]
         if type(value) is tuple and all(type(x) in (int, float) for x in value):
             config[name] = tuple(map(float, value))
-    agent_class(config.agent).check_config(config)
+    agents.agent_class(config.agent).check_config(config)
     if not trains or config.data_path is not None:
         return
     if config.env_name is None:

@@ -252,7 +252,8 @@ def _checked(name: str, value: Any, shape: tuple[int, ...], single: bool) -> np.
     if single and array.ndim == len(shape) - 1:
         array = array[None]
     if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        expected, got = shape[single:], np.shape(value)
+        raise ValueError(f"{name}: expected shape {expected}, got {got}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: NaN or infinity in {value!r}")
     return array

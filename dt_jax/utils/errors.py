@@ -1,5 +1,6 @@
 """Errors that a user can correct, and helpers for their messages."""
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -24,6 +25,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         label = f"among the {len(some)} known"
         some = some[:: -(-len(some) // 5)]
     return f"{label}: {', '.join(some)}"
+
+
+def describe_error(error: BaseException, file: str) -> str:
+    """Return an error that a user's file raised: the file, the line, type and text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    where = f"{file}, line {lines[-1]}" if lines else file
+    return f"{where}: {type(error).__name__}: {error}"
 
 
 def printable(text: str) -> str:

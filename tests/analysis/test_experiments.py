@@ -2,12 +2,19 @@ import shutil
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from run_folders import DATASET, make_config, make_run, start_run
 
+from dt_jax import agents
+from dt_jax.agents.base import Agent
 from dt_jax.analysis.experiments import data_label, read_experiments
 from dt_jax.analysis.published import PUBLISHED
 from dt_jax.runs.evaluations import last_evaluation
 from dt_jax.utils.errors import UserError
+
+
+class WithoutKeys(Agent):
+    KEYS = ()
 
 
 def read(tmp_path):
@@ -43,6 +50,21 @@ def test_names_have_the_settings_that_differ_on_the_same_data(tmp_path):
     assert first.name == "hopper-medium-v2, clip_grad=0.25, batch_size=4096"
     assert second.name == "hopper-medium-v2, clip_grad=None, batch_size=64"
     assert third.name == "hopper-medium-replay-v2"
+
+
+def test_names_of_different_agents_leave_out_keys_that_only_one_has(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(agents._REGISTERED, "bc", WithoutKeys)
+    make_run(tmp_path / "a", seq_len=5)
+    config = make_config("hopper-medium-v2").to_dict()
+    own = {key.name for key in agents.agent_class("dt").KEYS}
+    shared = {name: value for name, value in config.items() if name not in own}
+    start_run(tmp_path / "b", ConfigDict(shared | {"agent": "bc", "batch_size": 64}))
+    assert [experiment.name for experiment in read(tmp_path)] == [
+        "hopper-medium-v2, agent=bc, batch_size=64",
+        "hopper-medium-v2, agent=dt, batch_size=4096",
+    ]
 
 
 def test_names_have_the_hash_of_differing_data(tmp_path):
@@ -153,21 +175,23 @@ def test_no_run_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with (
         pytest.warns(UserWarning, match="checkpoints"),
-        pytest.raises(UserError, match="no runs to report on: give the folders"),
+        pytest.raises(UserError, match="none of the given folders could be read"),
     ):
         read_experiments([tmp_path, tmp_path / "notes.txt"])
 
 
 def test_label_names_foreign_data_and_their_score():
-    def label(data_path, env_name, scored_as):
+    def label(data_path, env_name, scored_as, source="mine.hdf5"):
         config = {"data_path": data_path, "env_name": env_name}
-        return data_label(config, {"source": "mine.hdf5"}, scored_as)
+        return data_label(config, {"source": source}, scored_as)
 
     hopper, demo = "hopper-medium-v2", "hopper-demo"
     assert label("a/mine.hdf5", hopper, hopper) == f"mine.hdf5 (scored as {hopper})"
     assert label("a/mine.hdf5", hopper, None) == "mine.hdf5"
     assert label("a/mine.hdf5", None, hopper) == f"mine.hdf5 (scored as {hopper})"
     assert label(None, demo, demo) == label(None, demo, None) == demo
+    collected = "mine.hdf5 (hopper-demo)"
+    assert label("a/mine.hdf5", demo, demo, collected) == collected
     assert label(None, demo, hopper) == f"{demo} (scored as {hopper})"
     minari = "minari:mujoco/hopper/medium-v0"
     assert label(None, minari, minari) == "mine.hdf5"

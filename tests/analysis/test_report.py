@@ -166,6 +166,22 @@ def test_runs_of_other_agents(tmp_path):
     assert to_markdown(report)
 
 
+def test_report_on_held_out_errors_only_starts_with_them(tmp_path, capsys):
+    for name in "ab":
+        config = make_config("hopper-demo", data_path=name)
+        start_run(tmp_path / name, config, DATASET | {"sha256": name * 64})
+        log = tmp_path / name / "metrics.jsonl"
+        log.write_text('{"step": 10, "eval/holdout_action_mse": 0.25}\n')
+    out = tmp_path / "out"
+    command.main([str(tmp_path / "a"), str(tmp_path / "b"), f"--out={out}"])
+    printed = capsys.readouterr().out
+    assert printed.count("0.25") == 4  # last and lowest of both
+    assert printed.count("sha256=") == 2
+    titles = re.findall("^## (.*)", (out / "report.md").read_text(), re.MULTILINE)
+    assert titles[-1] == "Timing"
+    assert [title.partition(",")[0] for title in titles[:-1]] == [DATASET["source"]] * 2
+
+
 def test_every_row_of_corls_table_fits_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     longest = max(PUBLISHED, key=len)

@@ -44,6 +44,6 @@ def test_folders_without_runs_are_an_error(tmp_path):
     )
     assert status == 2
     assert len(err.splitlines()) == 2
-    assert "error: no runs to report on: give the folders of runs" in err
+    assert "error: no runs to report on: none of the given folders" in err
     assert not (tmp_path / "out").exists()
     assert "arguments are required: runs" in refusal("-m", "dt_jax", "report")

@@ -102,5 +102,5 @@ def test_the_device_of_the_configuration_is_used(tmp_path, hopper_file):
 def test_a_wrong_agents_file_is_reported(tmp_path, content, reason):
     (tmp_path / "mine.py").write_text(content)
     line = refusal("launch.py", f"--agents={tmp_path}/mine.py", "--help")
-    assert line.startswith(f"launch.py: error: --agents={tmp_path}/mine.py: ")
+    assert line.startswith(f"launch.py: error: --agents={tmp_path}/mine.py, line 1: ")
     assert reason in line

@@ -166,7 +166,10 @@ def test_a_users_file_takes_precedence_over_the_packages(tmp_path, monkeypatch):
     [
         ("def get_config(): return None", "returned None, expected a ConfigDict"),
         ("def get_config(:", "SyntaxError"),
-        ("def get_config(): return undefined", "name 'undefined' is not defined"),
+        (
+            "def get_config(): return undefined",
+            "line 1: NameError: name 'undefined' is",
+        ),
         ("x = 1", "defines no get_config()"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],

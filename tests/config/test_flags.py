@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 from command import ROOT
 
+from dt_jax import agents
+from dt_jax.agents.base import Agent
 from dt_jax.config import flags
 from dt_jax.config.keys import keys_of
 from dt_jax.utils.errors import UserError
+
+
+class WithoutKeys(Agent):
+    KEYS = ()
 
 
 def parse(*arguments):
@@ -96,6 +102,19 @@ def test_the_agent_of_a_file_cannot_be_changed():
         "--config.agent=bc: configs/pen.py configures the agent dt; choose a config "
         "file of bc"
     )
+
+
+def test_a_key_of_another_agent_names_that_agent(tmp_path, monkeypatch):
+    monkeypatch.setitem(agents._REGISTERED, "bc", WithoutKeys)
+    file = tmp_path / "mine.py"
+    for changes in ("", ", reward_scale=1.0"):
+        file.write_text(
+            "from dt_jax.config import default_config\n"
+            f"def get_config(): return default_config('bc'{changes})\n"
+        )
+        message = refusal(f"--config={file}", "--config.reward_scale=1")
+        assert message.endswith("it is a key of the agent dt, not of bc")
+        assert message.startswith(str(file)) == (changes != "")
 
 
 # Other flags.

@@ -175,6 +175,12 @@ def test_wrong_input_is_refused(policy, arguments, message):
         act(policy, *arguments)
 
 
+def test_a_wrong_shape_of_a_single_episode_is_reported_as_it_was_passed(policy):
+    policy.reset(1.0)
+    with pytest.raises(ValueError, match=rf"shape \({S},\), got \({S + 1},\)"):
+        policy.act(np.zeros(S + 1))
+
+
 def test_wrong_order_of_calls_is_refused(policy):
     params = jax.jit(policy.agent.init_params)(jax.random.key(0))
     with pytest.raises(ValueError, match="reset"):

@@ -86,12 +86,15 @@ START = (
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("raise ValueError('one\\ntwo')", ["mine.py: ValueError: one two"]),
-        ("def get_config(): raise SystemExit(0)", ["mine.py: 0"]),
+        ("raise ValueError('one\\ntwo')", ["mine.py, line 1: ValueError: one two"]),
+        ("def get_config(): raise SystemExit(0)", ["mine.py, line 1: SystemExit: 0"]),
         ("def get_config(): return get_config()", ["recursion depth"]),
         ("def get_config(a, b): pass", ["missing 2 required", "'a' and 'b'"]),
         ("get_config = 3", ["defines no get_config()"]),
-        (f"{START}; c.clip_grad = 10**400; return c", ["mine.py: int too large"]),
+        (
+            f"{START}; c.clip_grad = 10**400; return c",
+            ["mine.py, line 3: OverflowError: int"],
+        ),
         (f"{START}; c.reward_scale = None; c.betas = 1; return c", ["betas"]),
         (f"{START}; c.data_path = 'a\\0b'; return c", [r"data_path=a\0b"]),
         (b"\xff\xfe", ["mine.py: SyntaxError", "utf-8"]),

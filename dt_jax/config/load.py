@@ -156,6 +156,9 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
 
     keys = keys_of(config.agent)
     for name, key in keys.items():
+        if isinstance(config[name], ConfigDict):  # as a file may write env_kwargs
+            with config.ignore_type():
+                config[name] = repr(config[name].to_dict())
         key.validate(config[name])
         value = config[name]
         if type(value) is tuple and all(type(x) in (int, float) for x in value):
@@ -196,6 +199,8 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
     """Return the run's folder: `workdir` if given, else one named after the run.
 
+    The path is absolute, because an environment may change the working folder.
+
     Raises:
       UserError: checkpoints cannot be saved at its path.
     """
@@ -203,7 +208,7 @@ def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
     if workdir is not None:
         folder = user_path(workdir)
     check_folder(folder, "--workdir")
-    return folder
+    return folder.absolute()
 
 
 def check_folder(folder: Path, flag: str) -> None:

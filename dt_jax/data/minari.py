@@ -20,7 +20,7 @@ from dt_jax.data.schema import NUMBERS, RawData
 from dt_jax.utils.errors import UserError
 
 PREFIX = "minari:"  # an env_name of a Minari dataset: this, and the dataset's id
-_KNOWN_PACKAGES = "gymnasium", "gymnasium_robotics"
+FARAMA_PACKAGES = "gymnasium", "gymnasium_robotics"
 
 
 class Episode(NamedTuple):
@@ -99,7 +99,7 @@ def _is_known(entry_point: str) -> bool:
         return True
     module, _, name = entry_point.partition(":")
     try:
-        if module.partition(".")[0] in _KNOWN_PACKAGES:
+        if module.partition(".")[0] in FARAMA_PACKAGES:
             import_module(module)
     except ImportError:
         return True  # building the environment reports the missing package

@@ -105,6 +105,15 @@ class StopRequest:
             _set_handler(each, handler)
 
 
+def is_ctrl_c(error: BaseException) -> bool:
+    """Return whether Python has raised this error for Ctrl-C, and not other code."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
 def _set_handler(each: signal.Signals, handler: Any) -> Any:
     """Set a signal's handler and return the one before; an ignored signal stays so."""
     before = signal.getsignal(each)

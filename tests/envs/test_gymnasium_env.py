@@ -128,6 +128,33 @@ def test_envpools_pendulum_matches_gymnasiums():
         assert ours.rewards[1] == pytest.approx(reward, abs=1e-3)
 
 
+def test_engine_can_be_chosen():
+    assert envs.lookup("gymnasium:Pendulum-v1").engine == "gymnasium"
+    assert envs.lookup("gymnasium:Pendulum-v1").max_episode_steps == 200
+
+
+@pytest.mark.filterwarnings("ignore:.*out of date")
+@pytest.mark.parametrize("env_name", ["Humanoid-v4", "HumanoidStandup-v4"])
+def test_humanoids_observe_contact_forces(env_name):
+    """EnvPool's do not."""
+    env = envs.make(envs.lookup(env_name), [0])
+    env.host_reset()
+    steps = [env.host_step(np.zeros((1, 17))).observations for _ in range(60)]
+    forces = np.concatenate(steps)[:, -84:]  # 6 numbers for each of 14 bodies
+    assert np.abs(forces).max() > 1
+    env.close()
+
+
+def test_environment_that_the_user_registered_takes_precedence():
+    """EnvPool has another one of this name."""
+    gymnasium.register("Exit-v0", Drift, max_episode_steps=9)
+    spec = envs.lookup("Exit-v0")
+    del gymnasium.registry["Exit-v0"]
+    assert (spec.engine, spec.max_episode_steps) == ("gymnasium", 9)
+    with pytest.raises(UserError, match="observations of the kind"):
+        envs.lookup("Exit-v0")
+
+
 @pytest.mark.parametrize(
     ("env_name", "message"),
     [

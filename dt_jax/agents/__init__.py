@@ -42,7 +42,7 @@ def agent_class(name: str) -> Any:
     if name not in _BUILT_IN:
         hint = did_you_mean(name, [*_BUILT_IN, *_REGISTERED])
         raise UserError(
-            f"unknown agent {name!r}; {hint}. Import the module that registers it "
+            f"unknown agent {name!r}{hint}. Import the module that registers it "
             "first, or name its file with --agents=FILE.py"
         )
     module, attribute = _BUILT_IN[name]

@@ -180,8 +180,8 @@ def _unknown_flag(flag: str, keys: Iterable[str]) -> str:
     """Return the error message about an unknown flag."""
     if flag.startswith("config."):
         key = flag.removeprefix("config.")
-        return f"unknown key --{flag}; {did_you_mean(key, keys)}"
+        return f"unknown key --{flag}{did_you_mean(key, keys)}; see --help"
     if flag in keys:
         return f"unknown flag --{flag}; set a key of the config by --config.{flag}="
     known = "agents", "config", "workdir", "dry_run", "distributed", "help"
-    return f"unknown flag --{flag}; {did_you_mean(flag, known)}"
+    return f"unknown flag --{flag}{did_you_mean(flag, known)}"

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
 from dt_jax.data.minari import PREFIX
-from dt_jax.data.registry import lookup
+from dt_jax.data.registry import all_specs
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import user_path
 
@@ -50,7 +50,7 @@ def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
 def check_dataset(dataset: str, known: Sequence[str]) -> None:
     """Raise a ValueError that names the nearest unless `dataset` is one of `known`."""
     if dataset not in known:
-        raise ValueError(f"unknown dataset {dataset!r}; {did_you_mean(dataset, known)}")
+        raise ValueError(f"unknown dataset {dataset!r}{did_you_mean(dataset, known)}")
 
 
 def load_config(reference: str, **overrides: Any) -> ConfigDict:
@@ -87,7 +87,7 @@ def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
     """Set keys, not validated; lists become tuples, NumPy's numbers Python's."""
     for name, value in values.items():
         if name not in config:
-            raise UserError(f"unknown key {name!r}; {did_you_mean(name, config)}")
+            raise UserError(f"unknown key {name!r}{did_you_mean(name, config)}")
         value = value.item() if isinstance(value, np.generic) else value
         with config.ignore_type():
             config[name] = tuple(value) if isinstance(value, list) else value
@@ -103,7 +103,7 @@ def read_config_file(reference: str) -> ConfigDict:
         hint = did_you_mean(Path(path).name, {file.name for file in files})
         raise UserError(
             f"no config file {path!r} (the package's are in "
-            f"{short_path(CONFIGS)}/); {hint}"
+            f"{short_path(CONFIGS)}/){hint}"
         )
     try:
         get_config = runpy.run_path(path).get("get_config")
@@ -125,7 +125,7 @@ def read_config_file(reference: str) -> ConfigDict:
         )
     keys = keys_of(config.get("agent", "dt"))
     for key in [key for key in config if key not in keys]:
-        raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), keys)}")
+        raise UserError(f"{path}: unknown key {key!r}{did_you_mean(str(key), keys)}")
     for key in [key for key in keys if key not in config]:
         raise UserError(
             f"{path} lacks the key {key!r}: start from dt_jax.config.default_config()"
@@ -169,13 +169,15 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
     if config.env_name is None:
         expected = "the name of a dataset, or a data_path"
         raise keys["env_name"].error(None, expected=expected)
-    if not config.env_name.startswith(PREFIX):  # only Minari knows its datasets
-        try:
-            lookup(config.env_name)
-        except UserError as error:
-            raise UserError(
-                f"{error}; any other environment needs its data in data_path"
-            ) from None
+    # Only Minari knows its datasets.
+    if not config.env_name.startswith(PREFIX) and config.env_name not in all_specs():
+        # Imported here because the engines take a second or two to import.
+        from dt_jax import envs
+
+        envs.spec_from_config(config)  # an unknown one, or discrete actions
+        raise UserError(
+            f"{config.env_name} is an environment, which needs its data: set data_path"
+        )
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:

@@ -87,8 +87,8 @@ def check_environments(env_name: str, metadata: dict[str, Any]) -> None:
                 raise UserError(
                     f"{env_name}: the environment or wrapper {part['entry_point']} is "
                     "unknown and is not called; if you trust it, import its package in "
-                    "your config file, else remove env_spec and eval_env_spec from its "
-                    "metadata.json"
+                    "a file that --agents=FILE.py names, else remove env_spec and "
+                    "eval_env_spec from its metadata.json"
                 )
 
 

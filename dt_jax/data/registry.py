@@ -123,7 +123,7 @@ def lookup(env_name: str) -> EnvSpec:
         return all_specs()[env_name]
     except KeyError:
         hint = did_you_mean(env_name, all_specs())
-        raise UserError(f"unknown env_name {env_name!r}; {hint}") from None
+        raise UserError(f"unknown env_name {env_name!r}{hint}") from None
 
 
 def demo_for(spec: EnvSpec) -> EnvSpec | None:

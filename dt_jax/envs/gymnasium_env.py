@@ -70,7 +70,8 @@ def make(env_id: str, **options: Any) -> Any:
         return gymnasium.make(env_id, disable_env_checker=True, **options)
     except gymnasium.error.UnregisteredEnv:
         names = {*all_specs(), *gymnasium.registry, *envpool.list_all_envs()}
-        near = get_close_matches(env_id.rpartition(":")[-1], names)
+        # Many are known: a lower cutoff finds unrelated ones.
+        near = get_close_matches(env_id.rpartition(":")[-1], names, cutoff=0.75)
         raise UserError(
             f"unknown env_name {env_id!r}: neither a dataset nor an environment of "
             "EnvPool or Gymnasium" + (f"; nearest: {', '.join(near)}" if near else "")
@@ -194,7 +195,7 @@ class GymnasiumEnv(HostEnv):
 
     @staticmethod
     def _step_one(env: Any, action: np.ndarray) -> tuple[Any, ...]:
-        """Return the observation [S], the reward, and what may have ended the episode."""
+        """Return the observation [S], the reward, and what may end the episode."""
         observation, reward, terminated, truncated, _ = env.step(action)
         return observation, reward, terminated, truncated
 

@@ -200,10 +200,10 @@ def test_a_mistake_in_a_users_file_is_reported(tmp_path, body, message):
 
 def test_the_runs_folder_follows_from_the_configuration():
     config = default_config(name="a")
-    assert workdir_for(config, None) == Path("runs/a")
+    assert workdir_for(config, None) == Path("runs/a").absolute()
     config.checkpoints_path = "kept"
-    assert workdir_for(config, None) == Path("kept/a")
-    assert workdir_for(config, "b/c") == Path("b/c")
+    assert workdir_for(config, None) == Path("kept/a").absolute()
+    assert workdir_for(config, "b/c") == Path("b/c").absolute()
     assert workdir_for(config, "~/c") == Path.home() / "c"
     with pytest.raises(UserError, match=r"b/\[c\]: .* must not contain \[ \]; choose"):
         workdir_for(config, "b/[c]")

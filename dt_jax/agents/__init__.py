@@ -31,6 +31,11 @@ def register(name: str, agent: type["Agent"]) -> None:
     _REGISTERED[name] = agent
 
 
+def agent_names() -> list[str]:
+    """Return the names of all agents, built in and registered."""
+    return [*_BUILT_IN, *_REGISTERED]
+
+
 def agent_class(name: str) -> Any:
     """Return the class of the agent called `name`.
 
@@ -40,9 +45,9 @@ def agent_class(name: str) -> Any:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _BUILT_IN:
-        hint = did_you_mean(name, [*_BUILT_IN, *_REGISTERED])
+        hint = did_you_mean(name, agent_names())
         raise UserError(
-            f"unknown agent {name!r}; {hint}. Import the module that registers it "
+            f"unknown agent {name!r}{hint}. Import the module that registers it "
             "first, or name its file with --agents=FILE.py"
         )
     module, attribute = _BUILT_IN[name]

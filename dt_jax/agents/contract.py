@@ -52,7 +52,7 @@ def check_agent(name: str, agent: Agent | None) -> None:
     for field in agent.batch_fields:
         if field not in Batch._fields:
             hint = did_you_mean(str(field), Batch._fields)
-            refuse(f"unknown batch field {field!r}; {hint}")
+            refuse(f"unknown batch field {field!r}{hint}")
     if agent.conditioned and "target_returns" not in {key.name for key in agent.KEYS}:
         refuse("it is conditioned, but KEYS lacks target_returns")
 

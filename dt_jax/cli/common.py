@@ -80,14 +80,17 @@ def run_command(main: Callable[[], None], program: str) -> None:
 
     def report(line: str) -> None:
         text = printable(" ".join(line.split()))
-        with suppress(OSError):  # stderr is closed
+        with suppress(OSError, ValueError):  # stderr is closed
             print(f"{program}: {text}", file=sys.stderr, flush=True)
 
     def leave(stopped: Stopped) -> NoReturn:
         # os._exit: cleaning up after an interrupted import or compilation can crash,
         # and all files are safe against `kill -9` too.
         report(str(stopped))
-        with suppress(OSError, RuntimeError):
+        # Environments may have started programs of their own.
+        module = sys.modules.get("dt_jax.envs.gymnasium_env")  # maybe being imported
+        getattr(module, "close_all", lambda: None)()
+        with suppress(OSError, RuntimeError, ValueError):
             sys.stdout.flush()
         os._exit(stopped.status)
 
@@ -137,6 +140,11 @@ def _user_error(error: Exception) -> str | None:
             "embedding_dim, set memory_limit_gb to keep the data on disk, or raise the "
             "limit (ulimit -v)"
         )
+    if isinstance(error, ValueError) and sys.stdout.closed:
+        return (
+            "standard output is closed: fix the environment, agent or config file that "
+            "has closed sys.stdout"
+        )
     if isinstance(error, OSError):
         # os.rename names two files; the second one is the user's.
         name = error.filename2 or error.filename
@@ -155,7 +163,8 @@ def _exit(status: int) -> NoReturn:
 
         distributed.exit_if_joined(status)
     try:
-        print(end="", flush=True)
+        if not sys.stdout.closed:
+            print(end="", flush=True)
     except OSError:  # or Python would try again at exit and report it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

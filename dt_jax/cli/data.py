@@ -238,11 +238,11 @@ def _find(name: str) -> tuple[EnvSpec | None, Path | None]:
 
 def _unknown(name: str, kind: str = "dataset") -> UserError:
     if name.lower().startswith("minari"):
-        hint = "Minari's are written minari:ID; minari list local shows local ones"
+        hint = "; Minari's are written minari:ID; minari list local shows local ones"
     else:
         hint = did_you_mean(Path(name).stem, all_specs())
         hint += "; python -m dt_jax data list shows all of them"
-    return UserError(f"there is no {kind} {name!r}; {hint}")
+    return UserError(f"there is no {kind} {name!r}{hint}")
 
 
 def _environment(env_name: str) -> EnvSpec:

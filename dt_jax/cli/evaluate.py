@@ -14,7 +14,9 @@ from dt_jax.evaluation.evaluate import LoadedRun, load_run
 from dt_jax.utils.backend import start_backend
 
 # Keys of the run's configuration, and the flags that change them.
+ENV_FLAGS = {"env_kwargs": "--env_kwargs", "max_envs": "--max_envs"}
 _FLAGS = {
+    **ENV_FLAGS,
     "target_returns": "--target_returns",
     "eval_episodes": "--episodes",
     "eval_seed": "--seed",
@@ -81,6 +83,12 @@ def add_run_flags(parser: CommandParser) -> None:
     """Add the flags that select a run, its checkpoint, environment and device."""
     parser.add_argument("workdir", type=Path, help="the run's folder")
     parser.add_argument("--env_name", help="another environment than the run's")
+    parser.add_argument(
+        "--env_kwargs", help="its arguments for gymnasium.make: {'gravity': 9.8}"
+    )
+    parser.add_argument(
+        "--max_envs", help="most environments at once; 1: one episode after the other"
+    )
     parser.add_argument(
         "--checkpoint", default="last", help="last (the default), best or a step"
     )

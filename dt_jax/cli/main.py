@@ -61,7 +61,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         return
     if arguments and not arguments[0].startswith("-"):
         hint = did_you_mean(arguments[0], COMMANDS)
-        raise UserError(f"unknown command {arguments[0]!r}; {hint}")
+        raise UserError(f"unknown command {arguments[0]!r}{hint}")
     commands = "\n".join(
         f"  python -m dt_jax {name:<9} {does}" for name, does in COMMANDS.items()
     )

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from dt_jax import envs
 from dt_jax.cli.common import CommandParser
-from dt_jax.cli.evaluate import add_run_flags, load_for_command
+from dt_jax.cli.evaluate import ENV_FLAGS, add_run_flags, load_for_command
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import atomic_write, check_writable, remove_leftovers, user_path
 from dt_jax.video import make_view
@@ -19,6 +19,7 @@ from dt_jax.video.play import frame_rate, play, render_episodes
 
 # Keys of the run's configuration, and the flags that change them.
 _FLAGS = {
+    **ENV_FLAGS,
     "target_returns": "--target_return",
     "eval_episodes": "--episodes",
     "eval_seed": "--seed",
@@ -30,7 +31,8 @@ _HOLD = 1.0  # seconds for which the last frame of an episode is shown
 def main(arguments: Sequence[str]) -> None:
     """Play, render and write the episodes that the command line selects."""
     args = _parser().parse_args(arguments)
-    out, size = user_path(args.out), (args.width, args.height)
+    # Absolute, because an environment may change the working folder.
+    out, size = user_path(args.out).absolute(), (args.width, args.height)
     check_format(out)
     max_fps = MAX_FPS[out.suffix.lower()] if args.fps is None else args.fps
     _check_numbers(args, max_fps)
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     with closing(make_view(spec, seeds[0], size)) as view:
         steps_per_frame, fps = frame_rate(view.step_seconds, args.speed, max_fps)
 
-    episodes = play(agent, run.trained.seed_params(None), spec, targets, seeds)
+    params = run.trained.seed_params(None)
+    episodes = play(agent, params, spec, targets, seeds, run.config.max_envs)
     for episode in episodes:
         target = f"target {episode.target_return:g}, " if targets else ""
         print(

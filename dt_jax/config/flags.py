@@ -181,8 +181,8 @@ def _unknown_flag(flag: str, agent: str) -> str:
     """Return the error message about an unknown flag."""
     if flag.startswith("config."):
         key = flag.removeprefix("config.")
-        return f"unknown key --{flag}; {key_hint(key, agent)}"
+        return f"unknown key --{flag}{key_hint(key, agent)}; see --help"
     if flag in keys_of(agent):
         return f"unknown flag --{flag}; set a key of the config by --config.{flag}="
     known = "agents", "config", "workdir", "dry_run", "distributed", "help"
-    return f"unknown flag --{flag}; {did_you_mean(flag, known)}"
+    return f"unknown flag --{flag}{did_you_mean(flag, known)}"

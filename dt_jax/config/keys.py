@@ -13,6 +13,7 @@ from dt_jax.utils.keys import (
     POSITIVE,
     POSITIVE_INTEGER,
     Key,
+    arguments,
     boolean,
     integer,
     number,
@@ -91,6 +92,10 @@ _DATA = (
         "parameters and normalisation statistics a new run starts with."),
     Key("env_backend", "auto", one_of("auto", "gym"),
         '"gym" makes env_name with the installed gym, and with d4rl if it is there.'),
+    Key("env_kwargs", None,
+        or_none(arguments("keyword arguments such as {'gravity': 9.8}")),
+        "Arguments for gymnasium.make, as the text of a dictionary; Gymnasium's "
+        "environment is taken where EnvPool has the name too."),
     Key("reference_scores", None,
         or_none(numbers(
             "two finite numbers, the first below the second, such as -1200,-150",
@@ -131,6 +136,9 @@ _EVALUATION = (
     Key("eval_seed", 42, integer(0),
         "Seed from which episode i gets its own, the same for every target return.",
         resumable=True, corl=True),
+    Key("max_envs", None, or_none(POSITIVE_INTEGER),
+        "Most environments that exist at once in a process; 1: one episode is played "
+        "after the other. None: as many as there are episodes.", resumable=True),
 )
 _DEVICES = (
     Key("train_seed", 10, integer(0),

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dt_jax import agents
+from dt_jax.agents import agent_class, agent_names
 from dt_jax.config.keys import keys_of
 from dt_jax.data.minari import PREFIX
-from dt_jax.data.registry import lookup
+from dt_jax.data.registry import all_specs
 from dt_jax.utils.errors import UserError, describe_error, did_you_mean
 from dt_jax.utils.files import user_path
 
@@ -52,7 +52,7 @@ def default_config(agent: str = "dt", **changes: Any) -> ConfigDict:
 def check_dataset(dataset: str, known: Sequence[str]) -> None:
     """Raise a UserError that names the nearest unless `dataset` is one of `known`."""
     if dataset not in known:
-        raise UserError(f"unknown dataset {dataset!r}; {did_you_mean(dataset, known)}")
+        raise UserError(f"unknown dataset {dataset!r}{did_you_mean(dataset, known)}")
 
 
 def load_config(reference: str, **overrides: Any) -> ConfigDict:
@@ -89,7 +89,7 @@ def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
     """Set keys, not validated; lists become tuples, NumPy's numbers Python's."""
     for name, value in values.items():
         if name not in config:
-            raise UserError(f"unknown key {name!r}; {key_hint(name, config.agent)}")
+            raise UserError(f"unknown key {name!r}{key_hint(name, config.agent)}")
         value = value.item() if isinstance(value, np.generic) else value
         with config.ignore_type():
             config[name] = tuple(value) if isinstance(value, list) else value
@@ -97,9 +97,8 @@ def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
 
 def key_hint(name: str, agent: str) -> str:
     """Return the end of the message about a key that `agent` does not have."""
-    names = *agents._BUILT_IN, *agents._REGISTERED
-    if others := [other for other in names if name in keys_of(other)]:
-        return f"it is a key of the agent {' and '.join(others)}, not of {agent}"
+    if others := [other for other in agent_names() if name in keys_of(other)]:
+        return f"; it is a key of the agent {' and '.join(others)}, not of {agent}"
     return did_you_mean(name, keys_of(agent))
 
 
@@ -118,7 +117,7 @@ def read_config_file(reference: str) -> ConfigDict:
         hint = did_you_mean(Path(path).name, {file.name for file in files})
         raise UserError(
             f"no config file {path!r} (the package's are in "
-            f"{short_path(CONFIGS)}/); {hint}"
+            f"{short_path(CONFIGS)}/){hint}"
         )
     try:
         get_config = runpy.run_path(path).get("get_config")
@@ -143,7 +142,7 @@ def read_config_file(reference: str) -> ConfigDict:
     keys = keys_of(config.get("agent", "dt"))
     for key in [key for key in config if key not in keys]:
         hint = key_hint(str(key), config.get("agent", "dt"))
-        raise UserError(f"{path}: unknown key {key!r}; {hint}")
+        raise UserError(f"{path}: unknown key {key!r}{hint}")
     for key in [key for key in keys if key not in config]:
         raise UserError(
             f"{path} lacks the key {key!r}: start from dt_jax.config.default_config()"
@@ -172,23 +171,28 @@ def validate(config: ConfigDict, *, trains: bool = True) -> None:
     """
     keys = keys_of(config.agent)
     for name, key in keys.items():
+        if isinstance(config[name], ConfigDict):  # as a file may write env_kwargs
+            with config.ignore_type():
+                config[name] = repr(config[name].to_dict())
         key.validate(config[name])
         value = config[name]
         if type(value) is tuple and all(type(x) in (int, float) for x in value):
             config[name] = tuple(map(float, value))
-    agents.agent_class(config.agent).check_config(config)
+    agent_class(config.agent).check_config(config)
     if not trains or config.data_path is not None:
         return
     if config.env_name is None:
         expected = "the name of a dataset, or a data_path"
         raise keys["env_name"].error(None, expected=expected)
-    if not config.env_name.startswith(PREFIX):  # only Minari knows its datasets
-        try:
-            lookup(config.env_name)
-        except UserError as error:
-            raise UserError(
-                f"{error}; any other environment needs its data in data_path"
-            ) from None
+    # Only Minari knows its datasets.
+    if not config.env_name.startswith(PREFIX) and config.env_name not in all_specs():
+        # Imported here because the engines take a second or two to import.
+        from dt_jax import envs
+
+        envs.spec_from_config(config)  # an unknown one, or discrete actions
+        raise UserError(
+            f"{config.env_name} is an environment, which needs its data: set data_path"
+        )
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
@@ -217,6 +221,8 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
     """Return the run's folder: `workdir` if given, else one named after the run.
 
+    The path is absolute, because an environment may change the working folder.
+
     Raises:
       UserError: checkpoints cannot be saved at its path.
     """
@@ -224,7 +230,7 @@ def workdir_for(config: ConfigDict, workdir: str | Path | None) -> Path:
     if workdir is not None:
         folder = user_path(workdir)
     check_folder(folder, "--workdir")
-    return folder
+    return folder.absolute()
 
 
 def check_folder(folder: Path, flag: str) -> None:

@@ -20,7 +20,7 @@ from dt_jax.data.schema import MATRICES, NUMBERS, RawData
 from dt_jax.utils.errors import UserError
 
 PREFIX = "minari:"  # an env_name of a Minari dataset: this, and the dataset's id
-_KNOWN_PACKAGES = "gymnasium", "gymnasium_robotics"
+FARAMA_PACKAGES = "gymnasium", "gymnasium_robotics"
 
 
 class Episode(NamedTuple):
@@ -87,8 +87,8 @@ def check_environments(env_name: str, metadata: dict[str, Any]) -> None:
                 raise UserError(
                     f"{env_name}: the environment or wrapper {part['entry_point']} is "
                     "unknown and is not called; if you trust it, import its package in "
-                    "your config file, else remove env_spec and eval_env_spec from its "
-                    "metadata.json"
+                    "a file that --agents=FILE.py names, else remove env_spec and "
+                    "eval_env_spec from its metadata.json"
                 )
 
 
@@ -99,7 +99,7 @@ def _is_known(entry_point: str) -> bool:
         return True
     module, _, name = entry_point.partition(":")
     try:
-        if module.partition(".")[0] in _KNOWN_PACKAGES:
+        if module.partition(".")[0] in FARAMA_PACKAGES:
             import_module(module)
     except ImportError:
         return True  # building the environment reports the missing package

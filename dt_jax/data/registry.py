@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class EnvSpec:
       action_low: the lower bound of actions, [A] or one number for all.
       action_high: the upper bound.
       maze: D4RL's maze, "umaze", "medium" or "large"; empty in other environments.
+      kwargs: further arguments of the environment's constructor.
     """
 
     name: str
@@ -77,6 +79,7 @@ class EnvSpec:
     action_low: float | tuple[float, ...] = -1.0
     action_high: float | tuple[float, ...] = 1.0
     maze: str = ""
+    kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_demo(self) -> bool:
@@ -126,7 +129,7 @@ def lookup(env_name: str) -> EnvSpec:
         return all_specs()[env_name]
     except KeyError:
         hint = did_you_mean(env_name, all_specs())
-        raise UserError(f"unknown env_name {env_name!r}; {hint}") from None
+        raise UserError(f"unknown env_name {env_name!r}{hint}") from None
 
 
 def demo_for(spec: EnvSpec) -> EnvSpec | None:

@@ -1,7 +1,8 @@
 """Environments by name, behind one batched interface, and the seeds of episodes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import envpool
 import numpy as np
@@ -19,8 +20,10 @@ from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.maze2d import Maze2D
 from dt_jax.envs.minari_env import MinariEnv
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.keys import parse_arguments
 
-# The class behind `EnvSpec.engine`, called with (env_id, seeds, max_episode_steps).
+# The class behind `EnvSpec.engine`, called with (env_id, seeds, max_episode_steps) and
+# `EnvSpec.kwargs`.
 ENGINES: dict[str, type[EnvPoolEnv | GymnasiumEnv | Maze2D | AntMaze]] = {
     "locomotion": EnvPoolEnv,
     "adroit": AdroitEnv,
@@ -32,11 +35,15 @@ ENGINES: dict[str, type[EnvPoolEnv | GymnasiumEnv | Maze2D | AntMaze]] = {
     "minari": MinariEnv,
 }
 
+# EnvPool's observations have zeros in place of the contact forces.
+_WITHOUT_CONTACT_FORCES = {"Humanoid-v4", "HumanoidStandup-v4"}
+
 
 def lookup(
     env_name: str,
     backend: str = "auto",
     reference_scores: tuple[float, float] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> EnvSpec:
     """Return the environment that `env_name` names.
 
@@ -45,10 +52,12 @@ def lookup(
         an EnvPool or Gymnasium environment, which is built once to read its spaces.
       backend: "gym" looks in the installed `gym` only; ignored for Minari datasets.
       reference_scores: ref_min and ref_max, if they replace the environment's own.
+      kwargs: arguments for `gymnasium.make`; with them EnvPool is not used.
 
     Raises:
       UserError: the name is unknown, or the environment cannot be used.
     """
+    kwargs = dict(kwargs or {})
     if env_name.startswith(MINARI):
         spec = minari_env.describe(env_name)
     elif env_name.lower().startswith(MINARI):
@@ -56,29 +65,49 @@ def lookup(
             f"unknown env_name {env_name!r}; Minari datasets begin with {MINARI!r}"
         )
     elif backend == "gym":
-        spec = gym_env.describe(env_name)
+        spec = gym_env.describe(env_name, **kwargs)
     elif env_name in all_specs():
         spec = all_specs()[env_name]
-    elif env_name in envpool.list_all_envs():
+    elif not kwargs and _is_envpools(env_name):
         spec = envpool_env.describe(env_name)
     else:
-        spec = gymnasium_env.describe(env_name)
+        spec = gymnasium_env.describe(env_name, **kwargs)
+    if kwargs:
+        if not issubclass(ENGINES[spec.engine], GymnasiumEnv):
+            raise UserError(
+                f"{env_name} is D4RL's environment, which takes no env_kwargs: leave "
+                "them out, or choose another environment"
+            )
+        spec = replace(spec, kwargs=kwargs)
     if reference_scores is None:
         return spec
     ref_min, ref_max = reference_scores
     return replace(spec, ref_min=ref_min, ref_max=ref_max)
 
 
+def _is_envpools(env_name: str) -> bool:
+    """Return whether EnvPool plays a name: not one that the process has registered."""
+    ours = gymnasium_env.is_registered_by_user(env_name)
+    known = env_name in envpool.list_all_envs()
+    return known and not ours and env_name not in _WITHOUT_CONTACT_FORCES
+
+
 def spec_from_config(config: ConfigDict) -> EnvSpec | None:
     """Return the environment that a run's `env_name` names; None without one."""
     if config.env_name is None:
         return None
-    return lookup(config.env_name, config.env_backend, config.reference_scores)
+    return lookup(
+        config.env_name,
+        config.env_backend,
+        config.reference_scores,
+        config.env_kwargs and parse_arguments(config.env_kwargs),
+    )
 
 
 def make(spec: EnvSpec, seeds: Sequence[int]) -> HostEnv:
-    """Build the environment `spec` with one episode per seed."""
-    return ENGINES[spec.engine](spec.env_id, seeds, spec.max_episode_steps)
+    """Build the environment `spec` with one episode per seed; the caller closes it."""
+    engine = ENGINES[spec.engine]
+    return engine(spec.env_id, seeds, spec.max_episode_steps, **spec.kwargs)
 
 
 def episode_seeds(seed: int | Sequence[int], episodes: int) -> list[int]:

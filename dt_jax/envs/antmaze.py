@@ -82,12 +82,12 @@ class AntMaze(HostEnv):
     ):
         self._maze = mazes.antmaze(name)
         self._ants = ants(self._maze, len(seeds), num_threads)
-        self._seeds = list(seeds)
+        self.seeds = list(seeds)
         self.goals = np.zeros((len(seeds), 2))
         super().__init__(f"antmaze-{name}", (len(seeds), 29, 8), max_episode_steps)
 
     def _start(self) -> np.ndarray:
-        for i, seed in enumerate(self._seeds):
+        for i, seed in enumerate(self.seeds):
             rng = np.random.default_rng(seed)
             place(self._ants, i, rng, np.zeros(2))
             self.goals[i] = draw_goal(self._maze, self._maze.goal, rng)

@@ -11,6 +11,7 @@ from jax.experimental import io_callback
 
 from dt_jax.types import Array, Step
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.signals import is_ctrl_c
 
 EnvState = Any  # a pytree; () where the state lives outside JAX
 
@@ -45,6 +46,8 @@ class BatchedEnv(Protocol):
 class HostEnv(ABC):
     """An engine outside JAX, stepped by an ordered callback.
 
+    Whoever builds it closes it.
+
     io_callback works neither under vmap nor in a jit over several devices: keep the
     rollout on one local device.
 
@@ -61,9 +64,11 @@ class HostEnv(ABC):
 
     Attributes:
       thread_safe: whether two threads may step two instances at the same time.
+      seeds: N; a reset starts the episodes from them. The caller may change them.
     """
 
     thread_safe = True
+    seeds: list[int]
 
     def __init__(
         self,
@@ -78,7 +83,10 @@ class HostEnv(ABC):
         self._action_bounds = action_bounds
         self._running = np.zeros(self.num_envs, bool)
         self._time = 0  # steps since the reset
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """End what the engine has started, such as other programs."""
 
     @abstractmethod
     def _start(self) -> np.ndarray:
@@ -165,7 +173,7 @@ class HostEnv(ABC):
         if self._error is None:
             try:
                 return self.host_step(actions)
-            except Exception as error:
+            except BaseException as error:
                 self._error = error
         return self.failed_step()
 
@@ -217,12 +225,14 @@ def wrap_build_errors(env_id: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _wrap_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turn every error of an environment, `sys.exit` included, into a UserError."""
+    """Turn everything that an environment raises into a UserError."""
     try:
         yield
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
         reason = " ".join(str(error).split())[:300].rstrip(".") or "no reason given"
         line = f"{what}: {type(error).__name__}: {reason}; {remedy}"
         raise UserError(line) from error

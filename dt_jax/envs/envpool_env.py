@@ -75,21 +75,18 @@ class EnvPoolEnv(HostEnv):
         bounds = action_space.low, action_space.high
         super().__init__(env_id, sizes, max_episode_steps, bounds)
         self._num_threads = min(num_threads or usable_cores(), len(seeds))
-        self._seeds = [int(seed) for seed in seeds]
+        self.seeds = [int(seed) for seed in seeds]
         self._options = options
         self.pool: Any = None
         self.info: dict[str, Any] = {}
 
     def _start(self) -> np.ndarray:
         """Build a new pool: EnvPool takes seeds at construction, not at a reset."""
-        if self.pool is not None:
-            self.pool.close()
-            self.pool = None  # frees its memory before the next pool allocates
-            _trim_heap()
+        self.close()  # frees its memory before the next pool allocates
         self.pool = envpool.make_gymnasium(
             self._name,
             num_envs=self.num_envs,
-            seed=self._seeds,
+            seed=self.seeds,
             max_episode_steps=self.max_episode_steps,
             num_threads=self._num_threads,
             **self._options,
@@ -97,6 +94,13 @@ class EnvPoolEnv(HostEnv):
         with _quiet():
             observations, self.info = self.pool.reset()
         return observations
+
+    def close(self) -> None:
+        """Release the pool; the next reset builds another one."""
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
+            _trim_heap()
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
         observations, rewards, terminated, truncated, self.info = self.pool.step(

@@ -2,7 +2,7 @@
 
 import inspect
 import io
-from contextlib import redirect_stderr
+from contextlib import chdir, closing, redirect_stderr
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,19 +17,26 @@ from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
 
-def describe(env_name: str) -> EnvSpec:
+def describe(env_name: str, **options: Any) -> EnvSpec:
     """Return the spec of a gym environment, and of the D4RL dataset of that name.
+
+    Args:
+      env_name: gym's name.
+      **options: further arguments of the environment.
 
     Raises:
       UserError: gym is not installed, it cannot make the environment, or the spaces
         are not vectors.
     """
-    with wrap_build_errors(env_name):
-        env = make(env_name)
+    # chdir(".") restores the working folder: no data has been read yet.
+    with (
+        chdir("."),
+        wrap_build_errors(env_name),
+        closing(make(env_name, **options)) as env,
+    ):
         limit = env.spec.max_episode_steps
         spaces = env.observation_space, env.action_space
         ref_min, ref_max = _reference_scores(env)
-        env.close()
     spec = spec_from_spaces(env_name, "gym", *spaces, limit)
     known = all_specs().get(env_name)
     if known is not None:
@@ -110,6 +117,6 @@ class GymEnv(GymnasiumEnv):
         return result[0] if isinstance(result, tuple) else result
 
     @staticmethod
-    def _step_one(env: Any, action: np.ndarray) -> tuple[Any, Any, bool]:
-        observation, reward, *ended, _ = env.step(action)
-        return observation, reward, any(ended)
+    def _step_one(env: Any, action: np.ndarray) -> tuple[Any, ...]:
+        observation, reward, *ends, _ = env.step(action)
+        return observation, reward, *ends

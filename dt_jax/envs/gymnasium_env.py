@@ -1,15 +1,18 @@
 """Any Gymnasium environment with vectors as observations and actions."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, closing, contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any
+from weakref import WeakSet
 
 import envpool
 import gymnasium
 import numpy as np
 
+from dt_jax.data.minari import FARAMA_PACKAGES
 from dt_jax.data.registry import EnvSpec, all_specs
 from dt_jax.envs.base import HostEnv, wrap_build_errors
 from dt_jax.envs.mujoco_batch import mujoco
@@ -17,18 +20,26 @@ from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
 
-def describe(env_id: str) -> EnvSpec:
+def describe(env_id: str, **options: Any) -> EnvSpec:
     """Return the spec of a Gymnasium environment.
+
+    Args:
+      env_id: Gymnasium's name.
+      **options: further arguments of the environment.
 
     Raises:
       UserError: the name is unknown, the environment cannot be built, or its spaces
         are not vectors.
     """
-    with _quiet(), wrap_build_errors(env_id):
-        env = make(env_id)
+    # chdir(".") restores the working folder: no data has been read yet.
+    with (
+        chdir("."),
+        _quiet(),
+        wrap_build_errors(env_id),
+        closing(make(env_id, **options)) as env,
+    ):
         limit = env.spec.max_episode_steps if env.spec else None
         spaces = env.observation_space, env.action_space
-        env.close()
     return spec_from_spaces(env_id, "gymnasium", *spaces, limit)
 
 
@@ -59,11 +70,22 @@ def make(env_id: str, **options: Any) -> Any:
         return gymnasium.make(env_id, disable_env_checker=True, **options)
     except gymnasium.error.UnregisteredEnv:
         names = {*all_specs(), *gymnasium.registry, *envpool.list_all_envs()}
-        near = get_close_matches(env_id.rpartition(":")[-1], names)
+        # Many are known: a lower cutoff finds unrelated ones.
+        near = get_close_matches(env_id.rpartition(":")[-1], names, cutoff=0.75)
         raise UserError(
             f"unknown env_name {env_id!r}: neither a dataset nor an environment of "
             "EnvPool or Gymnasium" + (f"; nearest: {', '.join(near)}" if near else "")
         ) from None
+
+
+def is_registered_by_user(env_id: str) -> bool:
+    """Return whether the process has registered this name, and not Gymnasium."""
+    spec = gymnasium.registry.get(env_id)
+    if spec is None:
+        return False
+    entry = spec.entry_point
+    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return re.split("[.:]", module)[0] not in FARAMA_PACKAGES
 
 
 class GymnasiumEnv(HostEnv):
@@ -94,19 +116,36 @@ class GymnasiumEnv(HostEnv):
         max_episode_steps: int,
         **options: Any,
     ):
-        with _quiet(), wrap_build_errors(env_id):
-            self.envs = [self._make(env_id, **options) for _ in seeds]
-            observation_space = self.envs[0].observation_space
-            action_space = self.envs[0].action_space
+        self.envs: list[Any] = []
+        _OPEN.add(self)
+        try:
+            with _quiet(), wrap_build_errors(env_id):
+                for _ in seeds:
+                    self.envs.append(self._make(env_id, **options))
+                observation_space = self.envs[0].observation_space
+                action_space = self.envs[0].action_space
+        except BaseException:
+            self.close()
+            raise
         sizes = len(seeds), *observation_space.shape, *action_space.shape
         bounds = action_space.low, action_space.high
         super().__init__(env_id, sizes, max_episode_steps, bounds)
         self._action_dtype = action_space.dtype
-        self._seeds = [int(seed) for seed in seeds]
+        self.seeds = [int(seed) for seed in seeds]
         self._observations = np.zeros(sizes[:2])  # the last one of each episode
 
+    def close(self) -> None:
+        """Close the environments; their errors become warnings."""
+        while self.envs:
+            try:
+                self.envs.pop().close()
+            except BaseException as error:
+                warnings.warn(
+                    f"an environment failed to close: {error!r}", stacklevel=1
+                )
+
     def _start(self) -> np.ndarray:
-        for i, (env, seed) in enumerate(zip(self.envs, self._seeds, strict=True)):
+        for i, (env, seed) in enumerate(zip(self.envs, self.seeds, strict=True)):
             self._observations[i] = self._checked(self._reset_one(env, seed))
         return self._observations
 
@@ -114,13 +153,19 @@ class GymnasiumEnv(HostEnv):
         actions = actions.astype(self._action_dtype)
         rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         for i in np.flatnonzero(self._running):
-            observation, reward, ended[i] = self._step_one(self.envs[i], actions[i])
+            observation, reward, *ends = self._step_one(self.envs[i], actions[i])
             self._observations[i] = self._checked(observation)
-            rewards[i] = np.asarray(reward, float).item()
+            rewards[i] = self._number("the reward", reward)
+            ended[i] = any(self._number("the end of an episode", end) for end in ends)
         return self._observations, rewards, ended
 
     def _checked(self, observation: Any) -> Any:
         """Return an observation [S]; NumPy would broadcast other shapes."""
+        if (kind := np.asarray(observation).dtype).kind not in "biuf":
+            raise UserError(
+                f"{self._name} returned an observation of type {kind}, expected "
+                "numbers; fix the environment"
+            )
         if np.shape(observation) != (self.observation_size,):
             raise UserError(
                 f"{self._name} returned an observation of shape "
@@ -128,6 +173,16 @@ class GymnasiumEnv(HostEnv):
                 f"({self.observation_size},); fix the environment"
             )
         return observation
+
+    def _number(self, what: str, value: Any) -> float:
+        """Return a number or truth value; the text "False" would count as true."""
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf" or array.size != 1:
+            raise UserError(
+                f"{self._name} returned {value!r} as {what}, expected a number or True "
+                "or False; fix the environment"
+            )
+        return array.item()
 
     # Subclasses for other packages override these three.
     _make = staticmethod(make)
@@ -139,7 +194,16 @@ class GymnasiumEnv(HostEnv):
         return observation
 
     @staticmethod
-    def _step_one(env: Any, action: np.ndarray) -> tuple[Any, Any, bool]:
-        """Return the observation [S], the reward, and whether the episode ended."""
+    def _step_one(env: Any, action: np.ndarray) -> tuple[Any, ...]:
+        """Return the observation [S], the reward, and what may end the episode."""
         observation, reward, terminated, truncated, _ = env.step(action)
-        return observation, reward, terminated or truncated
+        return observation, reward, terminated, truncated
+
+
+_OPEN: WeakSet[GymnasiumEnv] = WeakSet()
+
+
+def close_all() -> None:
+    """Close every environment: the process is about to end without its builder."""
+    for env in list(_OPEN):
+        env.close()

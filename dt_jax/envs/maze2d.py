@@ -76,11 +76,11 @@ class Maze2D(HostEnv):
     ):
         self._maze = mazes.maze2d(name)
         self._points = points(self._maze, len(seeds), num_threads)
-        self._seeds = list(seeds)
+        self.seeds = list(seeds)
         super().__init__(f"maze2d-{name}", (len(seeds), 4, 2), max_episode_steps)
 
     def _start(self) -> np.ndarray:
-        for i, seed in enumerate(self._seeds):
+        for i, seed in enumerate(self.seeds):
             place(self._points, i, np.random.default_rng(seed), self._maze)
         return self._points.observations
 

@@ -26,6 +26,8 @@ _REMEDY = (
     "python -m dt_jax evaluate --env_name"
 )
 
+_LEARNING_WRAPPERS = "NormalizeObservation", "NormalizeReward"
+
 
 def describe(env_name: str) -> EnvSpec:
     """Return the spec of a Minari dataset's evaluation environment.
@@ -75,6 +77,7 @@ class MinariEnv(GymnasiumEnv):
         with minari.quiet(), redirect_stderr(io.StringIO()):
             dataset = minari.open_dataset(env_id)
             env = _recover(dataset, env_id, **options)
+            _check_statistics(dataset, env, env_id)
             space, env_spec = dataset.observation_space, dataset.env_spec
             _, recorded = minari_d4rl.flattener(space, env_spec, env_id)
             flatten, returned = minari_d4rl.flattener(
@@ -96,6 +99,21 @@ def _recover(dataset: Any, env_name: str, **options: Any) -> gymnasium.Env:
         minari.check_environments(env_name, dataset.storage.metadata)
         return dataset.recover_environment(
             eval_env=True, disable_env_checker=True, **options
+        )
+
+
+def _check_statistics(dataset: Any, env: gymnasium.Env, env_name: str) -> None:
+    """Refuse wrappers that learn statistics: the dataset lacks what they had learnt."""
+    recorded = dataset.env_spec.additional_wrappers if dataset.env_spec else ()
+    names = [each.name for each in recorded if each.name in _LEARNING_WRAPPERS]
+    while isinstance(env, gymnasium.Wrapper):
+        if any(type(x).__name__ == "RunningMeanStd" for x in vars(env).values()):
+            names.append(type(env).__name__)
+        env = env.env
+    if names:
+        raise UserError(
+            f"{env_name} was recorded, or is to be evaluated, under the wrapper "
+            f"{names[0]}, whose statistics are not in the dataset: {_REMEDY}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class LoadedRun:
         """Play its episodes."""
         evaluator = make_evaluator(self.config, self.trained.agent, self.spec)
         assert evaluator is not None  # `load_run` has checked eval_episodes
-        return evaluator(self.trained.params)
+        with closing(evaluator):
+            return evaluator(self.trained.params)
 
 
 def evaluate(
@@ -95,7 +97,8 @@ def load_run(
     keys, flags = keys_of(config.agent), flags or {}
     name = env_name or config.env_name
     if name != config.env_name:
-        config.reference_scores = None  # they belong to the other environment
+        # They belong to the other environment.
+        config.reference_scores = config.env_kwargs = None
     for key, value in (changes or {}).items():
         if value is None:
             continue
@@ -114,7 +117,8 @@ def load_run(
         if conditioned and not config.target_returns:
             also = f", and give {flags.get('target_returns', 'target_returns')}"
         raise UserError(f"this run has no environment: name one with {env_flag}{also}")
-    if env_name is None and ":" in name and not name.startswith(PREFIX):
+    known = PREFIX, "gymnasium:"
+    if env_name is None and ":" in name and not name.startswith(known):
         raise UserError(
             f"{workdir} was evaluated in {name}, which imports a package: if you trust "
             f"it, give {env_flag}={name}"
@@ -123,7 +127,8 @@ def load_run(
     needed = ("eval_episodes", *(("target_returns",) if conditioned else ()))
     if missing := [flags.get(key, key) for key in needed if not config[key]]:
         raise UserError(f"nothing to play: give {' and '.join(missing)}")
-    spec = envs.lookup(name, config.env_backend, config.reference_scores)
+    spec = envs.spec_from_config(config)
+    assert spec is not None  # it has a name
     sizes = trained.agent.observation_size, trained.agent.action_size
     if sizes != (spec.observation_size, spec.action_size):
         raise UserError(

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ _MIN_EPISODES = 8  # from which two halves are faster than one: docs/parity.md
 
 
 class Evaluator:
-    """Plays all episodes of all target returns at once, on one device per process."""
+    """Plays the episodes of all target returns, on one device per process."""
 
     def __init__(
         self,
@@ -40,11 +41,14 @@ class Evaluator:
         episodes: int,
         seed: int,
         num_seeds: int = 1,
+        max_envs: int | None = None,
     ):
-        """Build an environment for each episode.
+        """Build the environments; `close` closes them.
 
         Each process plays an equal share of the episodes. A large share is played in
         two halves: the environments of one step while the network acts for the other.
+        With `max_envs` it is played in parts of at most so many, one after the other
+        in the same environments.
 
         Args:
           agent: whose parameters are evaluated.
@@ -54,9 +58,10 @@ class Evaluator:
           episodes: E, for each target return.
           seed: from which each of the E episodes gets its own.
           num_seeds: S; with more than one, parameters have a leading axis of seeds.
+          max_envs: most environments of a process, at least S; None: no limit.
 
         Raises:
-          UserError: the environment cannot be built.
+          UserError: the environment cannot be built, or max_envs is too small.
         """
         self._spec = spec
         self._conditioned = target_returns is not None
@@ -71,7 +76,16 @@ class Evaluator:
         count = len(self._targets) * episodes
         local = count // jax.process_count()
         halves = local >= _MIN_EPISODES and envs.ENGINES[spec.engine].thread_safe
-        parts = 2 if halves else 1  # per process
+        groups = 2 if halves and max_envs is None else 1  # of environments
+        parts = groups  # per process
+        if max_envs is not None:
+            if max_envs < num_seeds:
+                raise UserError(
+                    f"max_envs={max_envs} is less than num_seeds={num_seeds}, which "
+                    "play side by side: increase it, or train each seed by itself"
+                )
+            each_process = -(-count // jax.process_count())
+            parts = -(-each_process // (max_envs // num_seeds))
         shape = jax.process_count() * parts, -1
         share = -(-count // shape[0])
         flat = np.resize(np.arange(count), shape[0] * share).reshape(shape)
@@ -81,9 +95,6 @@ class Evaluator:
             self._targets.astype(np.float32)[part // episodes] for part in each
         ]
         self._seed_of = [self._seeds[part % episodes] for part in each]
-        self._env = envs.EnvGroup(
-            [envs.make(spec, seeds.tolist()) for seeds in self._seed_of]
-        )
         episode_len = agent.episode_len
         if episode_len < spec.max_episode_steps < NO_LIMIT:
             warnings.warn(
@@ -92,6 +103,13 @@ class Evaluator:
                 "the part that is played",
                 stacklevel=1,
             )
+        with ExitStack() as stack:
+            built = []
+            for seeds in self._seed_of[:groups]:
+                built.append(envs.make(spec, seeds.tolist()))
+                stack.callback(built[-1].close)
+            self._env = envs.EnvGroup(built)
+            self.close = stack.pop_all().close
         actor = agent if num_seeds == 1 else MultiSeedAgent(agent, num_seeds)
         self._rollout = Rollout(actor, self._env, episode_len)
 
@@ -109,20 +127,11 @@ class Evaluator:
           UserError: the policy or the environment returned NaN or infinity.
         """
         with distributed.all_succeed():
-            started = [self._env.reset(i) for i in range(len(self._env.parts))]
-
-            def play(i: int) -> Any:
-                targets = self._target_of[i] if self._conditioned else None
-                keys = jax.vmap(jax.random.key)(jnp.asarray(self._seed_of[i]))
-                return jax.device_get(
-                    self._rollout(params, *started[i], targets, keys, between_chunks)
+            groups, played = len(self._env.parts), []
+            for first in range(0, len(self._seed_of), groups):
+                played += self._play(
+                    range(first, first + groups), params, between_chunks
                 )
-
-            # One half in this thread, which has to wake up for signals.
-            with ThreadPoolExecutor(1, "rollout") as thread:
-                others = [thread.submit(play, i) for i in range(1, len(started))]
-                played = [play(0), *(other.result() for other in others)]
-            self._env.check()
             if not all(np.isfinite(part.returns).all() for part in played):
                 raise UserError(
                     f"the return of an episode of {self._spec.name} is NaN or infinite"
@@ -135,6 +144,29 @@ class Evaluator:
             lengths=self._join([part.lengths for part in played]),
             normalized_scores=normalized_score(self._spec, returns),
         )
+
+    def _play(
+        self, parts: range, params: Params, between_chunks: Callable[[], None]
+    ) -> list[Any]:
+        """Return the episodes of some parts, each played in its group at once."""
+        started = {}
+        for group, part in enumerate(parts):
+            self._env.parts[group].seeds = self._seed_of[part].tolist()
+            started[part] = self._env.reset(group)
+
+        def play(part: int) -> Any:
+            targets = self._target_of[part] if self._conditioned else None
+            keys = jax.vmap(jax.random.key)(jnp.asarray(self._seed_of[part]))
+            return jax.device_get(
+                self._rollout(params, *started[part], targets, keys, between_chunks)
+            )
+
+        # One half in this thread, which has to wake up for signals.
+        with ThreadPoolExecutor(1, "rollout") as thread:
+            others = [thread.submit(play, part) for part in parts[1:]]
+            played = [play(parts[0]), *(other.result() for other in others)]
+        self._env.check()
+        return played
 
     def _join(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the parts of all processes as one array, [K, E] or [S, K, E]."""
@@ -158,6 +190,7 @@ def make_evaluator(
         config.eval_episodes,
         config.eval_seed,
         config.num_seeds,
+        config.max_envs,
     )
 
 
@@ -187,8 +220,13 @@ class RunEvaluator:
         holdout: Sampler | None,
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)
-        self._evaluator = make_evaluator(config, agent, spec)
         self._holdout = holdout and HoldoutError(agent, holdout, config.num_seeds)
+        self._evaluator = make_evaluator(config, agent, spec)
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self._evaluator:
+            self._evaluator.close()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to evaluate."""

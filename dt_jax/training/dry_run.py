@@ -1,5 +1,6 @@
 """A quick check before a long run: python launch.py --config=... --dry_run."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,13 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     if spec is not None and config.eval_episodes:
         agent = trainer.agent
         targets = trainer.config.target_returns if agent.conditioned else None
+        targets = targets and targets[: config.max_envs]
         num_episodes = 1 if targets is None else len(targets)
-        env = envs.make(spec, envs.episode_seeds(config.eval_seed, num_episodes))
-        policy = Policy(agent, trainer.params)
-        policy.reset(targets, num_episodes=num_episodes)
-        env.host_step(policy.act(env.host_reset()))
+        seeds = envs.episode_seeds(config.eval_seed, num_episodes)
+        with closing(envs.make(spec, seeds)) as env:
+            policy = Policy(agent, trainer.params)
+            policy.reset(targets, num_episodes=num_episodes)
+            env.host_step(policy.act(env.host_reset()))
         played = f"{spec.name} reset and stepped"
     metrics = trainer.update_once()
     loss = main_loss(metrics)

@@ -59,7 +59,7 @@ def expand_reference(reference: str) -> list[str]:
         return datasets[family]
     if not (flags.CONFIGS / f"{family}.py").is_file():
         hint = did_you_mean(family, [*datasets, "all"])
-        raise UserError(f"no run {reference!r}: no family {family!r}; {hint}")
+        raise UserError(f"no run {reference!r}: no family {family!r}{hint}")
     return [reference]
 
 

@@ -126,7 +126,7 @@ def train(
                 if distributed.is_main_process():
                     _summarise(folder, config, last.record)
                 return Run(folder, config, last.step, stopped=False)
-        trainer = _start(config, folder, last, callbacks)
+        trainer = _start(config, folder, last, callbacks, stack)
         finished = trainer.run()
         if distributed.is_main_process() and finished:
             _summarise(folder, trainer.config, trainer.record)
@@ -138,8 +138,11 @@ def _start(
     workdir: Path,
     last: Checkpoint | None,
     callbacks: Sequence[Callback],
+    stack: ExitStack,
 ) -> Trainer:
     """Return the trainer of a new or a resumed run, at its first update.
+
+    `stack` closes it.
 
     Processes synchronise between steps, never inside one: a failed process would miss
     a collective.
@@ -154,6 +157,7 @@ def _start(
             trainer = new_trainer(config, workdir, dataset, spec, source, callbacks)
         else:
             trainer = _resumed_trainer(config, workdir, last, callbacks)
+        stack.callback(trainer.close)
     with distributed.all_succeed():
         trainer.start(last)
     distributed.check_equal(

@@ -99,12 +99,6 @@ class Trainer:
         first, count = config.train_seed, config.num_seeds
         self._seeds = range(first, first + count)
         self._samplers = [sampler(trained_on, seed) for seed in self._seeds]
-        self._evaluator = RunEvaluator(
-            config,
-            self.agent,
-            spec,
-            holdout=None if held_out is None else sampler(held_out, first),
-        )
         self._sharding = make_sharding(config.num_devices, count, config.batch_size)
         self._actor = self.agent if count == 1 else MultiSeedAgent(self.agent, count)
         self._norm = jax.jit(optax.tree.norm)
@@ -112,6 +106,16 @@ class Trainer:
         # Metrics of an update whose evaluation is due before the next update, see
         # `_save`; at first, an evaluation of the initial parameters.
         self._pending: dict[str, float] | None = {}
+        self._evaluator = RunEvaluator(
+            config,
+            self.agent,
+            spec,
+            holdout=None if held_out is None else sampler(held_out, first),
+        )
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._evaluator.close()
 
     # Start: a fresh state, or that of a checkpoint.
 

@@ -14,17 +14,13 @@ class UserError(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message: the known names nearest to `name`.
 
-    If none is near, all known names, or a sample of them. Case is ignored.
+    If none is near, all known names, or "" if they are many. Case is ignored.
     """
     names = {each.lower(): each for each in sorted(known)}
-    near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
     if near:
-        return f"nearest: {', '.join(names[each] for each in near)}"
-    some, label = list(names.values()), "known"
-    if len(some) > _MOST_NAMES:
-        label = f"among the {len(some)} known"
-        some = some[:: -(-len(some) // 5)]
-    return f"{label}: {', '.join(some)}"
+        return f"; nearest: {', '.join(names[each] for each in near)}"
+    return f"; known: {', '.join(names.values())}" if len(names) <= _MOST_NAMES else ""
 
 
 def describe_error(error: BaseException, file: str) -> str:

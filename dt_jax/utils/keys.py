@@ -1,5 +1,7 @@
 """Configuration keys: each is declared once, with its default, comment and check."""
 
+import ast
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -111,6 +113,41 @@ def text(expected: str, accepts: Callable[[str], bool] = bool) -> Check:
         lambda value: isinstance(value, str) and "\0" not in value and accepts(value),
         str,
     )
+
+
+def arguments(expected: str) -> Check:
+    """Accept the text of a dictionary of keyword arguments; see `parse_arguments`."""
+    return Check(
+        expected,
+        lambda value: isinstance(value, str) and _is_arguments(value),
+        lambda text: repr(parse_arguments(text)),
+    )
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Return the keyword arguments in the text of a dictionary, Python's or JSON's.
+
+    Raises:
+      ValueError: it is something else.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise ValueError(text) from error
+    if type(value) is dict and all(type(name) is str for name in value):
+        return value
+    raise ValueError(text)
+
+
+def _is_arguments(text: str) -> bool:
+    try:
+        parse_arguments(text)
+    except ValueError:
+        return False
+    return True
 
 
 def one_of(*values: str) -> Check:

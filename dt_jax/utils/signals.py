@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 _POLL_SECONDS = 0.2  # between two checks for a parent
+_GRACE_SECONDS = 0.7  # for each of two ways to end at the second signal
+_SAME_SECONDS = 0.3  # `timeout` sends SIGTERM twice: to its child and to its group
 
 _NAMES = "SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"  # Windows has only the first two
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
@@ -32,6 +34,10 @@ def exit_on_signals(leave: Callable[[Stopped], NoReturn]) -> None:
 
     The handler does not raise `Stopped` itself: imports of compiled modules crash on
     an exception, and callbacks of libraries swallow it.
+
+    The second SIGINT or SIGTERM ends the process whatever the main thread does. Python
+    runs handlers there, between two lines of Python: not while it waits for a compiled
+    program, which waits for an environment.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -39,6 +45,35 @@ def exit_on_signals(leave: Callable[[Stopped], NoReturn]) -> None:
 
     for each in SIGNALS:
         _set_handler(each, handler)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(
+        target=_end_at_second_signal, args=(reader, leave), daemon=True
+    ).start()
+
+
+def _end_at_second_signal(reader: int, leave: Callable[[Stopped], NoReturn]) -> None:
+    """Wait for two signals; then end the process, by `leave` if that is possible.
+
+    Args:
+      reader: a pipe into which each signal writes its number.
+      leave: see `exit_on_signals`.
+    """
+    first = None  # when it arrived
+    while True:
+        number = signal.Signals(os.read(reader, 1)[0])
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            continue
+        if first is None:
+            first = time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - first > _SAME_SECONDS:
+            break
+    stopped = Stopped(number)
+    time.sleep(_GRACE_SECONDS)  # the main thread may end the process itself
+    threading.Thread(target=leave, args=(stopped,), daemon=True).start()
+    time.sleep(_GRACE_SECONDS)  # it may wait for a lock on stdout
+    os._exit(stopped.status)
 
 
 def end_with_parent() -> None:
@@ -90,6 +125,15 @@ class StopRequest:
             _set_handler(each, handler)
 
 
+def is_ctrl_c(error: BaseException) -> bool:
+    """Return whether Python has raised this error for Ctrl-C, and not other code."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
 def _set_handler(each: signal.Signals, handler: Any) -> Any:
     """Set a signal's handler and return the one before; an ignored signal stays so."""
     before = signal.getsignal(each)
@@ -97,3 +141,17 @@ def _set_handler(each: signal.Signals, handler: Any) -> Any:
     if is_main and before not in (signal.SIG_IGN, None):
         signal.signal(each, handler)
     return before
+
+
+def _restore_handlers() -> None:
+    """Undo this module's handlers in a forked process, which a signal is to end."""
+    for each in SIGNALS:
+        if getattr(signal.getsignal(each), "__module__", None) == __name__:
+            is_ctrl_c = each == signal.SIGINT
+            default = signal.default_int_handler if is_ctrl_c else signal.SIG_DFL
+            signal.signal(each, default)
+            signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_restore_handlers)

@@ -1,6 +1,7 @@
 """Environments that render themselves: Gymnasium's, Minari's and EnvPool's."""
 
 import ctypes
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -26,18 +27,18 @@ class GymnasiumView(View):
         """Build the environment; it chooses the size of its frames itself."""
         engine = cast(type[GymnasiumEnv], envs.ENGINES[spec.engine])
         arguments = spec.env_id, [seed], spec.max_episode_steps
-        plain = engine(*arguments).envs[0]
-        metadata = plain.metadata
-        plain.close()
+        with closing(engine(*arguments, **spec.kwargs)) as plain:
+            metadata = plain.envs[0].metadata
+            has_mujoco = hasattr(plain.envs[0].unwrapped, "mujoco_renderer")
         if "rgb_array" not in metadata.get("render_modes", ()):
             raise UserError(
                 f"{spec.name} cannot be rendered: its metadata has no render mode "
                 "rgb_array; choose another environment"
             )
         self.step_seconds = 1 / (metadata.get("render_fps") or _DEFAULT_FPS)
-        if hasattr(plain.unwrapped, "mujoco_renderer"):
+        if has_mujoco:
             offscreen.backend()  # sets MUJOCO_GL, which Gymnasium's renderer reads
-        env = engine(*arguments, render_mode="rgb_array")
+        env = engine(*arguments, **spec.kwargs | {"render_mode": "rgb_array"})
         self.env, self._env, self._name = env, env.envs[0], spec.name
 
     def render(self, observation: np.ndarray) -> np.ndarray:
@@ -47,10 +48,6 @@ class GymnasiumView(View):
         except Exception as error:  # a missing package raises anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(f"{self._name} cannot be rendered: {reason}") from error
-
-    def close(self) -> None:
-        """Close the environment."""
-        self._env.close()
 
 
 # Without a rendering backend, EnvPool's MuJoCo aborts the process.

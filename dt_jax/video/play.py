@@ -36,6 +36,7 @@ def play(
     spec: EnvSpec,
     target_returns: Sequence[float] | None,
     seeds: Sequence[int],
+    max_envs: int | None = None,
 ) -> list[Episode]:
     """Play all episodes at once, as evaluation does, and record the actions.
 
@@ -46,6 +47,7 @@ def play(
       target_returns: K of them, in the environment's units; None for an agent that is
         not conditioned on one, for which K is 1.
       seeds: E, the same for every target return.
+      max_envs: so many episodes at once; None: all.
 
     Returns:
       K * E episodes, those of the first target return first.
@@ -56,20 +58,28 @@ def play(
     """
     targets: Sequence[float | None] = target_returns or [None]
     pairs = [(target, seed) for target in targets for seed in seeds]
-    env_seeds = [seed for _, seed in pairs]
-    env = envs.make(spec, env_seeds)
-    rollout = Rollout(agent, env, agent.episode_len, record=True)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(env_seeds))
-    prompts = None
-    if target_returns is not None:
-        prompts = np.repeat(np.asarray(target_returns, np.float32), len(seeds))
-    played = jax.device_get(rollout(params, *env.reset(), prompts, keys))
-    env.check()
-    actions = played.recording.actions  # [T, N, A]
-    return [
-        Episode(target, seed, actions[: played.lengths[i], i], played.returns[i])
-        for i, (target, seed) in enumerate(pairs)
-    ]
+    at_once = min(max_envs or len(pairs), len(pairs))
+    episodes = []
+    with closing(envs.make(spec, list(seeds[:1]) * at_once)) as env:
+        rollout = Rollout(agent, env, agent.episode_len, record=True)
+        for first in range(0, len(pairs), at_once):
+            part = pairs[first : first + at_once]
+            padded = part + pairs[: at_once - len(part)]  # one program for all parts
+            env.seeds = [seed for _, seed in padded]
+            keys = jax.vmap(jax.random.key)(jnp.asarray(env.seeds))
+            prompts = None
+            if target_returns is not None:
+                prompts = np.array([target for target, _ in padded], np.float32)
+            played = jax.device_get(rollout(params, *env.reset(), prompts, keys))
+            env.check()
+            actions = played.recording.actions  # [T, N, A]
+            episodes += [
+                Episode(
+                    target, seed, actions[: played.lengths[i], i], played.returns[i]
+                )
+                for i, (target, seed) in enumerate(part)
+            ]
+    return episodes
 
 
 def frame_rate(step_seconds: float, speed: float, max_fps: float) -> tuple[int, float]:

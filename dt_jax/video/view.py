@@ -40,8 +40,9 @@ class View(ABC):
           UserError: the environment's own renderer fails.
         """
 
-    def close(self) -> None:  # noqa: B027 - optional
-        """Release rendering resources."""
+    def close(self) -> None:
+        """Close the environment, and release rendering resources."""
+        self.env.close()
 
 
 class ModelView(View):
@@ -50,5 +51,6 @@ class ModelView(View):
     _renderer: Renderer
 
     def close(self) -> None:
-        """Release the renderer's buffers."""
+        """Close the environment, and release the renderer's buffers."""
+        super().close()
         self._renderer.close()

@@ -221,10 +221,10 @@ def test_a_projects_own_configs_do_not_replace_the_shipped_ones(tmp_path, monkey
 
 def test_the_runs_folder_follows_from_the_configuration(tmp_path):
     config = default_config(name="a")
-    assert workdir_for(config, None) == Path("runs/a")
+    assert workdir_for(config, None) == Path("runs/a").absolute()
     config.checkpoints_path = "kept"
-    assert workdir_for(config, None) == Path("kept/a")
-    assert workdir_for(config, "b/c") == Path("b/c")
+    assert workdir_for(config, None) == Path("kept/a").absolute()
+    assert workdir_for(config, "b/c") == Path("b/c").absolute()
     assert workdir_for(config, "~/c") == Path.home() / "c"
     with pytest.raises(UserError, match=r"b/\[c\]: .* must not contain \[ \]; choose"):
         workdir_for(config, "b/[c]")

@@ -1,6 +1,10 @@
 """Environments outside D4RL: spaces, seeds, ends of episodes and errors."""
 
+import os
+from pathlib import Path
+
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
@@ -10,6 +14,7 @@ from dt_jax import envs
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.signals import StopRequest
 
 STATE = Box(-np.inf, np.inf, (3,), np.float32)
 LOW, HIGH = [-3.0, 0.0], [1.0, 0.5]
@@ -128,6 +133,33 @@ def test_envpools_pendulum_matches_gymnasiums():
         assert ours.rewards[1] == pytest.approx(reward, abs=1e-3)
 
 
+def test_engine_can_be_chosen():
+    assert envs.lookup("gymnasium:Pendulum-v1").engine == "gymnasium"
+    assert envs.lookup("gymnasium:Pendulum-v1").max_episode_steps == 200
+
+
+@pytest.mark.filterwarnings("ignore:.*out of date")
+@pytest.mark.parametrize("env_name", ["Humanoid-v4", "HumanoidStandup-v4"])
+def test_humanoids_observe_contact_forces(env_name):
+    """EnvPool's do not."""
+    env = envs.make(envs.lookup(env_name), [0])
+    env.host_reset()
+    steps = [env.host_step(np.zeros((1, 17))).observations for _ in range(60)]
+    forces = np.concatenate(steps)[:, -84:]  # 6 numbers for each of 14 bodies
+    assert np.abs(forces).max() > 1
+    env.close()
+
+
+def test_environment_that_the_user_registered_takes_precedence():
+    """EnvPool has another one of this name."""
+    gymnasium.register("Exit-v0", Drift, max_episode_steps=9)
+    spec = envs.lookup("Exit-v0")
+    del gymnasium.registry["Exit-v0"]
+    assert (spec.engine, spec.max_episode_steps) == ("gymnasium", 9)
+    with pytest.raises(UserError, match="observations of the kind"):
+        envs.lookup("Exit-v0")
+
+
 @pytest.mark.parametrize(
     ("env_name", "message"),
     [
@@ -170,6 +202,60 @@ def test_build_error_states_the_reason():
     with pytest.raises(UserError, match=r"Broken-v0 cannot be built: .* named wheels"):
         envs.lookup("Broken-v0")
     del gymnasium.registry["Broken-v0"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (
+            (np.zeros(3), "1.5", False, False),
+            r"returned '1\.5' as the reward, expected",
+        ),
+        ((np.zeros(3), None, False, False), r"returned None as the reward"),
+        ((np.zeros(3), [1, 2], False, False), r"returned \[1, 2\] as the reward"),
+        ((np.zeros(3), 0.0, "False", False), r"returned 'False' as the end of an"),
+        ((np.zeros(3), 0.0, False, None), r"returned None as the end of an episode"),
+        ((["1", "2", "3"], 0.0, False, False), r"an observation of type <U1, expected"),
+    ],
+)
+def test_other_types_than_numbers_are_refused(monkeypatch, step, message):
+    env = envs.make(envs.lookup("Drift-v0"), [6])
+    env.host_reset()
+    monkeypatch.setattr(Drift, "step", lambda self, action: (*step, {}))
+    with pytest.raises(UserError, match=message):
+        env.host_step(np.zeros((1, 2)))
+
+
+def test_numbers_of_any_library_are_accepted(monkeypatch):
+    env = envs.make(envs.lookup("Drift-v0"), [6])
+    env.host_reset()
+    step = np.arange(3), jnp.ones(1), np.False_, 1, {}
+    monkeypatch.setattr(Drift, "step", lambda self, action: step)
+    result = env.host_step(np.zeros((1, 2)))
+    assert (result.rewards.tolist(), result.done.tolist()) == ([1], [True])
+
+
+def test_keyboard_interrupt_of_an_environment_is_an_error(monkeypatch):
+    """Unless Python raises it for Ctrl-C."""
+
+    def interrupt(self, **options):
+        raise KeyboardInterrupt
+
+    env = envs.make(envs.lookup("Drift-v0"), [6])
+    monkeypatch.setattr(Drift, "reset", interrupt)
+    with StopRequest(), pytest.raises(UserError, match="a reset: KeyboardInterrupt"):
+        env.host_reset()
+    with pytest.raises(KeyboardInterrupt):
+        env.host_reset()
+
+
+def test_lookup_keeps_the_working_folder(monkeypatch, tmp_path):
+    """Data is read after it."""
+    monkeypatch.chdir(tmp_path)
+    init = Drift.__init__
+    monkeypatch.setattr(Drift, "__init__", lambda self: (os.chdir("/"), init(self))[1])
+    envs.lookup("Drift-v0")
+    assert Path.cwd() == tmp_path
 
 
 def test_mujoco_messages_are_warnings_and_no_log_file(tmp_path, monkeypatch):

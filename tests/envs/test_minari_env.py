@@ -12,7 +12,12 @@ import minari
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from gymnasium.wrappers import RescaleAction
+from gymnasium.wrappers import (
+    NormalizeObservation,
+    NormalizeReward,
+    RescaleAction,
+)
+from gymnasium.wrappers.utils import RunningMeanStd
 from playing import play
 from recording import record
 
@@ -235,6 +240,35 @@ def test_antmaze_has_d4rls_layout(version):
     record(f"AntMaze_UMaze-{version}", "ant-v0", (20,), collector=collector)
     raw = minari_env.read("minari:ant-v0")
     np.testing.assert_array_equal(raw.observations, np.float32(states[:-1]))
+
+
+class MyStatistics(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
+    """Learns statistics as Gymnasium's wrappers do."""
+
+    def __init__(self, env):
+        gymnasium.utils.RecordConstructorArgs.__init__(self)
+        gymnasium.Wrapper.__init__(self, env)
+        self.statistics = RunningMeanStd()
+
+
+@pytest.mark.parametrize("wrapper", [NormalizeObservation, NormalizeReward])
+def test_data_recorded_under_learnt_statistics_is_refused(wrapper):
+    plain = gymnasium.make("Hopper-v5")
+    record(wrapper(plain), "wrapped-v0", (3,))
+    record(wrapper(plain), "data-v0", (3,), eval_env=gymnasium.spec("Hopper-v5"))
+    record("Hopper-v5", "played-v0", (3,), eval_env=wrapper(plain).spec)
+    for name in ("wrapped", "data", "played"):
+        spec = envs.lookup(f"minari:{name}-v0")
+        message = f"{name}-v0 was recorded, or .* {wrapper.__name__}, whose stat.*=0"
+        with pytest.raises(UserError, match=message):
+            envs.make(spec, [0])
+        minari_env.read(spec.name)  # may be trained on
+
+
+def test_own_wrapper_that_learns_statistics_is_refused():
+    record(MyStatistics(gymnasium.make("Hopper-v5")), "mine-v0", (3,))
+    with pytest.raises(UserError, match="the wrapper MyStatistics, whose statistics"):
+        envs.make(envs.lookup("minari:mine-v0"), [0])
 
 
 def test_datasets_evaluation_environment_and_scores_are_used():

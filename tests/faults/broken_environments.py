@@ -3,6 +3,10 @@
 They have hopper's sizes, so that its data can be used.
 """
 
+import os
+import sys
+import tempfile
+
 import gymnasium
 import numpy as np
 
@@ -99,6 +103,55 @@ class FourValues(Working):
     def step(self, action):
         observation, reward, ended, _, info = super().step(action)
         return observation, reward, ended, info
+
+
+class RaisesKeyboardInterruptAtReset(Working):
+    def reset(self, *, seed=None, options=None):
+        raise KeyboardInterrupt
+
+
+class RaisesKeyboardInterrupt(Working):
+    def step(self, action):
+        raise KeyboardInterrupt("the window was closed")
+
+
+class ClosesStdout(Working):
+    def step(self, action):
+        sys.stdout.close()
+        return super().step(action)
+
+
+class ChangesFolder(Working):
+    """In the constructor, at a reset and in a step, to three folders."""
+
+    def __init__(self):
+        os.chdir(tempfile.mkdtemp())
+
+    def reset(self, *, seed=None, options=None):
+        os.chdir(tempfile.mkdtemp())
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        os.chdir(tempfile.gettempdir())
+        return super().step(action)
+
+
+class TextAsEnd(Working):
+    def step(self, action):
+        observation, reward, _, *rest = super().step(action)
+        return observation, reward, "False", *rest
+
+
+class TextAsReward(Working):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, "1.5", *rest
+
+
+class TextAsObservation(Working):
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return observation.astype(str), *rest
 
 
 class NoSpaces(gymnasium.Env):

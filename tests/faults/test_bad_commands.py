@@ -141,7 +141,12 @@ def test_environment_that_cannot_be_used(refused, tmp_path, hopper_file, name, w
         ("NanObservation", ["observation with NaN", "episode 0 of 1, after 8 steps"]),
         ("InfiniteFirstObservation", ["observation with NaN or inf", "after 0 steps"]),
         ("NanReward", ["a reward with NaN", "episode 0 of 1, after 8 steps"]),
-        ("NoneReward", ["a reward with NaN", "after 1 steps"]),
+        ("NoneReward", ["None as the reward", "expected a number"]),
+        ("TextAsReward", ["'1.5' as the reward", "expected a number"]),
+        ("TextAsEnd", ["'False' as the end of an episode", "True or False"]),
+        ("TextAsObservation", ["an observation of type <U", "expected numbers"]),
+        ("RaisesKeyboardInterruptAtReset", ["failed at a reset: KeyboardInterrupt"]),
+        ("RaisesKeyboardInterrupt", ["step 1", "KeyboardInterrupt: the window was"]),
         ("ShortObservation", ["observation of shape (1,)", "(11,)", "fix the env"]),
         ("LongFirstObservation", ["observation of shape (11, 1)", "(11,)", "fix"]),
         ("FourValues", ["failed at step 1", "expected 5, got 4"]),
@@ -160,6 +165,36 @@ def test_environment_that_fails_in_an_episode(tmp_path, hopper_file, name, words
     status, out, err = run(*command, **WITH_BROKEN_ENVIRONMENTS)
     assert status == 0, err
     assert str(tmp_path / "run") in out
+
+
+def test_environment_that_closes_stdout(tmp_path, hopper_file):
+    command = launch_in("ClosesStdout", tmp_path, hopper_file)
+    status, _, err = run(*command, **WITH_BROKEN_ENVIRONMENTS)
+    assert status == 2
+    line = err.splitlines()[-1]
+    assert line.startswith("launch.py: error: standard output is closed: fix the env")
+
+
+def test_environment_that_changes_the_working_folder(
+    tmp_path, hopper_file, monkeypatch
+):
+    """The run's folder and the data are named relative to where it started."""
+    (tmp_path / "data.hdf5").symlink_to(hopper_file)
+    env = "--config.env_name=broken_environments:ChangesFolder-v0"
+    command = launch_command("data.hdf5", "run", env)
+    monkeypatch.setattr("command.ROOT", tmp_path)
+    places = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests/faults"}
+    train = "-m", "dt_jax", "train", *command[1:]
+    status, out, err = run(*train, **places)
+    assert status == 0, err
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files >= {"config.json", "metrics.jsonl", "checkpoints", "summary.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data.hdf5", "run"}
+    status, out, err = run(*train, **places)
+    assert "this run is complete" in out
+    env = f"--env_name={env.partition('=')[2]}"
+    status, out, err = run("-m", "dt_jax", "evaluate", "run", env, **places)
+    assert status == 0, err
 
 
 @pytest.mark.parametrize(

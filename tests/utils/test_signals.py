@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -160,3 +161,86 @@ def test_a_process_and_its_children_end_with_its_parent():
         assert process.stdout.readline()  # the child and its own have started
     process.kill()
     process.communicate(timeout=10)  # until none of them holds stdout
+
+
+# The main thread waits outside Python, as for a compiled program.
+STUCK = """if True:
+    import ctypes
+    from dt_jax.cli.common import run_command
+    from dt_jax.utils.signals import StopRequest
+
+    def main():
+        mutex = ctypes.create_string_buffer(64)
+        with StopRequest():
+            print("started", flush=True)
+            for _ in range(2):
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+    run_command(main, "-c")
+"""
+UNIGNORED = "import signal; signal.signal(2, signal.default_int_handler)\n"
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs Linux's mutexes")
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_ends_a_process_that_is_stuck(second):
+    process = start("-c", UNIGNORED + STUCK)
+    assert process.stdout.readline() == "started\n"
+    for signum in (signal.SIGUSR1, signal.SIGINT):
+        process.send_signal(signum)
+        time.sleep(0.5)
+    assert process.poll() is None
+    sent = time.monotonic()
+    process.send_signal(second)
+    _, err = process.communicate(timeout=10)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 128 + second
+    assert err == f"-c: interrupted by {second.name}\n"
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs Linux's mutexes")
+def test_sigterm_that_arrives_twice_at_once_is_one_signal():
+    """As `timeout` sends it."""
+    process = start("-c", UNIGNORED + STUCK)
+    assert process.stdout.readline() == "started\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.kill()
+    process.communicate()
+
+
+def test_forked_process_has_default_handlers():
+    """A signal ends it, which its parent may wait for."""
+    code = """if True:
+        import os, signal, time
+        from dt_jax.cli.common import run_command
+        from dt_jax.utils.signals import SIGNALS, StopRequest
+
+        def end_children():
+            for signum in SIGNALS:
+                if not (child := os.fork()):
+                    try:
+                        time.sleep(20)
+                    except KeyboardInterrupt:
+                        os._exit(0)
+                time.sleep(0.1)
+                os.kill(child, signum)
+                _, status = os.waitpid(child, 0)
+                print(signum, os.waitstatus_to_exitcode(status))
+
+        def main():
+            end_children()
+            with StopRequest() as stop:
+                end_children()
+                stop.check()
+
+        run_command(main, "-c")
+    """
+    code = UNIGNORED + "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n" + code
+    status, out, err = run("-W", "ignore", "-c", code)  # Python 3.12 warns of fork
+    ends = [(s, 0 if s == signal.SIGINT else -s) for s in SIGNALS]
+    assert out.splitlines() == 2 * [f"{s} {end}" for s, end in ends]
+    assert (status, err) == (0, "")

@@ -50,7 +50,7 @@ def collect_demo(
     demos = {name: spec for name, spec in all_specs().items() if spec.is_demo}
     if env_name not in demos:
         hint = did_you_mean(env_name, demos)
-        raise UserError(f"unknown demo dataset {env_name!r}; {hint}")
+        raise UserError(f"unknown demo dataset {env_name!r}{hint}")
     spec = demos[env_name]
     steps = _STEPS[spec.family] if steps is None else steps
     if steps < 4:

@@ -22,6 +22,7 @@ HalfCheetah's large deviations come from a few per cent of episodes in which it 
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from importlib.resources import as_file, files
 
 import numpy as np
@@ -81,7 +82,8 @@ def collect(
             # At least this many episodes are needed, so none is discarded.
             batch = -(-missing // spec.max_episode_steps)
             seeds = envs.episode_seeds(stream, len(episodes) + batch)[len(episodes) :]
-            new = run_episodes(envs.make(spec, seeds), policy)
+            with closing(envs.make(spec, seeds)) as env:
+                new = run_episodes(env, policy)
             collected = sum(len(episode.rewards) for episode in new)
             advance(min(collected, missing))
             missing -= collected

@@ -118,8 +118,10 @@ def train(
         if last is not None:
             config = resumed_config(config, last.record["config"])
             if is_complete(last, config):
+                beyond = last.step > config.update_steps
+                limit = f", beyond update_steps={config.update_steps}" * beyond
                 print(
-                    f"{folder}: this run is complete, with {last.step} updates "
+                    f"{folder}: this run is complete, with {last.step} updates{limit} "
                     "(python -m dt_jax evaluate plays other episodes)"
                 )
                 delete_leftovers(folder, config)

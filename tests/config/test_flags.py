@@ -113,7 +113,7 @@ def test_a_key_of_another_agent_names_that_agent(tmp_path, monkeypatch):
             f"def get_config(): return default_config('bc'{changes})\n"
         )
         message = refusal(f"--config={file}", "--config.reward_scale=1")
-        assert message.endswith("it is a key of the agent dt, not of bc")
+        assert "; it is a key of the agent dt, not of bc" in message
         assert message.startswith(str(file)) == (changes != "")
 
 

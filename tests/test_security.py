@@ -164,7 +164,7 @@ def test_names_of_datasets_and_runs_are_not_paths(small_config, tmp_path, monkey
             override(small_config, "name", name)
     override(small_config, "data_path", "None")
     override(small_config, "env_name", "../../hopper-demo")
-    with pytest.raises(UserError, match="unknown env_name"):
+    with pytest.raises(UserError, match="Malformed environment ID"):
         validate(small_config)
 
 

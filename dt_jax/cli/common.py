@@ -140,10 +140,10 @@ def _user_error(error: Exception) -> str | None:
             "embedding_dim, set memory_limit_gb to keep the data on disk, or raise the "
             "limit (ulimit -v)"
         )
-    if isinstance(error, ValueError) and sys.stdout.closed:
+    if isinstance(error, ValueError) and (sys.stdout.closed or sys.stderr.closed):
         return (
             "standard output is closed: fix the environment, agent or config file that "
-            "has closed sys.stdout"
+            "has closed sys.stdout or sys.stderr"
         )
     if isinstance(error, OSError):
         # os.rename names two files; the second one is the user's.

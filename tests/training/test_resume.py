@@ -165,7 +165,7 @@ def other_value(key, value):
         *([value + 1, value / 2] if isinstance(value, int | float) else []),
         *([(*value, 0.5)] if isinstance(value, tuple) else []),
         *re.split(r"[ ,]+", key.check.expected),  # of "one of cpu, gpu"
-        *(1, 0.5, (1.0, 2.0), (0.5, 0.5), ("wandb",)),
+        *(1, 0.5, (1.0, 2.0), (0.5, 0.5), ("wandb",), "{'a': 1}"),
     ]
     return next(
         each for each in candidates if each != value and key.check.accepts(each)

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import signal
+import sys
 
 import h5py
 import jax
@@ -21,6 +23,15 @@ def _strict_jax():
     """Make JAX refuse implicit promotion of dtypes and ranks."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _restore_process():
+    """Undo what a command changes in its process, where a test runs it in its own."""
+    hook = sys.unraisablehook
+    yield
+    signal.set_wakeup_fd(-1)
+    sys.unraisablehook = hook
 
 
 # Tests of exact numbers: they need the program as users run it.

@@ -13,7 +13,7 @@ from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 SEEDS = (10, 11)
-COMPARED = ("return_mean", "normalized_score_mean", "action_mse")
+COMPARED = ("return_mean", "normalized_score_mean", "action_mse", "relative")
 
 
 def small(config, **changes):

@@ -58,7 +58,6 @@ def test_registry_has_30_d4rl_and_12_demo_datasets():
     [
         ("hopper-medium", "nearest: hopper-medium-v2"),
         ("Hopper-demo", "nearest: hopper-demo"),
-        ("", "known: antmaze-large-diverse-demo"),
     ],
 )
 def test_unknown_name_lists_the_nearest(name, nearest):

@@ -75,6 +75,7 @@ def config(small_config):
     return changed(small_config, env_name="Counted-v0", episode_len=40)
 
 
+@pytest.mark.filterwarnings("ignore:.*returns of more steps cannot be achieved")
 def test_environments_are_closed_after_an_error(config, tmp_path):
     Counted.fails = "step"
     with pytest.raises(UserError, match="the simulator is gone"):

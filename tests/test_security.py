@@ -255,7 +255,7 @@ STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\u202edemo"
 WRITTEN_OUT = r"\x1b[2J\x1b]0;title\x07\x9b31m\u202edemo"
 
 
-def test_untrusted_text_cannot_control_the_terminal(tmp_path, capsys):
+def test_untrusted_text_cannot_control_the_terminal(tmp_path, capsys, monkeypatch):
     path = hdf5(tmp_path / "data.hdf5")
     with h5py.File(path, "a") as file:
         file.attrs["env_name"] = STEERING
@@ -264,6 +264,8 @@ def test_untrusted_text_cannot_control_the_terminal(tmp_path, capsys):
     def fail():
         raise UserError(STEERING)
 
+    # Its handlers would stay, and end this process at the second signal of other tests.
+    monkeypatch.setattr("dt_jax.cli.common.exit_on_signals", lambda leave: None)
     with pytest.raises(SystemExit):
         run_command(fail, "test")
     shown = capsys.readouterr().err

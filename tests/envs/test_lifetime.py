@@ -63,7 +63,7 @@ class Counted(gymnasium.Env):
 
 @pytest.fixture(autouse=True)
 def _registered():
-    gymnasium.register("Counted-v0", Counted, max_episode_steps=6)
+    gymnasium.register("Counted-v0", Counted, max_episode_steps=40)
     Counted.opened, Counted.most, Counted.fails = [], 0, None
     yield
     del gymnasium.registry["Counted-v0"]
@@ -85,8 +85,12 @@ def test_environments_are_closed_after_an_error(config, tmp_path):
     with pytest.raises(UserError, match="the licence has expired"):
         train(config, tmp_path / "run")
     assert Counted.most == 4
+    agent, spec = (
+        small_agent(normalizer(11, 3), episode_len=40),
+        envs.lookup("Counted-v0"),
+    )
     with pytest.raises(UserError, match="the licence has expired"):
-        Evaluator(small_agent(normalizer(11, 3)), envs.lookup("Counted-v0"), [1], 9, 0)
+        Evaluator(agent, spec, [1], 9, 0)
 
 
 def test_error_of_close_is_a_warning(monkeypatch):

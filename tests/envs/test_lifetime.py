@@ -75,7 +75,6 @@ def config(small_config):
     return changed(small_config, env_name="Counted-v0", episode_len=40)
 
 
-@pytest.mark.filterwarnings("ignore:.*returns of more steps cannot be achieved")
 def test_environments_are_closed_after_an_error(config, tmp_path):
     Counted.fails = "step"
     with pytest.raises(UserError, match="the simulator is gone"):
@@ -85,10 +84,8 @@ def test_environments_are_closed_after_an_error(config, tmp_path):
     with pytest.raises(UserError, match="the licence has expired"):
         train(config, tmp_path / "run")
     assert Counted.most == 4
-    agent, spec = (
-        small_agent(normalizer(11, 3), episode_len=40),
-        envs.lookup("Counted-v0"),
-    )
+    agent = small_agent(normalizer(11, 3), episode_len=40)
+    spec = envs.lookup("Counted-v0")
     with pytest.raises(UserError, match="the licence has expired"):
         Evaluator(agent, spec, [1], 9, 0)
 

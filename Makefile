@@ -26,7 +26,7 @@ antmaze: .venv/installed
 	$(BIN)/python launch.py --config=configs/antmaze.py:umaze-demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

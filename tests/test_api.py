@@ -72,6 +72,7 @@ def test_a_notebook_trains_stops_resumes_evaluates_and_acts(tmp_path, hopper_fil
     assert out.endswith("done\n")
 
 
+@pytest.mark.slow
 def test_training_in_a_thread_installs_no_signal_handlers(tmp_path, hopper_file):
     code = f"""
 import signal, threading

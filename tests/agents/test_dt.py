@@ -185,6 +185,7 @@ def test_dropout_differs_between_steps():
     assert len(losses) == 3
 
 
+@pytest.mark.slow
 def test_only_products_are_computed_in_bfloat16():
     """Parameters, normalisation, softmax, loss and gradients stay in float32."""
     plain, batch = make_agent(dropout=0.1), make_batch()

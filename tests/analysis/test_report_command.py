@@ -3,12 +3,14 @@
 import json
 import re
 
+import pytest
 from command import refusal, run
 from helpers import changed
 
 from dt_jax.training.train import train
 
 
+@pytest.mark.slow
 def test_report_on_trained_runs(small_config, tmp_path):
     """One seed, two further seeds, a run without environment, and an empty folder."""
     runs = [tmp_path / name for name in ("one", "two", "without", "empty")]

@@ -60,6 +60,7 @@ def run_sweep(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_failed_run_does_not_stop_the_others(config, run_sweep, tmp_path):
     runs = tmp_path / "runs"
     lines, status = run_sweep(f"{config}:bad", f"{config}:good", f"--workdir={runs}")

@@ -1,6 +1,7 @@
 """Environments outside D4RL: spaces, seeds, ends of episodes and errors."""
 
 import os
+import signal
 from pathlib import Path
 
 import gymnasium
@@ -243,10 +244,15 @@ def test_keyboard_interrupt_of_an_environment_is_an_error(monkeypatch):
 
     env = envs.make(envs.lookup("Drift-v0"), [6])
     monkeypatch.setattr(Drift, "reset", interrupt)
-    with StopRequest(), pytest.raises(UserError, match="a reset: KeyboardInterrupt"):
-        env.host_reset()
-    with pytest.raises(KeyboardInterrupt):
-        env.host_reset()
+    # A process in the background starts with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopRequest(), pytest.raises(UserError, match="reset: KeyboardInterrupt"):
+            env.host_reset()
+        with pytest.raises(KeyboardInterrupt):
+            env.host_reset()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_lookup_keeps_the_working_folder(monkeypatch, tmp_path):

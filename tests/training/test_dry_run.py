@@ -37,6 +37,7 @@ def check_dataset(name, capsys, *options):
     assert f"dry run: {name} reset and stepped" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["pen", "antmaze"])
 def test_a_dry_run_downloads_nothing(family, monkeypatch, capsys, tmp_path):
     """In two engines, with one layer; the slow test runs all files as they are."""

@@ -191,6 +191,7 @@ def test_without_a_key_or_server_wandb_logs_offline(
         assert line.endswith(f"wandb sync {file.parent}")
 
 
+@pytest.mark.slow
 def test_a_run_with_wandb_handles_signals(hopper_file, tmp_path):
     pytest.importorskip("wandb")
     workdir = tmp_path / "run"

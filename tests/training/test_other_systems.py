@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from command import run
 from helpers import changed
 
@@ -28,6 +29,7 @@ print(policy.act(np.zeros(11)).shape)
 """
 
 
+@pytest.mark.slow
 def test_training_and_policy_need_nothing_that_windows_lacks(small_config, tmp_path):
     config = changed(small_config, eval_episodes=0, memory_limit_gb=0.0)
     status, out, err = run(

@@ -204,6 +204,7 @@ def test_parameters_that_are_not_finite_are_not_saved(small_config, tmp_path):
     assert steps_of(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_the_number_of_compilations_is_independent_of_the_runs_length(
     small_config, tmp_path
 ):

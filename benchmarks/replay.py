@@ -187,4 +187,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"replay.py: error: {error}")
+        print(f"replay.py: error: {error}", file=sys.stderr)
+        sys.exit(2)

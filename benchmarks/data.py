@@ -94,7 +94,7 @@ class ConstantBatch:
         self._nothing = np.zeros(sampler.batch_size, np.int32)
 
     def inputs(self, step: int) -> np.ndarray:
-        """Return a placeholder."""
+        """Return numbers that are sent, as window indices would be, and not used."""
         return self._nothing
 
     def batch(self, dataset: Batch, inputs: Any) -> Batch:

@@ -9,7 +9,7 @@ from rich.console import Console
 from dt_jax.analysis.experiments import data_label
 from dt_jax.analysis.tables import evaluation_table
 from dt_jax.cli.common import CommandParser
-from dt_jax.config.keys import keys_of
+from dt_jax.config.keys import DEVICE
 from dt_jax.evaluation.evaluate import LoadedRun, load_run
 from dt_jax.utils.backend import start_backend
 
@@ -50,7 +50,7 @@ def load_for_command(args: Namespace, flags: Mapping[str, str]) -> LoadedRun:
       flags: keys of the run's configuration, and the flags that change them.
     """
     # Not the run's device: it may have been trained on another machine.
-    device = keys_of("dt")["device"].parse(args.device, "--device")
+    device = DEVICE.parse(args.device, "--device")
     start_backend(device, deterministic=False)
     changes = {key: getattr(args, key) for key in flags}
     flags = {**flags, "env_name": "--env_name"}

@@ -140,6 +140,9 @@ _EVALUATION = (
         "Most environments that exist at once in a process; 1: one episode is played "
         "after the other. None: as many as there are episodes.", resumable=True),
 )
+DEVICE = Key("device", "auto", one_of("auto", "cpu", "gpu", "cuda", "tpu"),
+    '"auto": the best that JAX finds.', resumable=True, corl=True)
+
 _DEVICES = (
     Key("train_seed", 10, integer(0),
         "Seed of initialisation, batches and dropout.", corl=True),
@@ -152,8 +155,7 @@ _DEVICES = (
     Key("num_devices", None, or_none(POSITIVE_INTEGER),
         "Devices over which the run is sharded: seeds first, then each batch. None: "
         "one; with several processes (--distributed) all.", resumable=True),
-    Key("device", "auto", one_of("auto", "cpu", "gpu", "cuda", "tpu"),
-        '"auto": the best that JAX finds.', resumable=True, corl=True),
+    DEVICE,
 )
 # fmt: on
 

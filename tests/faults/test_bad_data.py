@@ -272,9 +272,10 @@ def test_small_disk_is_reported_before_it_is_filled(launch, mount, kind):
     path = WRITERS[kind](launch.folder / f"data.{kind}", data, **options)
     assert path.stat().st_size < 100_000
     with mount("cache", "size=1m"):
-        launch.refuses_file(
-            (str(launch.cache), "0.00105 GB are free", "0.0024 GB are needed"),
-            path,
+        words = str(launch.cache), "0.00105 GB are free", "0.0024 GB are needed"
+        launch.refuses(
+            (*words, "DT_JAX"),
+            f"--config.data_path={path}",
             "--config.memory_limit_gb=0.001",
         )
 

@@ -1,5 +1,6 @@
 """Whether an agent from outside the package keeps the contract of `base.Agent`."""
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -13,7 +14,7 @@ _B, _N = 3, 2  # windows and episodes that are tried
 _RESERVED = "step", "steps_per_second"  # columns of metrics.jsonl
 
 
-def check_agent(name: str, agent: Agent | None) -> None:
+def check_agent(name: str, agent: Agent) -> None:
     """Compare what an agent's attributes and methods return with the contract.
 
     JAX derives the shapes without computing anything. Wrong ones would often broadcast
@@ -39,22 +40,7 @@ def check_agent(name: str, agent: Agent | None) -> None:
                     f"{expected.get(path, 'nothing')}"
                 )
 
-    if agent is None:
-        refuse("the method from_config is missing, or returns nothing")
-    for attribute in ("conditioned", "context_len", "episode_len", "normalizer"):
-        if not hasattr(agent, attribute):
-            refuse(f"the attribute {attribute} is missing")
-    for method in ("init", "update", "validation_loss", "start", "act"):
-        if getattr(type(agent), method) is getattr(Agent, method):
-            refuse(f"the method {method} is missing")
-    if not isinstance(agent.batch_fields, tuple):
-        refuse(f"batch_fields is {agent.batch_fields!r}, expected a tuple of names")
-    for field in agent.batch_fields:
-        if field not in Batch._fields:
-            hint = did_you_mean(str(field), Batch._fields)
-            refuse(f"unknown batch field {field!r}{hint}")
-    if agent.conditioned and "target_returns" not in {key.name for key in agent.KEYS}:
-        refuse("it is conditioned, but KEYS lacks target_returns")
+    _check_members(agent, refuse)
 
     def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -92,6 +78,26 @@ def check_agent(name: str, agent: Agent | None) -> None:
         refuse("act has to return the context and the actions")
     compare("the context after act", result[0], context)
     compare("the actions of act", result[1], array(_N, a))
+
+
+def _check_members(agent: Agent, refuse: Callable[[str], NoReturn]) -> None:
+    """Refuse an agent without a member, or with one of another kind."""
+    if agent is None:
+        refuse("the method from_config is missing, or returns nothing")
+    for attribute in ("conditioned", "context_len", "episode_len", "normalizer"):
+        if not hasattr(agent, attribute):
+            refuse(f"the attribute {attribute} is missing")
+    for method in ("init", "update", "validation_loss", "start", "act"):
+        if getattr(type(agent), method) is getattr(Agent, method):
+            refuse(f"the method {method} is missing")
+    if not isinstance(agent.batch_fields, tuple):
+        refuse(f"batch_fields is {agent.batch_fields!r}, expected a tuple of names")
+    for field in agent.batch_fields:
+        if field not in Batch._fields:
+            hint = did_you_mean(str(field), Batch._fields)
+            refuse(f"unknown batch field {field!r}{hint}")
+    if agent.conditioned and "target_returns" not in {key.name for key in agent.KEYS}:
+        refuse("it is conditioned, but KEYS lacks target_returns")
 
 
 def _is_pair(result: Any) -> bool:

@@ -173,8 +173,10 @@ PLAIN_FORMS: dict[str, Patches] = {
     "attention of one head": [(transformer, "Attention", TextbookAttention)],
     "last block": [(decision_transformer, "Transformer", AllTokens)],
     "cache of projections": [(decision_transformer, "Transformer", NoProjectionCache)],
-    "layer_norm": [(layers, "layer_norm", plain_layer_norm)],
-    "gelu": [(transformer, "ACTIVATIONS", {"gelu": plain_gelu})],
+    "backward passes": [
+        (layers, "layer_norm", plain_layer_norm),
+        (transformer, "ACTIVATIONS", {"gelu": plain_gelu}),
+    ],
     "bits of dropout": [(layers, "random_bits", jax.random.bits)],
     "linear": [(layers, "linear", plain_linear), (transformer, "linear", plain_linear)],
 }

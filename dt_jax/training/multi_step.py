@@ -23,6 +23,7 @@ class MultiStep:
 
     def __init__(self, update: Update, batches: Batches, most: int):
         self._batches, self._most = batches, most
+        update = jax.jit(update, inline=True)  # traced once, for both uses below
 
         def program(
             state: TrainState, dataset: Any, inputs: Any, count: Array

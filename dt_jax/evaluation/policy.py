@@ -222,8 +222,9 @@ class Policy:
         observations = _checked("observations", observations, (n, size), single)
         rewards = np.zeros(n) if no_rewards else rewards
         rewards = _checked("rewards", rewards, (n,), single)
-        done = np.zeros(n) if done is None else done
-        ended = _checked("done", done, (n,), single) != 0
+        ended = np.zeros(n, bool)
+        if done is not None:
+            ended = _checked("done", done, (n,), single) != 0
         seen = np.where(ended, 0, lengths)
         if no_rewards and seen.any():
             raise ValueError("rewards: needed from the second step of an episode on")

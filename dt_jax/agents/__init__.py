@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {  # name -> module and class, imported on first use
     "dt": ("dt_jax.agents.dt", "DecisionTransformerAgent"),
+    "qdt": ("dt_jax.agents.qdt", "QLearningDecisionTransformerAgent"),
 }
 _REGISTERED: dict[str, type["Agent"]] = {}
 

@@ -1,13 +1,16 @@
 """The contract between an agent and everything that trains, evaluates or saves it."""
 
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import flax.struct
 import jax
 import optax
 from ml_collections import ConfigDict
 
+from dt_jax.data.labels import Labels
 from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import Key
 
@@ -33,6 +36,13 @@ class TrainState(flax.struct.PyTreeNode):
     extra: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
+class Trained(NamedTuple):
+    """The result of an earlier stage: an agent, and the acting parameters of a seed."""
+
+    agent: "Agent"
+    params: Params
+
+
 class Agent(Protocol):
     """An algorithm: its configuration keys, its update and its way of acting.
 
@@ -47,6 +57,9 @@ class Agent(Protocol):
       episode_len: the longest episode that it can act in, in environment steps.
       context_len: T, timesteps in a training window.
       batch_fields: the fields of `Batch` that `update` and `validation_loss` read.
+      batch_kind: how windows are drawn: "windows" by their first transition, cut off at
+        the trajectory's end; "window_ends" by their last, cut off at its start;
+        "episodes" are whole trajectories, each with the same probability.
       conditioned: whether episodes start with a target return.
     """
 
@@ -55,6 +68,7 @@ class Agent(Protocol):
     episode_len: int
     context_len: int
     batch_fields: ClassVar[tuple[str, ...]]
+    batch_kind: str = "windows"
     conditioned: ClassVar[bool]
 
     @property
@@ -74,6 +88,31 @@ class Agent(Protocol):
     @classmethod
     def check_config(cls, config: ConfigDict) -> None:
         """Raise a UserError where keys, each valid by itself, contradict each other."""
+
+    @classmethod
+    def stages(cls, config: ConfigDict) -> Mapping[str, Mapping[str, Any]]:
+        """Return the runs that a run of this agent begins with, in order.
+
+        By the name of their subfolder, the values of their keys: "agent", and where
+        they differ from `config`, further ones.
+        """
+        return {}
+
+    @classmethod
+    def make_labels(
+        cls,
+        config: ConfigDict,
+        stages: Mapping[str, Trained],
+        trajectories: Trajectories,
+    ) -> Labels | None:
+        """Return what training shows in place of the returns-to-go; None: themselves.
+
+        Args:
+          config: of the run.
+          stages: the results of `stages`, of one seed.
+          trajectories: the whole data.
+        """
+        return None
 
     def init(self, key: jax.Array) -> TrainState:
         """Return the state before the first update."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -18,6 +19,7 @@ from dt_jax.analysis.experiments import Experiment
 from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.evaluations import Evaluation
+from dt_jax.utils.files import atomic_write
 
 _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
 _BAND_ALPHA = 0.2
@@ -186,6 +188,25 @@ def _plot_histogram(axes: Axes, histogram: Mapping[str, Any]) -> None:
     axes.set_xlim(min(left, edges[0]), max(right, edges[-1]))
     # An entry in the legend, which belongs to the axes in front.
     axes.fill_between([], [], [], color=_ORANGE, alpha=0.25, label="data, returns")
+
+
+def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
+    """Write a picture of labels beside the returns-to-go that they replace.
+
+    Args:
+      histogram: edges, and the counts of returns and labels.
+      path: the picture.
+    """
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    for name, color in ("returns", _ORANGE), ("labels", _BLUE):
+        counts, edges = np.array(histogram[name]), histogram["edges"]
+        axes.stairs(counts, edges, fill=True, color=color, alpha=0.4, label=name)
+    axes.set(xlabel="return-to-go", ylabel="transitions", title="labels of the data")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _legend_below(axes: Axes) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dt_jax.data.labels import Labels
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Batch
@@ -16,8 +17,9 @@ class DeviceDataset(NamedTuple):
 
     observations: np.ndarray  # [M, S]
     actions: np.ndarray  # [M, A]
-    rewards: np.ndarray  # [M]; like returns_to_go, [1] where no field needs it
-    returns_to_go: np.ndarray  # [M]
+    rewards: np.ndarray  # [M]; like the next two, [1] where no field needs it
+    returns_to_go: np.ndarray  # [M], or labels in their place
+    offsets: np.ndarray  # [M], see `Labels`
     state_mean: np.ndarray  # [S]
     state_std: np.ndarray  # [S]
     action_center: np.ndarray  # [A]
@@ -30,6 +32,7 @@ class WindowIndices(NamedTuple):
 
     rows: np.ndarray  # [B] of the dataset's arrays, the first of each window
     timesteps: np.ndarray  # [B] of the first row
+    size: np.ndarray  # [B] transitions in the window, which may exceed its T slots
     left: np.ndarray  # [B] transitions from there to the trajectory's end, from 1
     terminated: np.ndarray  # [B] whether the trajectory ended by termination
 
@@ -40,10 +43,18 @@ class Sampler:
     The batch of a step depends only on the seed and the step, so that a resumed run
     draws what an uninterrupted one would have drawn.
 
-    CORL draws a trajectory by `np.random.choice(len(self.dataset), p=self.sample_prob)`
-    with probabilities in proportion to its length, then a start in it uniformly. Each
-    transition is then the start with the same probability, length/M times 1/length, so
-    one uniform draw over all M transitions is equivalent.
+    Windows are drawn by one of their transitions:
+
+    "windows" by their first. CORL draws a trajectory by
+    `np.random.choice(len(self.dataset), p=self.sample_prob)` with probabilities in
+    proportion to its length, then a start in it uniformly. Each transition is then the
+    start with the same probability, length/M times 1/length, so one uniform draw over
+    all M transitions is equivalent.
+
+    "window_ends" by their last: they begin up to T - 1 transitions before it, in the
+    same trajectory.
+
+    "episodes" are whole trajectories, each drawn with the same probability.
     """
 
     def __init__(
@@ -55,6 +66,7 @@ class Sampler:
         context_len: int,
         seed: int,
         fields: tuple[str, ...],
+        kind: str = "windows",
     ):
         """Prepare to draw from trajectories.
 
@@ -65,17 +77,22 @@ class Sampler:
           context_len: T.
           seed: not negative.
           fields: those of `Batch` to fill.
+          kind: how windows are drawn, see `Agent.batch_kind`.
         """
         self.batch_size = batch_size
         self.context_len = context_len
         self.fields = fields
         self.num_transitions = trajectories.num_transitions
+        self._kind = kind
+        labels = trajectories.labels or Labels(trajectories.returns_to_go)
+        self.has_offsets = labels.offsets is not None
         unused = np.zeros(1, np.float32)
         self.dataset = DeviceDataset(
             trajectories.observations,
             trajectories.actions,
             trajectories.rewards if "rewards" in fields else unused,
-            trajectories.returns_to_go if "returns_to_go" in fields else unused,
+            labels.values if "returns_to_go" in fields else unused,
+            unused if labels.offsets is None else labels.offsets,
             normalizer.state_mean,
             normalizer.state_std,
             normalizer.action_center,
@@ -86,31 +103,39 @@ class Sampler:
         self._starts, self._lengths = trajectories.starts, trajectories.lengths
         self._terminated = trajectories.terminated
         self._ends = np.cumsum(self._lengths)  # counted in transitions
-        for array in self.dataset[:4]:
+        for array in self.dataset[:5]:
             _disable_read_ahead(array)
 
     def indices(self, step: int) -> np.ndarray:
-        """Return the transitions [B] int64 at which the windows of `step` start."""
+        """Return the transitions [B] int64 by which the windows of `step` are drawn."""
         generator = np.random.default_rng([self._seed, step])
+        if self._kind == "episodes":
+            first = self._ends - self._lengths
+            return first[generator.integers(len(first), size=self.batch_size)]
         return generator.integers(self.num_transitions, size=self.batch_size)
 
     def windows(self, indices: np.ndarray) -> WindowIndices:
-        """Return where the windows that start at the transitions `indices` [B] are."""
+        """Return where the windows drawn by the transitions `indices` [B] are."""
         trajectory = np.searchsorted(self._ends, indices, side="right")  # [B]
-        left = self._ends[trajectory] - indices
-        timesteps = self._lengths[trajectory] - left
+        lengths = self._lengths[trajectory]
+        timesteps = lengths - (self._ends[trajectory] - indices)
+        size = left = lengths - timesteps
+        if self._kind == "window_ends":
+            size = np.minimum(timesteps + 1, self.context_len)
+            timesteps = timesteps + 1 - size
+            left = lengths - timesteps
         rows = self._starts[trajectory] + timesteps
-        return WindowIndices(rows, timesteps, left, self._terminated[trajectory])
+        return WindowIndices(rows, timesteps, size, left, self._terminated[trajectory])
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """Return the windows [B, T] that start at the transitions `indices` [B].
+        """Return the windows [B, T] drawn by the transitions `indices` [B].
 
-        Past a trajectory's end all but the timesteps is zero; the timesteps continue.
+        Past a window's end all but the timesteps is zero; the timesteps continue.
         """
         data, windows = self.dataset, self.windows(indices)
         slots = np.arange(self.context_len)  # [T]
         rows = windows.rows[:, None] + slots  # [B, T]
-        left = windows.left[:, None]
+        size, left = windows.size[:, None], windows.left[:, None]
 
         # Scaled window by window: rows that are never drawn are never touched, and
         # there is one copy of the data.
@@ -120,27 +145,31 @@ class Sampler:
             taken = _take(values, rows + shift)
             taken -= offset
             taken /= scale
-            taken[slots >= left - shift] = 0
+            taken[(slots >= size) | (slots >= left - shift)] = 0
             return taken
 
-        def numbers(values: np.ndarray) -> np.ndarray:
-            taken = _take(values, rows) * data.reward_scale
-            taken[slots >= left] = 0
+        def numbers(values: np.ndarray, offsets: np.ndarray | None) -> np.ndarray:
+            taken = _take(values, rows)
+            if offsets is not None:
+                taken = taken + _take(offsets, windows.rows + windows.size - 1)[:, None]
+            taken = taken * data.reward_scale
+            taken[slots >= size] = 0
             return taken
 
         def terminals() -> np.ndarray:
-            last = slots == left - 1
+            last = (slots == left - 1) & (slots < size)
             return (last & windows.terminated[:, None]).astype(np.float32)
 
+        offsets = data.offsets if self.has_offsets else None
         state_units = data.state_mean, data.state_std
         action_units = data.action_center, data.action_scale
         make: dict[str, Callable[[], np.ndarray]] = {
             "states": lambda: vectors(data.observations, *state_units),
             "actions": lambda: vectors(data.actions, *action_units),
-            "rewards": lambda: numbers(data.rewards),
-            "returns_to_go": lambda: numbers(data.returns_to_go),
+            "rewards": lambda: numbers(data.rewards, None),
+            "returns_to_go": lambda: numbers(data.returns_to_go, offsets),
             "timesteps": lambda: (windows.timesteps[:, None] + slots).astype(np.int32),
-            "mask": lambda: (slots < left).astype(np.float32),
+            "mask": lambda: (slots < size).astype(np.float32),
             "terminals": terminals,
             "next_states": lambda: vectors(data.observations, *state_units, shift=1),
         }

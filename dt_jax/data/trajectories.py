@@ -12,6 +12,7 @@ import numpy as np
 
 from dt_jax.data.arrays import aligned_empty, column_statistics
 from dt_jax.data.cache import cache_space
+from dt_jax.data.labels import Labels
 from dt_jax.data.schema import RawData
 from dt_jax.utils.errors import UserError
 
@@ -41,6 +42,7 @@ class Trajectories:
       dropped_tail: number of rows after the last trajectory's end; as in CORL, they
         only count in the mean and the standard deviation.
       source: the file, for error messages.
+      labels: what agents see in place of the returns-to-go, if anything.
     """
 
     observations: np.ndarray
@@ -55,6 +57,7 @@ class Trajectories:
     constant: np.ndarray
     dropped_tail: int
     source: str
+    labels: Labels | None = None
 
     @classmethod
     def from_raw(

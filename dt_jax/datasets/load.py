@@ -20,6 +20,7 @@ from dt_jax.data.cache import (
     verify_sha256,
 )
 from dt_jax.data.d4rl import read_d4rl, read_env_name
+from dt_jax.data.labels import Labels
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.utils.errors import UserError
@@ -39,11 +40,13 @@ class Dataset:
       source: `data_path` as given, or the file's name in the cache folder; for a demo
         dataset with its name, for a Minari dataset only its name.
       sha256: of the file, in hexadecimal; of a Minari dataset, of its arrays.
+      labels: of each seed, in place of the returns-to-go; empty without.
     """
 
     trajectories: Trajectories
     source: str
     sha256: str
+    labels: tuple[Labels, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Return what a run and its checkpoints record about their data."""
@@ -63,6 +66,7 @@ class Dataset:
             "return_mean": float(returns.mean()),
             "return_best": float(returns.max()),
             "return_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+            "labels": [each.sha256() for each in self.labels],
         }
 
 

@@ -73,7 +73,15 @@ class DeviceBatches(Batches):
 
     def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
         super().__init__(samplers, sharding)
-        self.dataset = sharding.replicate(samplers[0].dataset)
+        dataset, *others = (sampler.dataset for sampler in samplers)
+        # Seeds may differ in their labels, and in nothing else.
+        if any(each.returns_to_go is not dataset.returns_to_go for each in others):
+            each = [dataset, *others]
+            dataset = dataset._replace(
+                returns_to_go=np.stack([one.returns_to_go for one in each]),
+                offsets=np.stack([one.offsets for one in each]),
+            )
+        self.dataset = sharding.replicate(dataset)
 
     def inputs(self, step: int) -> WindowIndices:
         """Return this process's part of the window indices, int32."""
@@ -85,7 +93,7 @@ class DeviceBatches(Batches):
         data, sampler = dataset, self._samplers[0]
         slots = jnp.arange(sampler.context_len, dtype=jnp.int32)
         slots = jnp.expand_dims(slots, range(inputs.left.ndim))  # [1, T]
-        left = inputs.left[..., None]  # [B, 1]
+        size, left = inputs.size[..., None], inputs.left[..., None]  # [B, 1]
         rows = inputs.rows[..., None] + slots  # [B, T]
 
         def vectors(
@@ -99,27 +107,35 @@ class DeviceBatches(Batches):
             )
             # XLA would multiply by 1/scale, and sometimes round differently.
             scale = jax.lax.optimization_barrier(scale)
-            valid = slots < left - shift
+            valid = (slots < size) & (slots < left - shift)
             return jnp.where(valid[..., None], (taken - offset) / scale, 0)
 
-        def numbers(values: Array) -> Array:
-            taken = jnp.take(values, rows, mode="clip") * data.reward_scale
-            return jnp.where(slots < left, taken, 0)
+        def numbers(values: Array, offsets: Array | None) -> Array:
+            taken = take(values, rows)
+            if offsets is not None:
+                taken = taken + take(offsets, inputs.rows + inputs.size - 1)[..., None]
+            return jnp.where(slots < size, taken * data.reward_scale, 0)
+
+        def take(values: Array, rows: Array) -> Array:
+            if values.ndim == 2:  # of each seed
+                return jax.vmap(take)(values, rows)
+            return jnp.take(values, rows, mode="clip")
 
         def terminals() -> Array:
-            last = slots == left - 1
+            last = (slots == left - 1) & (slots < size)
             return jnp.where(last, inputs.terminated[..., None], 0).astype(float_type)
 
         float_type = data.reward_scale.dtype
+        offsets = data.offsets if sampler.has_offsets else None
         state_units = data.state_mean, data.state_std
         action_units = data.action_center, data.action_scale
         make: dict[str, Callable[[], Array]] = {
             "states": lambda: vectors(data.observations, *state_units),
             "actions": lambda: vectors(data.actions, *action_units),
-            "rewards": lambda: numbers(data.rewards),
-            "returns_to_go": lambda: numbers(data.returns_to_go),
+            "rewards": lambda: numbers(data.rewards, None),
+            "returns_to_go": lambda: numbers(data.returns_to_go, offsets),
             "timesteps": lambda: inputs.timesteps[..., None] + slots,
-            "mask": lambda: (slots < left).astype(float_type),
+            "mask": lambda: (slots < size).astype(float_type),
             "terminals": terminals,
             "next_states": lambda: vectors(data.observations, *state_units, shift=1),
         }
@@ -134,7 +150,7 @@ def make_batches(
     Data that takes more than `share` of a device's memory stays on the host, and so
     does data that is mapped from the disk.
     """
-    arrays = samplers[0].dataset[:4]
+    arrays = samplers[0].dataset[:5]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
     available = stats.get("bytes_limit", machine_memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)

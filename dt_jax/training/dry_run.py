@@ -15,6 +15,7 @@ from dt_jax.datasets import Dataset, is_cached
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import last_checkpoint, resumed_config
+from dt_jax.training.stages import stage_configs
 from dt_jax.training.train import load_data, new_trainer, read_source
 from dt_jax.training.trainer import main_loss
 from dt_jax.utils.sharding import make_sharding
@@ -37,6 +38,8 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
       UserError: there is no such environment, it refuses the action, or the run would
         be refused before its first update.
     """
+    for name, stage in stage_configs(config).items():
+        dry_run(stage, workdir / name)
     last = last_checkpoint(workdir, config)
     if last:
         config = resumed_config(config, last.record["config"])

@@ -40,6 +40,7 @@ from dt_jax.training.resume import (
     last_checkpoint,
     resumed_config,
 )
+from dt_jax.training.stages import stage_configs, with_labels
 from dt_jax.training.trainer import Callback, Trainer
 from dt_jax.training.warm_start import WarmStart
 from dt_jax.types import Params
@@ -112,6 +113,8 @@ def train(
             workdir=lock_holder(folder),  # the main process: do all see it?
             **{f"config.{key}": config[key] for key in config},
         )
+        for name, stage in stage_configs(config).items():
+            _train_stage(name, stage, folder)
         with distributed.all_succeed():
             last = last_checkpoint(folder, config)
         distributed.check_equal(checkpoint=last and last.step)
@@ -135,6 +138,16 @@ def train(
         return Run(folder, trainer.config, trainer.step, stopped=not finished)
 
 
+def _train_stage(name: str, config: ConfigDict, workdir: Path) -> None:
+    """Train what a run begins with, unless it is complete."""
+    with distributed.all_succeed():
+        last = last_checkpoint(workdir / name, config)
+    if last and is_complete(last, resumed_config(config, last.record["config"])):
+        return
+    print(f"stage {name}: {config.agent}, {config.update_steps} updates")
+    train(config, workdir / name)
+
+
 def _start(
     config: ConfigDict,
     workdir: Path,
@@ -155,7 +168,7 @@ def _start(
             _check_fresh(workdir)
             spec = envs.spec_from_config(config)
             config, source = read_source(config)
-            dataset = load_data(config, spec)
+            dataset = with_labels(load_data(config, spec), config, workdir, None)
             trainer = new_trainer(config, workdir, dataset, spec, source, callbacks)
         else:
             trainer = _resumed_trainer(config, workdir, last, callbacks)
@@ -190,6 +203,7 @@ def _resumed_trainer(
             f"{now['source']} differs (sha256 {before['sha256'][:12]}... -> "
             f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
         )
+    dataset = with_labels(dataset, config, workdir, before)
     print(f"resuming from the checkpoint at step {last.step}")
     updates = last.record["config"]["update_steps"]
     decays = config.get("lr_schedule") == "warmup_cosine"

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -86,19 +87,22 @@ class Trainer:
         if config.holdout_fraction:
             trained_on, held_out = trained_on.hold_out(config.holdout_fraction)
 
-        def sampler(trajectories: Trajectories, seed: int) -> Sampler:
+        def sampler(trajectories: Trajectories, index: int, kind: str) -> Sampler:
+            labels = dataset.labels[index] if dataset.labels else None
             return Sampler(
-                trajectories,
+                replace(trajectories, labels=labels),
                 normalizer,
                 batch_size=config.batch_size,
                 context_len=self.agent.context_len,
-                seed=seed,
+                seed=config.train_seed + index,
                 fields=tuple(dict.fromkeys((*self.agent.batch_fields, "mask"))),
+                kind=kind,
             )
 
         first, count = config.train_seed, config.num_seeds
         self._seeds = range(first, first + count)
-        self._samplers = [sampler(trained_on, seed) for seed in self._seeds]
+        kind = self.agent.batch_kind
+        self._samplers = [sampler(trained_on, i, kind) for i in range(count)]
         self._sharding = make_sharding(config.num_devices, count, config.batch_size)
         self._actor = self.agent if count == 1 else MultiSeedAgent(self.agent, count)
         self._norm = jax.jit(optax.tree.norm)
@@ -110,7 +114,7 @@ class Trainer:
             config,
             self.agent,
             spec,
-            holdout=None if held_out is None else sampler(held_out, first),
+            holdout=None if held_out is None else sampler(held_out, 0, "windows"),
         )
 
     def close(self) -> None:

@@ -1,0 +1,99 @@
+"""Labels: what an agent sees in training in place of the returns-to-go."""
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dt_jax.data.trajectories import Trajectories
+
+
+class Labels(NamedTuple):
+    """A number in place of the return-to-go of each row of a dataset.
+
+    Attributes:
+      values: [rows] float32, in reward units.
+      offsets: [rows] float32, or None. A window that ends at row e shows
+        values[i] + offsets[e] at each of its rows i.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray | None = None
+
+    def sha256(self) -> str:
+        """Return a hash of the arrays, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in self:
+            digest.update(b"" if array is None else array.tobytes())
+        return digest.hexdigest()
+
+
+def relabel(trajectories: "Trajectories", values: np.ndarray) -> np.ndarray:
+    """Return the labels of Q-learning DT (Yamagata et al., 2023, algorithm 1).
+
+    From each trajectory's end, R_{L-1} = r_{L-1} and R_t = r_t + max(R_{t+1},
+    V(s_{t+1})). The value after the last step is not used: it is 0 after a termination,
+    and unknown after a time limit, where episodes of evaluation end as well.
+
+    Args:
+      trajectories: the data.
+      values: [rows], the value of each observation, in reward units.
+
+    Returns:
+      [rows] float32; 0 in rows of no trajectory.
+    """
+    labels = np.zeros(len(trajectories.returns_to_go), np.float64)
+    ends = trajectories.starts + trajectories.lengths
+    longer = np.argsort(-trajectories.lengths, kind="stable")
+    # From the ends backwards, for all trajectories at once: the longest come first.
+    counts = len(ends) - np.searchsorted(
+        np.sort(trajectories.lengths), np.arange(trajectories.lengths.max()), "right"
+    )
+    for distance, count in enumerate(counts, 1):
+        rows = ends[longer[:count]] - distance
+        rewards = trajectories.rewards[rows].astype(np.float64)
+        if distance > 1:
+            rewards += np.maximum(labels[rows + 1], values[rows + 1])
+        labels[rows] = rewards
+    return labels.astype(np.float32)
+
+
+def describe_labels(labels: Labels, trajectories: "Trajectories") -> dict[str, Any]:
+    """Return how labels differ from returns-to-go, over all rows of trajectories.
+
+    Labels are those at the end of a window, where they count. Shares are of rows;
+    "relabelled" differ by more than rounding, 1e-5 of the largest return.
+    """
+    rows = np.concatenate(
+        [
+            np.arange(start, start + length)
+            for start, length in zip(
+                trajectories.starts, trajectories.lengths, strict=True
+            )
+        ]
+    )
+    returns = trajectories.returns_to_go[rows].astype(np.float64)
+    shown = at_window_ends(labels)[rows].astype(np.float64)
+    difference = shown - returns
+    rounding = 1e-5 * np.abs(returns).max()
+    edges = np.histogram_bin_edges(np.concatenate([returns, shown]), bins=50)
+    return {
+        "sha256": labels.sha256(),
+        "share_relabelled": float(np.mean(np.abs(difference) > rounding)),
+        "difference_median": float(np.median(difference)),
+        "difference_90th_percentile": float(np.quantile(difference, 0.9)),
+        "share_below_return": float(np.mean(difference < -rounding)),
+        "histogram": {
+            "edges": edges.tolist(),
+            "returns": np.histogram(returns, edges)[0].tolist(),
+            "labels": np.histogram(shown, edges)[0].tolist(),
+        },
+    }
+
+
+def at_window_ends(labels: Labels) -> np.ndarray:
+    """Return the label of each row where it is the last of a window, [rows]."""
+    if labels.offsets is None:
+        return labels.values
+    return labels.values + labels.offsets

@@ -1,0 +1,179 @@
+"""Stages: the runs that a run begins with, and the labels made of their results.
+
+runs/qdt/critic/   a run of its own
+runs/qdt/labels/   labels.npz, summary.json and histogram.png
+runs/qdt/          the run that is trained on these labels
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dt_jax.agents import agent_class
+from dt_jax.agents.base import Trained
+from dt_jax.analysis.plots import draw_label_histogram
+from dt_jax.config.load import default_config
+from dt_jax.data.labels import Labels, describe_labels
+from dt_jax.datasets import Dataset
+from dt_jax.evaluation.policy import TrainedAgent, load_agent
+from dt_jax.utils import distributed
+from dt_jax.utils.errors import UserError
+from dt_jax.utils.files import (
+    atomic_write,
+    read_regular,
+    to_json,
+    user_path,
+    write_text,
+)
+
+
+def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Return the configurations of the stages of a run, by their subfolder.
+
+    Each has the values of the run's keys that its agent has too. It is not evaluated in
+    the environment. With labels of another run there are no stages.
+    """
+    if config.get("labels_from"):
+        return {}
+    stages = {}
+    for name, changes in agent_class(config.agent).stages(config).items():
+        stage = default_config(changes["agent"])
+        shared = {key: config[key] for key in stage if key in config}
+        shared |= {"name": f"{config.name}-{name}", "eval_episodes": 0}
+        if config.env_name is not None and config.eval_episodes:
+            # As for the run itself, which decides it by whether it is evaluated.
+            shared["holdout_fraction"] = config.holdout_fraction or 0.0
+        with stage.ignore_type():
+            stage.update({**shared, **changes})
+        stages[name] = stage.lock()
+    return stages
+
+
+def with_labels(
+    dataset: Dataset,
+    config: ConfigDict,
+    workdir: Path,
+    before: Mapping[str, Any] | None,
+) -> Dataset:
+    """Return the dataset with the labels of a run, whose stages are complete.
+
+    A new run makes them, prints how they differ from the returns, and writes
+    `workdir`/labels. A resumed one reads them.
+
+    Args:
+      dataset: the run's data.
+      config: of the run.
+      workdir: its folder.
+      before: the identity of the data in the checkpoint it resumes from, if any.
+
+    Raises:
+      UserError: the run of `labels_from` is of no use, or a resumed run's labels have
+        changed.
+    """
+    folder = workdir / "labels"
+    resumed = before is not None and (folder / "labels.npz").exists()
+    labels = _read(folder) if resumed else _make(dataset, config, workdir)
+    if not labels:
+        return dataset
+    labelled = replace(dataset, labels=labels)
+    hashes = [each.sha256() for each in labels]
+    distributed.check_equal(labels=hashes)
+    if before is not None and before["labels"] != hashes:
+        raise UserError(
+            f"{folder}: the labels are not those that the run was trained on: restore "
+            "the folder, or choose another --workdir"
+        )
+    if not resumed and distributed.is_main_process():
+        _write(labelled, folder)
+    return labelled
+
+
+def _make(dataset: Dataset, config: ConfigDict, workdir: Path) -> tuple[Labels, ...]:
+    """Return the labels of each seed; none where the agent uses the returns."""
+    agent, count = agent_class(config.agent), config.num_seeds
+    stages = {
+        name: load_agent(workdir / name, "last") for name in stage_configs(config)
+    }
+    if source := config.get("labels_from"):
+        folder = user_path(source)
+        if (folder / "labels" / "labels.npz").is_file():
+            return _labels_of(folder / "labels", dataset, count)
+        name, changes = next(iter(agent.stages(config).items()))
+        stages = {name: load_agent(folder, "last")}
+        theirs = stages[name].record["config"]
+        if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
+            raise UserError(
+                f"config.labels_from={source}: expected a run with labels, or one of "
+                f"the agent {changes['agent']} with one seed or {count}"
+            )
+    labels = [
+        agent.make_labels(
+            config,
+            {name: _of_seed(trained, i) for name, trained in stages.items()},
+            dataset.trajectories,
+        )
+        for i in range(count)
+    ]
+    return tuple(each for each in labels if each is not None)
+
+
+def _of_seed(trained: TrainedAgent, index: int) -> Trained:
+    """Return a stage's result for the seed with this index."""
+    config = trained.record["config"]
+    one_for_all = config["num_seeds"] == 1
+    seed = config["train_seed"] + (0 if one_for_all else index)
+    return Trained(trained.agent, trained.seed_params(seed))
+
+
+def _labels_of(folder: Path, dataset: Dataset, count: int) -> tuple[Labels, ...]:
+    """Return the labels of another run on the same data."""
+    labels = _read(folder)
+    made_on = json.loads(read_regular(folder / "summary.json"))["data_sha256"]
+    if made_on != dataset.sha256:
+        raise UserError(
+            f"{folder} has the labels of other data than {dataset.source}: leave "
+            "labels_from out"
+        )
+    if len(labels) not in (1, count):
+        raise UserError(
+            f"{folder} has labels of {len(labels)} seeds, but num_seeds is {count}: "
+            "set it to theirs"
+        )
+    return labels * (count // len(labels))
+
+
+def _read(folder: Path) -> tuple[Labels, ...]:
+    path = folder / "labels.npz"
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except Exception as error:  # whatever a damaged archive may raise
+        raise UserError(f"{path} is damaged: {error}") from error
+    offsets = arrays.get("offsets", [None] * len(arrays["values"]))
+    return tuple(map(Labels, arrays["values"], offsets))
+
+
+def _write(dataset: Dataset, folder: Path) -> None:
+    """Write labels.npz, summary.json and histogram.png; print one line."""
+    summaries = [describe_labels(each, dataset.trajectories) for each in dataset.labels]
+    first = summaries[0]
+    print(
+        f"labels: {first['share_relabelled']:.1%} of {dataset.source} relabelled, "
+        f"label - return median {first['difference_median']:.3g}, 90th percentile "
+        f"{first['difference_90th_percentile']:.3g}; {first['share_below_return']:.1%} "
+        f"below the return ({folder / 'histogram.png'})"
+    )
+    columns = zip(Labels._fields, zip(*dataset.labels, strict=True), strict=True)
+    arrays: dict[str, Any] = {
+        name: np.stack(arrays) for name, arrays in columns if arrays[0] is not None
+    }
+    with atomic_write(folder / "labels.npz") as temporary:
+        np.savez(temporary, **arrays)
+    summary = {"data_sha256": dataset.sha256, "seeds": summaries}
+    write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
+    draw_label_histogram(first["histogram"], folder / "histogram.png")

@@ -1,5 +1,7 @@
 """A small dataset and agent, and updates on them without a run's folder."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from small_agent import normalizer, small_agent
@@ -15,7 +17,9 @@ B, T, S, A = 64, 7, 5, 2
 LENGTHS = [1, 30, 4, T, T + 1, 60, 3]  # every second one ends by termination
 
 
-def make_sampler(fields=DecisionTransformerAgent.batch_fields):
+def make_sampler(
+    fields=DecisionTransformerAgent.batch_fields, *, labels=None, seed=1, kind="windows"
+):
     """Return a sampler of random trajectories with units that matter."""
     rng, rows = np.random.default_rng(0), sum(LENGTHS)
     ends = np.cumsum(LENGTHS) - 1
@@ -40,12 +44,13 @@ def make_sampler(fields=DecisionTransformerAgent.batch_fields):
         reward_scale=0.013,
     )
     return Sampler(
-        Trajectories.from_raw(raw, source="random"),
+        replace(Trajectories.from_raw(raw, source="random"), labels=labels),
         units,
         batch_size=B,
         context_len=T,
-        seed=1,
+        seed=seed,
         fields=fields,
+        kind=kind,
     )
 
 

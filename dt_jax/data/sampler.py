@@ -11,6 +11,8 @@ from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Batch
 
+_UNUSED = np.zeros(1, np.float32)
+
 
 class DeviceDataset(NamedTuple):
     """The arrays that batches are gathered from, and the units to bring them into."""
@@ -86,13 +88,12 @@ class Sampler:
         self._kind = kind
         labels = trajectories.labels or Labels(trajectories.returns_to_go)
         self.has_offsets = labels.offsets is not None
-        unused = np.zeros(1, np.float32)
         self.dataset = DeviceDataset(
             trajectories.observations,
             trajectories.actions,
-            trajectories.rewards if "rewards" in fields else unused,
-            labels.values if "returns_to_go" in fields else unused,
-            unused if labels.offsets is None else labels.offsets,
+            trajectories.rewards if "rewards" in fields else _UNUSED,
+            labels.values if "returns_to_go" in fields else _UNUSED,
+            _UNUSED if labels.offsets is None else labels.offsets,
             normalizer.state_mean,
             normalizer.state_std,
             normalizer.action_center,

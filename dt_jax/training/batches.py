@@ -73,14 +73,13 @@ class DeviceBatches(Batches):
 
     def __init__(self, samplers: Sequence[Sampler], sharding: RunSharding):
         super().__init__(samplers, sharding)
-        dataset, *others = (sampler.dataset for sampler in samplers)
+        each = [sampler.dataset for sampler in samplers]
+        dataset = each[0]
         # Seeds may differ in their labels, and in nothing else.
-        if any(each.returns_to_go is not dataset.returns_to_go for each in others):
-            each = [dataset, *others]
-            dataset = dataset._replace(
-                returns_to_go=np.stack([one.returns_to_go for one in each]),
-                offsets=np.stack([one.offsets for one in each]),
-            )
+        for name in "returns_to_go", "offsets":
+            arrays = [getattr(one, name) for one in each]
+            if any(array is not arrays[0] for array in arrays):
+                dataset = dataset._replace(**{name: np.stack(arrays)})
         self.dataset = sharding.replicate(dataset)
 
     def inputs(self, step: int) -> WindowIndices:

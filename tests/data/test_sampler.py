@@ -1,8 +1,11 @@
 """Windows of trajectories, compared with a loop that slices them one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dt_jax.data.labels import Labels
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
@@ -156,3 +159,45 @@ def test_tiling_contains_every_transition_once(trajectories, normalizer, context
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("context_len", [1, T, 100])
+def test_windows_by_their_end_equal_the_naive_ones(
+    trajectories, normalizer, context_len
+):
+    labels = Labels(*np.random.default_rng(1).normal(size=(2, 66)).astype("f4"))
+    labelled = replace(trajectories, labels=labels)
+    sampler = make_sampler(
+        labelled, normalizer, context_len=context_len, kind="window_ends"
+    )
+    batch = sampler.gather(np.arange(sampler.num_transitions))
+    i = 0
+    for k, length in enumerate(trajectories.lengths):
+        for end in range(length):
+            start = max(end + 1 - context_len, 0)
+            size = end + 1 - start
+            expected = naive_window(trajectories, normalizer, k, start, context_len)
+            row = trajectories.starts[k] + start
+            shown = labels.values[row : row + size] + labels.offsets[row + size - 1]
+            expected = expected._replace(
+                returns_to_go=pad(shown * np.float32(SCALE), context_len),
+                **{
+                    name: pad(getattr(expected, name)[:size], context_len)
+                    for name in set(FIELDS) - {"timesteps", "returns_to_go"}
+                },
+            )
+            assert_equal(Batch(*(array[i] for array in batch)), expected)
+            i += 1
+    assert i == sampler.num_transitions
+
+
+def test_episodes_are_whole_and_equally_likely(trajectories, normalizer):
+    draws = 8_000
+    sampler = make_sampler(
+        trajectories, normalizer, batch_size=draws, context_len=40, kind="episodes"
+    )
+    indices = sampler.indices(0)
+    drawn = np.bincount(np.searchsorted(trajectories.starts, indices), minlength=8)
+    assert chi_square(drawn, np.full(8, draws / 8)) < 24  # 1 in 1000 by chance
+    batch = sampler.gather(trajectories.starts)
+    np.testing.assert_array_equal(batch.mask.sum(axis=1), trajectories.lengths)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from updates import B, make_sampler
 
+from dt_jax.data.labels import Labels
 from dt_jax.training import batches
 from dt_jax.types import Batch
 from dt_jax.utils.sharding import RunSharding
@@ -40,6 +41,29 @@ def test_host_and_device_give_the_same_bits(fields, sharding):
     assert gather._cache_size() == 1
 
 
+@pytest.mark.parametrize("kind", ["windows", "window_ends", "episodes"])
+@pytest.mark.parametrize("offsets", [False, True])
+def test_each_seed_has_its_own_labels(kind, offsets):
+    rng = np.random.default_rng(0)
+    samplers = []
+    for seed in range(3):
+        plain = make_sampler(("mask", "returns_to_go"))
+        rows = len(plain.dataset.returns_to_go)
+        labels = Labels(*rng.normal(size=(1 + offsets, rows)).astype(np.float32))
+        fields = ("mask", "returns_to_go", "terminals", "next_states")
+        samplers.append(make_sampler(fields, labels=labels, seed=seed, kind=kind))
+    sharding = RunSharding(jax.devices()[:1], num_seeds=3, batch_size=B)
+    on_host = batches.HostBatches(samplers, sharding)
+    on_device = batches.DeviceBatches(samplers, sharding)
+    for step in range(4):
+        expected = on_host.inputs(step)
+        batch = jax.jit(on_device.batch)(on_device.dataset, on_device.inputs(step))
+        jax.tree.map(np.testing.assert_array_equal, batch, expected)
+        for i, sampler in enumerate(samplers):
+            own = sampler.batch(step).returns_to_go
+            np.testing.assert_array_equal(batch.returns_to_go[i], own)
+
+
 def test_the_batches_have_every_kind_of_window(sampler, sharding):
     """From the first row to past the last one, with both kinds of ends."""
     drawn = [batches.HostBatches([sampler], sharding).inputs(i) for i in range(8)]
@@ -57,7 +81,7 @@ def test_the_batches_have_every_kind_of_window(sampler, sharding):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a device with own memory")
 def test_on_the_cpu_the_dataset_is_not_copied(sampler, sharding):
     dataset = batches.DeviceBatches([sampler], sharding).dataset
-    for ours, theirs in zip(dataset[:4], sampler.dataset[:4], strict=True):
+    for ours, theirs in zip(dataset[:5], sampler.dataset[:5], strict=True):
         assert ours.unsafe_buffer_pointer() == theirs.ctypes.data
 
 

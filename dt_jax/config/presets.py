@@ -24,6 +24,19 @@ LAPTOP: dict[str, Any] = {
     "eval_episodes": 10,
 }
 
+# Ours, for environments of a few states, in which the state decides everything.
+TABULAR: dict[str, Any] = {
+    "embedding_dim": 32,
+    "num_layers": 1,
+    "seq_len": 1,
+    "learning_rate": 1e-3,
+    "update_steps": 2_000,
+    "warmup_steps": 100,
+    "eval_every": 1_000,
+    "eval_episodes": 20,
+    "episode_len": None,
+}
+
 
 def locomotion(
     body: str,

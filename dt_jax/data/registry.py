@@ -44,6 +44,14 @@ _DEMOS = {
     "antmaze-large-diverse-demo": "antmaze-large-diverse-v2",
 }
 
+# Environments given by a table: S, A, the time limit, and the returns of the worst and
+# of the best policy. Their episodes end before the limit.
+_TABULAR = {
+    "corridor": (3, 2, 10, 0.0, 10.0),
+    "gambling": (7, 3, 10, -5.0, 1.0),
+    "qdt-maze": (36, 8, 100, -1000.0, 50.0),
+}
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -116,6 +124,20 @@ def all_specs() -> dict[str, EnvSpec]:
         specs[name] = EnvSpec(engine=engine, **names, **row)
     for name, d4rl_name in _DEMOS.items():
         specs[name] = replace(specs[d4rl_name], name=name, url=None)
+    for env_id, (states, actions, limit, ref_min, ref_max) in _TABULAR.items():
+        specs[f"{env_id}-demo"] = EnvSpec(
+            name=f"{env_id}-demo",
+            family=env_id,
+            engine="tabular",
+            env_id=env_id,
+            url=None,
+            max_episode_steps=limit,
+            observation_size=states,
+            action_size=actions,
+            ref_min=ref_min,
+            ref_max=ref_max,
+            action_low=0.0,
+        )
     return specs
 
 

@@ -19,12 +19,13 @@ from dt_jax.envs.gym_env import GymEnv
 from dt_jax.envs.gymnasium_env import GymnasiumEnv
 from dt_jax.envs.maze2d import Maze2D
 from dt_jax.envs.minari_env import MinariEnv
+from dt_jax.envs.tabular import Tabular
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.keys import parse_arguments
 
 # The class behind `EnvSpec.engine`, called with (env_id, seeds, max_episode_steps) and
 # `EnvSpec.kwargs`.
-ENGINES: dict[str, type[EnvPoolEnv | GymnasiumEnv | Maze2D | AntMaze]] = {
+ENGINES: dict[str, type[EnvPoolEnv | GymnasiumEnv | Maze2D | AntMaze | Tabular]] = {
     "locomotion": EnvPoolEnv,
     "adroit": AdroitEnv,
     "maze2d": Maze2D,
@@ -33,6 +34,7 @@ ENGINES: dict[str, type[EnvPoolEnv | GymnasiumEnv | Maze2D | AntMaze]] = {
     "gymnasium": GymnasiumEnv,
     "gym": GymEnv,
     "minari": MinariEnv,
+    "tabular": Tabular,
 }
 
 # EnvPool's observations have zeros in place of the contact forces.

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dt_jax.data.registry import all_specs
-from dt_jax.datasets.demo import antmaze, locomotion, maze2d
+from dt_jax.datasets.demo import antmaze, locomotion, maze2d, tabular
 from dt_jax.rollout.episodes import Episode
 from dt_jax.utils.errors import UserError, did_you_mean
 from dt_jax.utils.files import atomic_write, check_writable
@@ -22,9 +22,17 @@ _STEPS = {
     "walker2d": 100_000,
     "maze2d": 200_000,
     "antmaze": 200_000,
+    "corridor": 1_500,
+    "gambling": 100_000,
+    "qdt-maze": 4_800,  # 100 episodes
 }
 # By `EnvSpec.engine`.
-_COLLECTORS = {"locomotion": locomotion, "maze2d": maze2d, "antmaze": antmaze}
+_COLLECTORS = {
+    "locomotion": locomotion,
+    "maze2d": maze2d,
+    "antmaze": antmaze,
+    "tabular": tabular,
+}
 
 
 def collect_demo(

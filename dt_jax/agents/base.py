@@ -8,6 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import Key
 
@@ -74,6 +75,14 @@ class Agent(Protocol):
     @classmethod
     def check_config(cls, config: ConfigDict) -> None:
         """Raise a UserError where keys, each valid by itself, contradict each other."""
+
+    @classmethod
+    def select(cls, config: ConfigDict, trajectories: Trajectories) -> Trajectories:
+        """Return the trajectories to train on, of those that are not held out.
+
+        All of them unless an agent overrides it. It may depend on nothing else.
+        """
+        return trajectories
 
     def init(self, key: jax.Array) -> TrainState:
         """Return the state before the first update."""

@@ -30,6 +30,8 @@ class Batch(NamedTuple):
       terminals: [B, T], 1 where the step ended the episode by termination.
       next_states: [B, T, S], normalised; zeros at a trajectory's last step, whose
         next state D4RL's files lack.
+      has_next: [B, T], 1 where next_states is in the data. A one-step target is valid
+        where this or terminals is 1: not at the end by a time limit.
     """
 
     states: Array = _ABSENT
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
     rewards: Array = _ABSENT
     terminals: Array = _ABSENT
     next_states: Array = _ABSENT
+    has_next: Array = _ABSENT
 
 
 class Step(NamedTuple):

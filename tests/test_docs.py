@@ -119,7 +119,7 @@ def test_python_examples_run(page, folder, monkeypatch):
 def test_train_commands_are_valid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # configs/... are found in the package
     _, agent = blocks(ROOT / "docs/extending.md", "python")[0]
-    Path("bc.py").write_text(agent)
+    Path("my_bc.py").write_text(agent)
     trains = train_commands()
     assert len(trains) > 15
     for arguments in trains:

@@ -20,19 +20,19 @@ TRAIN += ["--config.num_seeds=2", "--config.episode_len=50"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of the user's, with the page's agent in bc.py."""
+    """A folder of the user's, with the page's agent in my_bc.py."""
     folder = tmp_path_factory.mktemp("user")
     page = (ROOT / "docs" / "extending.md").read_text()
     (code,) = re.findall(r"```python\n(\"\"\"Behaviour cloning.*?)```", page, re.S)
     assert code.count("\n") <= 70
-    (folder / "bc.py").write_text(code)
+    (folder / "my_bc.py").write_text(code)
     return folder
 
 
 @pytest.fixture(scope="module")
 def command(folder, hopper_file):
     """The command that trains it, but for --workdir."""
-    config = f"--config={folder / 'bc.py'}"
+    config = f"--config={folder / 'my_bc.py'}"
     return ["launch.py", config, f"--config.data_path={hopper_file}", *TRAIN]
 
 
@@ -83,7 +83,7 @@ def test_a_fresh_process_acts_with_it(folder, trained, way):
     if way == "by import":
         code = (
             f"import sys; sys.path.insert(0, {str(folder)!r})\n"
-            "import bc, dt_jax\n"
+            "import my_bc, dt_jax\n"
             f"policy = dt_jax.Policy.load({str(trained)!r}, seed=11)\n"
             "policy.reset()\n"
             "print(policy.act([0.1] * 11).shape)\n"
@@ -91,7 +91,7 @@ def test_a_fresh_process_acts_with_it(folder, trained, way):
         status, out, err = run("-c", code)
         assert out == "(3,)\n"
     else:
-        agents = f"--agents={folder / 'bc.py'}"
+        agents = f"--agents={folder / 'my_bc.py'}"
         status, out, err = run(
             "-m", "dt_jax", "evaluate", trained, "--episodes=2", agents
         )
@@ -101,7 +101,7 @@ def test_a_fresh_process_acts_with_it(folder, trained, way):
 
 def test_the_report_shows_it(folder, trained):
     out = folder / "report"
-    agents = f"--agents={folder / 'bc.py'}"
+    agents = f"--agents={folder / 'my_bc.py'}"
     status, _, err = run("-m", "dt_jax", "report", trained, f"--out={out}", agents)
     assert status == 0, err
     page = (out / "index.html").read_text()
@@ -113,14 +113,14 @@ def test_without_its_registration_there_is_one_line(trained):
     status, _, err = run("-m", "dt_jax", "evaluate", trained, "--episodes=2")
     assert status == 2
     assert err.count("\n") == 1
-    assert "unknown agent 'bc'; known: dt" in err
+    assert "unknown agent 'my_bc'; known: bc, dt, iql" in err
     assert "--agents=FILE.py" in err
 
 
 def test_another_agents_config_is_refused(folder, command):
     status, _, err = run(*command, "--config.agent=dt", "--workdir=unused")
     assert status == 2
-    assert "configures the agent bc" in err
+    assert "configures the agent my_bc" in err
 
 
 def test_the_files_of_the_run_are_complete_elsewhere(folder, trained):
@@ -129,7 +129,7 @@ def test_the_files_of_the_run_are_complete_elsewhere(folder, trained):
     shutil.copytree(trained, copy)
     code = (
         f"import sys; sys.path.insert(0, {str(folder)!r})\n"
-        f"import bc, dt_jax; dt_jax.Policy.load({str(copy)!r}, 'best')"
+        f"import my_bc, dt_jax; dt_jax.Policy.load({str(copy)!r}, 'best')"
     )
     status, _, err = run("-c", code)
     assert status == 0, err

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {  # name -> module and class, imported on first use
     "dt": ("dt_jax.agents.dt", "DecisionTransformerAgent"),
+    "bc": ("dt_jax.agents.bc", "BehaviourCloning"),
+    "iql": ("dt_jax.agents.iql", "ImplicitQLearning"),
     "qdt": ("dt_jax.agents.qdt", "QLearningDecisionTransformerAgent"),
 }
 _REGISTERED: dict[str, type["Agent"]] = {}

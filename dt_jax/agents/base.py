@@ -90,6 +90,14 @@ class Agent(Protocol):
         """Raise a UserError where keys, each valid by itself, contradict each other."""
 
     @classmethod
+    def select(cls, config: ConfigDict, trajectories: Trajectories) -> Trajectories:
+        """Return the trajectories to train on, of those that are not held out.
+
+        All of them unless an agent overrides it. It may depend on nothing else.
+        """
+        return trajectories
+
+    @classmethod
     def stages(cls, config: ConfigDict) -> Mapping[str, Mapping[str, Any]]:
         """Return the runs that a run of this agent begins with, in order.
 

@@ -173,6 +173,9 @@ class Sampler:
             "mask": lambda: (slots < size).astype(np.float32),
             "terminals": terminals,
             "next_states": lambda: vectors(data.observations, *state_units, shift=1),
+            "has_next": lambda: ((slots < size) & (slots < left - 1)).astype(
+                np.float32
+            ),
         }
         return Batch(**{name: make[name]() for name in self.fields})
 

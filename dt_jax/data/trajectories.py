@@ -23,7 +23,7 @@ _BLOCK_ROWS = 1 << 18  # whose returns-to-go are computed together
 class Trajectories:
     """K complete trajectories with M transitions in total; all arrays are read-only.
 
-    A subset (see `hold_out`) shares the flat arrays of the whole dataset.
+    A subset shares the flat arrays of the whole dataset.
 
     Attributes:
       observations: [rows, S] float32, as recorded; any number width if memory-mapped.
@@ -126,16 +126,28 @@ class Trajectories:
         count = min(max(1, round(fraction * k)), k - 1)
         held_out = np.zeros(k, bool)
         held_out[np.random.default_rng(0).permutation(k)[:count]] = True
+        return self.subset(~held_out), self.subset(held_out)
 
-        def subset(mask: np.ndarray) -> Trajectories:
-            return replace(
-                self,
-                starts=_read_only(self.starts[mask]),
-                lengths=_read_only(self.lengths[mask]),
-                terminated=_read_only(self.terminated[mask]),
-            )
+    def best(self, fraction: float) -> "Trajectories":
+        """Return the trajectories of the highest returns, at least one, in order.
 
-        return subset(~held_out), subset(held_out)
+        Args:
+          fraction: share of the K trajectories, above 0 and at most 1, rounded down.
+        """
+        count = max(1, int(fraction * self.num_trajectories))
+        ranking = np.argsort(-self.episode_returns, kind="stable")
+        chosen = np.zeros(self.num_trajectories, bool)
+        chosen[ranking[:count]] = True
+        return self.subset(chosen)
+
+    def subset(self, chosen: np.ndarray) -> "Trajectories":
+        """Return the trajectories where `chosen` [K] bool is True."""
+        return replace(
+            self,
+            starts=_read_only(self.starts[chosen]),
+            lengths=_read_only(self.lengths[chosen]),
+            terminated=_read_only(self.terminated[chosen]),
+        )
 
     @property
     def num_transitions(self) -> int:

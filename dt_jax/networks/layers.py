@@ -21,17 +21,18 @@ LAYER_NORM_EPS = 1e-5  # torch's; Linen's own default is 1e-6
 
 
 class Linear(nn.Module):
-    """A linear layer on the last axis, with minGPT's initialisation."""
+    """A linear layer on the last axis, with minGPT's initialisation by default."""
 
     features: int
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
     def weights(self, inputs: int) -> tuple[Array, Array]:
         """Return the kernel [D, E] and the bias [E]."""
         shape = inputs, self.features
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape[1:], jnp.float32)
+        bias = self.param("bias", self.bias_init, shape[1:], jnp.float32)
         return kernel, bias
 
     def __call__(self, x: Array) -> Array:

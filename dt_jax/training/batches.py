@@ -137,6 +137,9 @@ class DeviceBatches(Batches):
             "mask": lambda: (slots < size).astype(float_type),
             "terminals": terminals,
             "next_states": lambda: vectors(data.observations, *state_units, shift=1),
+            "has_next": lambda: ((slots < size) & (slots < left - 1)).astype(
+                float_type
+            ),
         }
         return Batch(**{name: make[name]() for name in sampler.fields})
 

@@ -86,6 +86,7 @@ class Trainer:
         trained_on, held_out = dataset.trajectories, None
         if config.holdout_fraction:
             trained_on, held_out = trained_on.hold_out(config.holdout_fraction)
+        trained_on = self.agent.select(config, trained_on)
 
         def sampler(trajectories: Trajectories, index: int, kind: str) -> Sampler:
             labels = dataset.labels[index] if dataset.labels else None

@@ -105,15 +105,15 @@ def test_the_agent_of_a_file_cannot_be_changed():
 
 
 def test_a_key_of_another_agent_names_that_agent(tmp_path, monkeypatch):
-    monkeypatch.setitem(agents._REGISTERED, "bc", WithoutKeys)
+    monkeypatch.setitem(agents._REGISTERED, "mine", WithoutKeys)
     file = tmp_path / "mine.py"
     for changes in ("", ", reward_scale=1.0"):
         file.write_text(
             "from dt_jax.config import default_config\n"
-            f"def get_config(): return default_config('bc'{changes})\n"
+            f"def get_config(): return default_config('mine'{changes})\n"
         )
         message = refusal(f"--config={file}", "--config.reward_scale=1")
-        assert "; it is a key of the agent dt, not of bc" in message
+        assert "; it is a key of the agent dt and iql, not of mine" in message
         assert message.startswith(str(file)) == (changes != "")
 
 

@@ -63,6 +63,7 @@ def naive_window(trajectories, units, k: int, start: int, context_len: int) -> B
         "rewards": trajectories.rewards[whole][window] * scale,
         "terminals": terminals[window],
         "next_states": states[start + 1 : start + 1 + context_len],
+        "has_next": np.ones(length - 1, np.float32)[window],
     }
     return Batch(
         timesteps=np.arange(start, start + context_len, dtype=np.int32),

@@ -74,7 +74,7 @@ def test_wrong_argument_of_evaluate(trained, argument, words):
     ("change", "words"),
     [
         ({"rotary": True}, ["with unknown keys rotary", "another version of dt_jax"]),
-        ({"agent": "bc"}, ["unknown agent 'bc'", "--agents=FILE.py"]),
+        ({"agent": "mine"}, ["unknown agent 'mine'", "--agents=FILE.py"]),
         ({"env_name": None}, ["no environment: name one with --env_name"]),
         (
             {"env_name": None, "target_returns": None},

@@ -1,0 +1,262 @@
+"""Implicit Q-learning (Kostrikov et al., 2021, https://arxiv.org/abs/2110.06169).
+
+A state value V learns an upper expectile of Q over the actions in the data, so that no
+other action is ever evaluated; Q learns from V of the next state; and a policy imitates
+the data's actions, weighted by their advantage Q - V. Losses, networks and
+hyper-parameters are those of CORL's `algorithms/offline/iql.py`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.optim import apply_gradients
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.networks.critics import (
+    DeterministicPolicy,
+    GaussianPolicy,
+    StateValue,
+    TwinQ,
+    apply,
+    normal_log_prob,
+)
+from dt_jax.types import Array, Batch, Params
+from dt_jax.utils.keys import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_INTEGER,
+    PROBABILITY,
+    Key,
+    boolean,
+    integer,
+    number,
+    or_none,
+)
+
+_MAX_WEIGHT = 100.0  # of an action in the policy's loss
+
+# fmt: off
+_SHARE = number("a number above 0 and at most 1", lambda x: 0 < x <= 1)
+_KEYS = (
+    Key("critic_dim", 256, POSITIVE_INTEGER,
+        "Width of the hidden layers of Q, V and the policy.", architecture=True),
+    Key("critic_layers", 2, integer(0, 100),
+        "Hidden layers of Q, V and the policy.", architecture=True),
+    Key("discount", 0.99, number("a number from 0 to 1", lambda x: 0 <= x <= 1),
+        "Factor of the value of the next state."),
+    Key("iql_tau", 0.7, number("a number between 0 and 1", lambda x: 0 < x < 1),
+        "Expectile of Q that V learns: 0.5 is the mean over the data's actions, "
+        "towards 1 it approaches the best of them."),
+    Key("beta", 3.0, NOT_NEGATIVE,
+        "Inverse temperature: an action's weight in the policy's loss is "
+        "exp(beta * advantage), at most 100, with the advantage in units of reward. 0: "
+        "behaviour cloning."),
+    Key("tau", 0.005, _SHARE,
+        "Share of Q that the target network takes over in each update."),
+    Key("iql_deterministic", False, boolean(),
+        "Fit the policy by squared errors instead of the likelihood of a normal "
+        "distribution.", architecture=True),
+    Key("vf_lr", 3e-4, POSITIVE, "Adam's learning rate for V."),
+    Key("qf_lr", 3e-4, POSITIVE, "Adam's learning rate for Q."),
+    Key("actor_lr", 3e-4, POSITIVE,
+        "Adam's learning rate for the policy at the start; a cosine decays it to 0 by "
+        "update_steps."),
+    Key("actor_dropout", 0.0, PROBABILITY,
+        "Dropout after the policy's hidden layers."),
+    Key("reward_scale", None, or_none(POSITIVE),
+        "Factor from rewards to those that Q and V learn; None: the power of ten that "
+        "brings the data's largest return to between 1 and 10.", from_data=True),
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class ImplicitQLearning(Agent):
+    """A policy, twin Q and V, with one optimiser of three learning rates."""
+
+    KEYS: ClassVar[tuple[Key, ...]] = _KEYS
+    batch_fields: ClassVar[tuple[str, ...]] = (
+        "states",
+        "actions",
+        "rewards",
+        "terminals",
+        "next_states",
+        "has_next",
+        "mask",
+    )
+    context_len: ClassVar[int] = 1  # type: ignore[misc]
+    conditioned: ClassVar[bool] = False
+
+    actor: DeterministicPolicy | GaussianPolicy
+    critic: TwinQ
+    value: StateValue
+    normalizer: Normalizer
+    optimizer: optax.GradientTransformation
+    episode_len: int
+    discount: float
+    iql_tau: float
+    beta: float
+    tau: float
+
+    @classmethod
+    def from_config(
+        cls, config: ConfigDict, normalizer: Normalizer
+    ) -> "ImplicitQLearning":
+        """Return the agent of a configuration and a dataset's units."""
+        sizes = config.critic_dim, config.critic_layers
+        policy = DeterministicPolicy(
+            normalizer.action_size, config.max_action, *sizes, config.actor_dropout
+        )
+        schedule = optax.cosine_decay_schedule(config.actor_lr, config.update_steps)
+        optimizers = {
+            "actor": optax.adam(schedule),
+            "critic": optax.adam(config.qf_lr),
+            "value": optax.adam(config.vf_lr),
+        }
+        return cls(
+            actor=policy if config.iql_deterministic else GaussianPolicy(policy),
+            critic=TwinQ(*sizes),
+            value=StateValue(*sizes),
+            normalizer=normalizer,
+            optimizer=optax.multi_transform(optimizers, {x: x for x in optimizers}),
+            episode_len=config.episode_len,
+            discount=config.discount,
+            iql_tau=config.iql_tau,
+            beta=config.beta,
+            tau=config.tau,
+        )
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Return the state before the first update; the target is a copy of Q."""
+        actor_key, critic_key, value_key, dropout_key = jax.random.split(key, 4)
+        states = jnp.zeros((1, self.observation_size), jnp.float32)
+        actions = jnp.zeros((1, self.action_size), jnp.float32)
+        params = {
+            "actor": self.actor.init(actor_key, states)["params"],
+            "critic": self.critic.init(critic_key, states, actions)["params"],
+            "value": self.value.init(value_key, states)["params"],
+        }
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=self.optimizer.init(params),
+            key=dropout_key,
+            extra={"target": params["critic"]},
+        )
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Return the state after one more update, and its metrics."""
+        target = state.extra["target"]
+        dropout_key = jax.random.fold_in(state.key, state.step)
+        grads, metrics = jax.grad(self.loss, has_aux=True)(
+            state.params, target, batch, dropout_key
+        )
+        state = apply_gradients(self.optimizer, state, grads)
+        target = optax.incremental_update(state.params["critic"], target, self.tau)
+        return state.replace(extra={"target": target}), metrics
+
+    def loss(
+        self, params: Params, target: Params, batch: Batch, dropout_key: jax.Array
+    ) -> tuple[Array, Metrics]:
+        """Return the sum of the losses of V, Q and the policy, and the metrics.
+
+        Each loss has gradients only for its own network, so that the gradients of the
+        sum are those of three separate updates from the same parameters. The next
+        state of a trajectory's last step is known only to a termination, which needs
+        none: a last step that a time limit ended counts in no loss.
+
+        Args:
+          params: of "actor", "critic" and "value".
+          target: of Q, an average of the past "critic".
+          batch: [B, 1, ...].
+          dropout_key: for the policy.
+        """
+        states, actions = batch.states, batch.actions
+        valid = batch.has_next + batch.terminals
+        count = jnp.maximum(jnp.sum(valid), 1)
+
+        def mean(x: Array) -> Array:
+            return jnp.sum(valid * x) / count
+
+        # V: an expectile of Q over the data's actions, E |tau - 1[u < 0]| u².
+        q = apply(self.critic, target, states, actions).min(axis=0)
+        v = apply(self.value, params["value"], states)
+        u = q - v
+        v_loss = mean(jnp.where(u < 0, 1 - self.iql_tau, self.iql_tau) * jnp.square(u))
+
+        # Q: r + discount · V(s'), without V after a termination.
+        next_v = apply(self.value, params["value"], batch.next_states)
+        next_v = jax.lax.stop_gradient(next_v) * (1 - batch.terminals)
+        y = batch.rewards + self.discount * next_v
+        both = apply(self.critic, params["critic"], states, actions)
+        q_loss = mean(jnp.square(both - y[None]).mean(axis=0))
+
+        # The policy: the data's actions, weighted by their advantage.
+        advantage = jax.lax.stop_gradient(u) / self.normalizer.reward_scale
+        weights = jnp.minimum(jnp.exp(self.beta * advantage), _MAX_WEIGHT)
+        errors = self._imitation_error(params["actor"], states, actions, dropout_key)
+        actor_loss = mean(weights * errors)
+
+        metrics = {
+            "train_loss": actor_loss,
+            "q_loss": q_loss,
+            "v_loss": v_loss,
+            "q_mean": mean(q) / self.normalizer.reward_scale,
+            "v_mean": mean(v) / self.normalizer.reward_scale,
+            "advantage_mean": mean(advantage),
+            "weight_mean": mean(weights),
+        }
+        return v_loss + q_loss + actor_loss, metrics
+
+    def _imitation_error(
+        self, params: Params, states: Array, actions: Array, dropout_key: jax.Array
+    ) -> Array:
+        """Return the squared error or -log π(a | s) of each action, [B, T]."""
+        predicted = apply(
+            self.actor,
+            params,
+            states,
+            deterministic=False,
+            rngs={"dropout": dropout_key},
+        )
+        if isinstance(self.actor, GaussianPolicy):
+            return -normal_log_prob(actions, *predicted).sum(axis=-1)
+        return jnp.square(predicted - actions).sum(axis=-1)
+
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the squared error of each predicted action, [B, T, A]."""
+        errors = self._action(params, batch.states) - batch.actions
+        return jnp.square(errors) * batch.mask[..., None]
+
+    def values(self, params: Params, observations: Array) -> Array:
+        """Return V of raw observations [N, S] in units of reward, [N]."""
+        states = self.normalizer.normalize_states(observations)
+        v = apply(self.value, params["value"], states)
+        return v / self.normalizer.reward_scale
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """Return a context for N episodes, of which nothing is remembered."""
+        return ()
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context and the policy's mean actions; see `Agent.act`."""
+        states = self.normalizer.normalize_states(observations)
+        actions = self._action(params, states)
+        return context, self.normalizer.to_environment(actions)
+
+    def _action(self, params: Params, states: Array) -> Array:
+        """Return the policy's action, or the mean of its distribution, [..., A]."""
+        predicted = apply(self.actor, params["actor"], states)
+        return predicted[0] if isinstance(self.actor, GaussianPolicy) else predicted

@@ -1,0 +1,195 @@
+"""Runs in stages: a critic, labels, and the policy that is trained on them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers import assert_same_run, changed, restored, steps_of, train_until
+
+from dt_jax.agents.qdt import QLearningDecisionTransformerAgent
+from dt_jax.config import default_config
+from dt_jax.config.load import validate
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.evaluation.policy import Policy
+from dt_jax.training import stages
+from dt_jax.training.dry_run import dry_run
+from dt_jax.training.train import train
+from dt_jax.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def corridor(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "corridor.hdf5"
+    collect_demo("corridor-demo", path, steps=100)
+    return path
+
+
+@pytest.fixture
+def config(corridor):
+    """Return a run of 4 updates after 6 of the critic, for two seeds."""
+    config = default_config(
+        "qdt",
+        env_name="corridor-demo",
+        data_path=str(corridor),
+        embedding_dim=8,
+        num_layers=1,
+        seq_len=2,
+        batch_size=4,
+        update_steps=4,
+        warmup_steps=2,
+        eval_every=4,
+        eval_episodes=2,
+        target_returns=(10.0,),
+        reward_scale=0.1,
+        log_every=1,
+        checkpoint_every=2,
+        num_workers=0,
+        num_seeds=2,
+        critic_dim=8,
+        critic_update_steps=6,
+        critic_batch_size=4,
+    )
+    validate(config)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def _finished_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
+@pytest.fixture
+def finished(config, _finished_folder):
+    """Return the folder of the complete run; tests must not change it."""
+    if not _finished_folder.exists():
+        train(config, _finished_folder)
+    return _finished_folder
+
+
+def assert_same(ours, theirs):
+    assert_same_run(ours / "critic", theirs / "critic")
+    assert_same_run(ours, theirs)
+    arrays = [np.load(folder / "labels" / "labels.npz") for folder in (ours, theirs)]
+    np.testing.assert_array_equal(*[each["values"] for each in arrays])
+
+
+def test_each_seed_is_trained_on_the_labels_of_its_own_critic(
+    finished, config, corridor
+):
+    with np.load(finished / "labels" / "labels.npz") as file:
+        labels = file["values"]
+    assert labels.shape == (2, 100)
+    assert (labels[0] != labels[1]).any()
+    summary = json.loads((finished / "labels" / "summary.json").read_text())
+    assert [each["share_below_return"] for each in summary["seeds"]] == [0, 0]
+    assert (finished / "labels" / "histogram.png").stat().st_size > 1000
+    assert steps_of(finished / "critic") == [2, 4, 6]
+    policy = Policy.load(finished, seed=11)
+    policy.reset(10.0)
+    assert policy.act(np.eye(3)[0]).shape == (2,)
+
+
+def test_a_run_killed_in_any_stage_resumes_to_the_same_bits(
+    finished, config, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "run"
+    train_until(5, config, workdir)
+    assert steps_of(workdir / "critic") == [2, 4]
+    with monkeypatch.context() as patch:  # in the labels
+        patch.setattr(stages, "_write", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(config, workdir)
+    assert steps_of(workdir / "critic") == [2, 4, 6]
+    train_until(3, config, workdir)
+    assert steps_of(workdir) == [2]
+    critic = restored(workdir / "critic", "train")
+    capsys.readouterr()
+    train(config, workdir)
+    assert "stage critic" not in capsys.readouterr().out  # it was complete
+    assert restored(workdir / "critic", "train") == critic
+    assert_same(workdir, finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "folder"),
+    [
+        ({"iql_tau": 0.9}, "run/critic holds another run \\(iql_tau 0.7 -> 0.9\\)"),
+        ({"critic_batch_size": 8}, "run/critic holds another run \\(batch_size 4"),
+        ({"label_mode": "window"}, "run holds another run \\(label_mode per_step"),
+        ({"seq_len": 3}, "run holds another run \\(seq_len 2 -> 3\\)"),
+    ],
+)
+def test_a_changed_key_is_refused_by_the_stage_that_it_belongs_to(
+    finished, config, changes, folder, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(UserError, match=folder):
+        train(changed(config, **changes), tmp_path / "run")
+
+
+def test_changed_labels_are_refused(finished, config, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    path = workdir / "labels" / "labels.npz"
+    np.savez(path, values=np.load(path)["values"] + 1)
+    with pytest.raises(UserError, match="labels are not those that the run was"):
+        train(changed(config, update_steps=6), workdir)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"labels.npz is damaged"):
+        train(changed(config, update_steps=6), workdir)
+
+
+def test_missing_labels_are_made_again(finished, config, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "labels")
+    train(changed(config, update_steps=6), workdir)
+    assert_labels_equal(workdir, finished)
+
+
+def assert_labels_equal(ours, theirs):
+    arrays = [np.load(folder / "labels" / "labels.npz") for folder in (ours, theirs)]
+    np.testing.assert_array_equal(*[each["values"] for each in arrays])
+
+
+def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
+    for source in finished, finished / "critic":
+        workdir = tmp_path / source.name
+        train(changed(config, labels_from=str(source)), workdir)
+        assert not (workdir / "critic").exists()
+        assert_labels_equal(workdir, finished)
+        assert restored(workdir, "params") == restored(finished, "params")
+    other = changed(config, labels_from=str(finished), num_seeds=3)
+    with pytest.raises(UserError, match="labels of 2 seeds, but num_seeds is 3"):
+        train(other, tmp_path / "three")
+    other = changed(config, labels_from=str(tmp_path / "critic"), num_seeds=2)
+    other = changed(other, data_path=str(tmp_path / "other.hdf5"))
+    collect_demo("corridor-demo", tmp_path / "other.hdf5", steps=120)
+    with pytest.raises(UserError, match="has the labels of other data"):
+        train(other, tmp_path / "other")
+
+
+def test_window_mode_shows_true_rewards_before_the_window_s_end(
+    config, corridor, tmp_path
+):
+    workdir = tmp_path / "run"
+    train(changed(config, label_mode="window", num_seeds=1), workdir)
+    with np.load(workdir / "labels" / "labels.npz") as file:
+        assert set(file) == {"values", "offsets"}
+        assert (file["offsets"] > 0).any()
+    train(changed(config, label_mode="window", num_seeds=1, update_steps=6), workdir)
+    kinds = {
+        mode: QLearningDecisionTransformerAgent.from_config(
+            changed(config, label_mode=mode), Policy.load(workdir).agent.normalizer
+        ).batch_kind
+        for mode in ("per_step", "window")
+    }
+    assert kinds == {"per_step": "windows", "window": "window_ends"}
+
+
+def test_a_dry_run_tries_every_stage(config, tmp_path, capsys):
+    dry_run(config, tmp_path / "run")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "dry run" in line]
+    assert len(lines) == 2
+    assert not (tmp_path / "run").exists()

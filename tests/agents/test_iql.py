@@ -1,0 +1,335 @@
+"""Implicit Q-learning: its update against a plain transcription, and its values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_agent import normalizer
+
+from dt_jax.agents.contract import check_agent
+from dt_jax.agents.iql import ImplicitQLearning
+from dt_jax.config import default_config
+from dt_jax.data.sampler import Sampler
+from dt_jax.data.schema import RawData
+from dt_jax.data.trajectories import Trajectories
+from dt_jax.types import Batch
+
+S, A, B = 3, 2, 8
+SMALL = {"critic_dim": 8, "update_steps": 10, "max_action": 1.5, "iql_tau": 0.8}
+FAST = {"vf_lr": 3e-3, "qf_lr": 2e-3, "actor_lr": 1e-3, "tau": 0.1}
+
+
+def make_agent(units=None, **changes):
+    config = default_config("iql", **changes)
+    return ImplicitQLearning.from_config(config, units or normalizer(S, A, 0.5))
+
+
+def make_batch(seed=0):
+    """Return steps in the middle, at terminations and at time limits."""
+    rng = np.random.default_rng(seed)
+    kinds = np.arange(B) % 3  # 0: in the middle, 1: termination, 2: time limit
+    return Batch(
+        states=rng.normal(size=(B, 1, S)),
+        actions=rng.uniform(-1, 1, (B, 1, A)),
+        rewards=rng.normal(size=(B, 1)),
+        terminals=(kinds == 1).astype(float)[:, None],
+        next_states=rng.normal(size=(B, 1, S)) * (kinds == 0)[:, None, None],
+        has_next=(kinds == 0).astype(float)[:, None],
+        mask=np.ones((B, 1)),
+    )
+
+
+# One update.
+
+
+def mlp(p, x):
+    """An MLP of two hidden layers, as torch computes it."""
+    for layer in ("Linear_0", "Linear_1"):
+        x = jnp.maximum(x @ p[layer]["kernel"] + p[layer]["bias"][None], 0)
+    return x @ p["Linear_2"]["kernel"] + p["Linear_2"]["bias"][None]
+
+
+class NaiveIQL:
+    """CORL's ImplicitQLearning: one loss and one Adam after the other.
+
+    It gets only the transitions that D4RL's qlearning_dataset has.
+    """
+
+    def __init__(self, agent, config, params):
+        self.params, self.target = params, params["critic"]
+        self.config, self.scale = config, agent.normalizer.reward_scale
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        self.first, self.second, self.updates = zeros, zeros, 0
+
+    def adam(self, name, grads, rate):
+        t = self.updates + 1
+
+        def step(p, m, v):
+            return p - rate * (m / (1 - 0.9**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, self.first[name], grads)
+        v = jax.tree.map(
+            lambda v, g: 0.999 * v + 0.001 * g**2, self.second[name], grads
+        )
+        self.first, self.second = self.first | {name: m}, self.second | {name: v}
+        new = jax.tree.map(step, self.params[name], m, v)
+        self.params = self.params | {name: new}
+
+    def update(self, batch):
+        c = self.config
+        kept = (batch.has_next + batch.terminals)[:, 0] > 0
+        s, a, r, done, s2 = (
+            getattr(batch, name)[kept, 0]
+            for name in ("states", "actions", "rewards", "terminals", "next_states")
+        )
+        sa = jnp.concatenate([s, a], axis=1)
+
+        def q(params, i):
+            return mlp(jax.tree.map(lambda p: p[i], params["q"]), sa)[:, 0]
+
+        next_v = mlp(self.params["value"]["mlp"], s2)[:, 0]
+        target_q = jnp.minimum(q(self.target, 0), q(self.target, 1))
+        adv = target_q - mlp(self.params["value"]["mlp"], s)[:, 0]
+
+        def v_loss(params):
+            u = target_q - mlp(params["mlp"], s)[:, 0]
+            return jnp.mean(jnp.abs(c.iql_tau - (u < 0)) * u**2)
+
+        self.adam("value", jax.grad(v_loss)(self.params["value"]), c.vf_lr)
+        y = r + (1 - done) * c.discount * next_v
+
+        def q_loss(params):
+            return sum(jnp.mean((q(params, i) - y) ** 2) for i in (0, 1)) / 2
+
+        self.adam("critic", jax.grad(q_loss)(self.params["critic"]), c.qf_lr)
+        self.target = jax.tree.map(
+            lambda old, new: (1 - c.tau) * old + c.tau * new,
+            self.target,
+            self.params["critic"],
+        )
+        weights = jnp.minimum(jnp.exp(c.beta * adv / self.scale), 100.0)
+
+        def actor_loss(params):
+            mean = params if c.iql_deterministic else params["mean"]
+            mean = c.max_action * jnp.tanh(mlp(mean["mlp"], s))
+            if c.iql_deterministic:
+                return jnp.mean(weights * jnp.sum((mean - a) ** 2, axis=1))
+            log_std = jnp.clip(params["log_std"], -20, 2)[None]
+            log_prob = jax.scipy.stats.norm.logpdf(a, mean, jnp.exp(log_std))
+            return -jnp.mean(weights * log_prob.sum(axis=1))
+
+        grads = jax.grad(actor_loss)(self.params["actor"])
+        progress = self.updates / c.update_steps
+        self.adam("actor", grads, c.actor_lr * 0.5 * (1 + np.cos(np.pi * progress)))
+        self.updates += 1
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_updates_equal_those_of_a_plain_transcription(deterministic):
+    """In float64, over two updates, with each kind of transition in the batch."""
+    config = default_config("iql", **SMALL, **FAST, iql_deterministic=deterministic)
+    agent = ImplicitQLearning.from_config(config, normalizer(S, A, 0.5))
+    batches = [make_batch(seed) for seed in range(2)]
+
+    def initial():
+        state = agent.init(jax.random.key(0))
+        params = jax.tree.map(lambda x: x.astype(jnp.float64), state.params)
+        if not deterministic:
+            params["actor"]["log_std"] = jnp.array([-0.3, 0.4])
+        state = state.replace(params=params, opt_state=agent.optimizer.init(params))
+        return state.replace(extra={"target": params["critic"]})
+
+    @jax.jit
+    def transcription(params):
+        naive = NaiveIQL(agent, config, params)
+        for batch in batches:
+            naive.update(batch)
+        return naive.params, naive.target
+
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        state = jax.jit(initial)()
+        before, theirs = state.params, transcription(state.params)
+        update = jax.jit(agent.update)
+        for batch in batches:
+            state, _ = update(state, batch)
+        ours = state.params, state.extra["target"]
+        before, ours, theirs = jax.device_get((before, ours, theirs))
+
+    def compare(x, y):
+        assert x.dtype == np.float64
+        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-9)
+
+    jax.tree.map(compare, ours, theirs)
+    moved = jax.tree.map(lambda x, y: abs(x - y).max(), ours[0], before)
+    assert min(map(float, jax.tree.leaves(moved))) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def updated():
+    """Return a function from a batch to the parameters after an update, and metrics.
+
+    `shift` is added to the target's Q. Units of reward are twice those of Q.
+    """
+    agent = make_agent(**SMALL)
+    state = jax.jit(agent.init)(jax.random.key(0))
+
+    @jax.jit
+    def update(batch, shift):
+        last = state.extra["target"]["q"]["Linear_2"]
+        last = last | {"bias": last["bias"] + shift}
+        target = {"q": state.extra["target"]["q"] | {"Linear_2": last}}
+        after, metrics = agent.update(state.replace(extra={"target": target}), batch)
+        return after.params, metrics
+
+    def run(batch, shift=0.0):
+        batch = jax.tree.map(lambda x: x.astype(np.float32), batch)
+        params, metrics = update(batch, np.float32(shift))
+        return jax.tree.leaves(params), {k: float(x) for k, x in metrics.items()}
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["in the middle", "termination", "time limit"])
+def test_a_step_without_a_valid_target_counts_in_no_loss(updated, kind):
+    """The last one of a trajectory that a time limit ended."""
+    batch = make_batch()
+    rows = {
+        "in the middle": batch.has_next,
+        "termination": batch.terminals,
+        "time limit": 1 - batch.has_next - batch.terminals,
+    }[kind]
+    changed = batch._replace(
+        states=batch.states + rows[..., None],
+        actions=batch.actions * (1 - rows[..., None]),
+        rewards=batch.rewards + 5 * rows,
+    )
+    before, after = updated(batch)[0], updated(changed)[0]
+    same = all((x == y).all() for x, y in zip(before, after, strict=True))
+    assert same == (kind == "time limit")
+
+
+def test_a_batch_of_such_steps_has_losses_of_zero(updated):
+    none = np.zeros((B, 1))
+    _, metrics = updated(make_batch()._replace(has_next=none, terminals=none))
+    assert metrics == dict.fromkeys(metrics, 0)
+
+
+def test_the_value_after_a_termination_is_zero(updated):
+    """Whatever next_states holds there."""
+    batch = make_batch()
+    elsewhere = batch.next_states + batch.terminals[..., None]
+    _, metrics = updated(batch._replace(next_states=elsewhere))
+    assert metrics == updated(batch)[1]
+
+
+def test_weights_are_exponential_in_the_advantage_and_at_most_100(updated):
+    batch = jax.tree.map(np.copy, make_batch())
+    for field in jax.tree.leaves(batch):  # one step, B times
+        field[:] = field[1]
+    for shift in (-0.1, 0.0, 0.1):
+        _, found = updated(batch, shift)
+        advantage = found["q_mean"] - found["v_mean"]  # in units of reward
+        assert found["advantage_mean"] == pytest.approx(advantage, abs=1e-5)
+        assert found["weight_mean"] == pytest.approx(np.exp(3 * advantage), rel=1e-4)
+    assert updated(batch, 10.0)[1]["weight_mean"] == 100
+    assert updated(batch, 10.0)[1]["advantage_mean"] == pytest.approx(20, abs=3)
+    assert updated(batch, -50.0)[1]["weight_mean"] < 1e-30
+
+
+# Values of a chain of five states.
+
+DISCOUNT, GOAL, EXIT = 0.9, 1.0, 5.0
+LEFT, RIGHT = -1.0, 1.0
+
+
+def move(state, action):
+    """Return the next state, None after a termination, and the reward.
+
+    Right leads to the last state, where it stays and earns; left of the first state is
+    an exit.
+    """
+    if action == RIGHT:
+        return min(state + 1, 4), GOAL * (state == 4)
+    return (None, EXIT) if state == 0 else (state - 1, 0.0)
+
+
+def dynamic_programming(policy=None):
+    """Return V [5] of a policy, the probability of going right in each state [5].
+
+    None: the best one.
+    """
+    values = np.zeros(5)
+    for _ in range(300):
+        q = np.zeros((5, 2))
+        for state in range(5):
+            for i, action in enumerate((LEFT, RIGHT)):
+                after, q[state, i] = move(state, action)
+                if after is not None:
+                    q[state, i] += DISCOUNT * values[after]
+        values = q.max(axis=1)
+        if policy is not None:
+            values = (1 - policy) * q[:, 0] + policy * q[:, 1]
+    return values
+
+
+def chain(episodes=60, limit=12):
+    """Return random episodes, which end at the exit or by a time limit."""
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(episodes):
+        state = rng.integers(5)
+        for step in range(limit):
+            action = rng.choice([LEFT, RIGHT])
+            after, reward = move(state, action)
+            rows.append((state, action, reward, after is None, step == limit - 1))
+            state = after
+            if after is None:
+                break
+    states, actions, rewards, terminals, last = map(np.array, zip(*rows, strict=True))
+    raw = RawData(
+        observations=np.eye(5, dtype=np.float32)[states],
+        actions=actions[:, None].astype(np.float32),
+        rewards=rewards.astype(np.float32),
+        terminals=terminals,
+        timeouts=last & ~terminals,
+    )
+    return Trajectories.from_raw(raw, source="chain")
+
+
+@pytest.mark.parametrize("iql_tau", [0.99, 0.5])
+def test_values_of_a_chain_are_those_of_dynamic_programming(iql_tau):
+    """Those of the best actions for a high expectile, of the data's policy for 0.5.
+
+    V(4) is 10 if one stays there, where only time limits end episodes. There is no
+    value after the exit.
+    """
+    data, updates = chain(), 1500
+    assert 0.2 < data.terminated.mean() < 0.8
+    sizes = {"critic_dim": 32, "update_steps": updates, "discount": DISCOUNT}
+    agent = make_agent(normalizer(5, 1, 0.1), **FAST, **sizes, iql_tau=iql_tau)
+    fields = agent.batch_fields
+    sampler = Sampler(
+        data, agent.normalizer, batch_size=1, context_len=1, seed=0, fields=fields
+    )
+    batch = sampler.gather(np.arange(sampler.num_transitions))  # all of the data
+
+    @jax.jit
+    def train(state, batch):
+        return jax.lax.fori_loop(
+            0, updates, lambda _, state: agent.update(state, batch)[0], state
+        )
+
+    state = train(jax.jit(agent.init)(jax.random.key(0)), batch)
+    found = agent.values(agent.acting_params(state), np.eye(5, dtype=np.float32))
+    used = (batch.has_next + batch.terminals)[:, 0] > 0
+    visits = batch.states[used, 0]
+    policy = visits.T @ (batch.actions[used, 0, 0] == RIGHT) / visits.sum(axis=0)
+    expected = dynamic_programming(policy if iql_tau == 0.5 else None)
+    np.testing.assert_allclose(found, expected, rtol=0.05)
+
+
+# The agent.
+
+
+def test_it_keeps_the_contract():
+    for deterministic in (False, True):
+        check_agent("iql", make_agent(iql_deterministic=deterministic))

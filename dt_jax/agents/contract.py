@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dt_jax.agents.base import Agent
+from dt_jax.data.sampler import KINDS
 from dt_jax.types import Batch
 from dt_jax.utils.errors import UserError, did_you_mean
 
@@ -96,6 +97,9 @@ def _check_members(agent: Agent, refuse: Callable[[str], NoReturn]) -> None:
         if field not in Batch._fields:
             hint = did_you_mean(str(field), Batch._fields)
             refuse(f"unknown batch field {field!r}{hint}")
+    if agent.batch_kind not in KINDS:
+        hint = did_you_mean(str(agent.batch_kind), KINDS)
+        refuse(f"unknown batch_kind {agent.batch_kind!r}{hint}")
     if agent.conditioned and "target_returns" not in {key.name for key in agent.KEYS}:
         refuse("it is conditioned, but KEYS lacks target_returns")
 

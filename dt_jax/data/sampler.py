@@ -11,6 +11,7 @@ from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Batch
 
+KINDS = "windows", "window_ends", "episodes"
 _UNUSED = np.zeros(1, np.float32)
 
 

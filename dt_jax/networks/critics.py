@@ -132,6 +132,41 @@ class GaussianPolicy(nn.Module):
         return self.mean(states, deterministic), log_std
 
 
+class TanhGaussianPolicy(nn.Module):
+    """The tanh of a normal distribution whose mean and deviation depend on the state.
+
+    As in Haarnoja et al., 2018 (soft actor-critic), appendix C.
+    """
+
+    action_size: int
+    max_action: float
+    hidden_dim: int
+    hidden_layers: int
+
+    def setup(self) -> None:
+        """Create the layers."""
+        self.mlp = MLP(2 * self.action_size, self.hidden_dim, self.hidden_layers)
+
+    def __call__(self, states: Array) -> Array:
+        """Map states [..., S] to the actions of the means, [..., A]."""
+        return self.max_action * jnp.tanh(self._normal(states)[0])
+
+    def sample(self, states: Array, key: jax.Array) -> tuple[Array, Array]:
+        """Return drawn actions [..., A] and their log-densities [...]."""
+        mean, log_std = self._normal(states)
+        noise = jax.random.normal(key, mean.shape, mean.dtype)
+        x = mean + jnp.exp(log_std) * noise
+        # log |d tanh(x)/dx| = log(1 - tanh(x)²), which is exact for large |x| as this.
+        log_slope = 2 * (math.log(2) - x - jax.nn.softplus(-2 * x))
+        log_prob = normal_log_prob(x, mean, log_std) - log_slope
+        log_prob = log_prob.sum(axis=-1) - self.action_size * math.log(self.max_action)
+        return self.max_action * jnp.tanh(x), log_prob
+
+    def _normal(self, states: Array) -> tuple[Array, Array]:
+        mean, log_std = jnp.split(self.mlp(states), 2, axis=-1)
+        return mean, jnp.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX)
+
+
 def normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
     """Return the log-density of x [..., A] under N(mean, exp(log_std)²), [..., A]."""
     log_std = jnp.broadcast_to(log_std, x.shape)

@@ -1,0 +1,248 @@
+"""Conservative Q-learning (Kumar et al., 2020, https://arxiv.org/abs/2006.04779).
+
+Soft actor-critic whose Q is pressed down on actions that the policy or chance would
+choose and up on those in the data, so that the policy is not drawn to actions of which
+the data says nothing. Hyper-parameters are those of the paper of Q-learning DT, of
+which it is the critic (Yamagata et al., 2023, appendix).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.iql import CRITIC_KEYS
+from dt_jax.agents.optim import apply_gradients
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ
+from dt_jax.types import Array, Batch, Params
+from dt_jax.utils.keys import NOT_NEGATIVE, POSITIVE, Key, integer
+
+_VALUE_SAMPLES = 10  # actions whose Q is averaged to a state's value
+
+# fmt: off
+_KEYS = (
+    Key("cql_alpha", 5.0, NOT_NEGATIVE,
+        "Weight of the conservative term; 0: soft actor-critic."),
+    Key("cql_n_actions", 10, integer(1, 1000),
+        "Actions of each kind in the conservative term: uniform, of the policy, and of "
+        "the policy in the next state."),
+    Key("temperature_lr", 1e-4, POSITIVE,
+        "Adam's learning rate for the temperature of the policy's entropy."),
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class ConservativeQLearning(Agent):
+    """A policy, twin Q and a temperature, with one optimiser of three rates."""
+
+    KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
+    batch_fields: ClassVar[tuple[str, ...]] = (
+        "states",
+        "actions",
+        "rewards",
+        "terminals",
+        "next_states",
+        "has_next",
+        "mask",
+    )
+    context_len: ClassVar[int] = 1  # type: ignore[misc]
+    conditioned: ClassVar[bool] = False
+
+    actor: TanhGaussianPolicy
+    critic: TwinQ
+    normalizer: Normalizer
+    optimizer: optax.GradientTransformation
+    episode_len: int
+    discount: float
+    tau: float
+    cql_alpha: float
+    cql_n_actions: int
+
+    @classmethod
+    def from_config(
+        cls, config: ConfigDict, normalizer: Normalizer
+    ) -> "ConservativeQLearning":
+        """Return the agent of a configuration and a dataset's units."""
+        sizes = config.critic_dim, config.critic_layers
+        optimizers = {
+            "actor": optax.adam(config.actor_lr),
+            "critic": optax.adam(config.qf_lr),
+            "log_temperature": optax.adam(config.temperature_lr),
+        }
+        return cls(
+            actor=TanhGaussianPolicy(
+                normalizer.action_size, config.max_action, *sizes
+            ),
+            critic=TwinQ(*sizes),
+            normalizer=normalizer,
+            optimizer=optax.multi_transform(optimizers, {x: x for x in optimizers}),
+            episode_len=config.episode_len,
+            discount=config.discount,
+            tau=config.tau,
+            cql_alpha=config.cql_alpha,
+            cql_n_actions=config.cql_n_actions,
+        )
+
+    def init(self, key: jax.Array) -> TrainState:
+        """Return the state before the first update; the target is a copy of Q."""
+        actor_key, critic_key, update_key = jax.random.split(key, 3)
+        states = jnp.zeros((1, self.observation_size), jnp.float32)
+        actions = jnp.zeros((1, self.action_size), jnp.float32)
+        params = {
+            "actor": self.actor.init(actor_key, states)["params"],
+            "critic": self.critic.init(critic_key, states, actions)["params"],
+            "log_temperature": jnp.zeros((), jnp.float32),
+        }
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=self.optimizer.init(params),
+            key=update_key,
+            extra={"target": params["critic"]},
+        )
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Return the state after one more update, and its metrics."""
+        target = state.extra["target"]
+        key = jax.random.fold_in(state.key, state.step)
+        grads, metrics = jax.grad(self.loss, has_aux=True)(
+            state.params, target, batch, key
+        )
+        state = apply_gradients(self.optimizer, state, grads)
+        target = optax.incremental_update(state.params["critic"], target, self.tau)
+        return state.replace(extra={"target": target}), metrics
+
+    def loss(
+        self, params: Params, target: Params, batch: Batch, key: jax.Array
+    ) -> tuple[Array, Metrics]:
+        """Return the sum of the losses of policy, Q and temperature, and the metrics.
+
+        Each loss has gradients only for its own parameters. As in `iql`, a last step
+        that a time limit ended counts in none: its next state is not in the data.
+
+        Args:
+          params: of "actor" and "critic", and "log_temperature".
+          target: of Q, an average of the past "critic".
+          batch: [B, 1, ...].
+          key: for the actions that are drawn.
+        """
+        fixed = jax.lax.stop_gradient(params)
+        states, next_states = batch.states, batch.next_states
+        valid = batch.has_next + batch.terminals
+        count = jnp.maximum(jnp.sum(valid), 1)
+
+        def mean(x: Array) -> Array:
+            return jnp.sum(valid * x) / count
+
+        def q(params: Params, states: Array, actions: Array) -> Array:
+            return self.critic.apply({"params": params}, states, actions)
+
+        policy_key, next_key, conservative_key = jax.random.split(key, 3)
+
+        # The policy maximises Q and its entropy, which the temperature holds at -A.
+        actions, log_prob = self._sample(params["actor"], states, policy_key)
+        temperature = jnp.exp(params["log_temperature"])
+        fixed_temperature = jax.lax.stop_gradient(temperature)
+        value = q(fixed["critic"], states, actions).min(axis=0)
+        actor_loss = mean(fixed_temperature * log_prob - value)
+        surplus = jax.lax.stop_gradient(self.action_size - log_prob)
+        temperature_loss = mean(temperature * surplus)
+
+        # Q: r + discount · min Q'(s', a'), without it after a termination.
+        next_actions, _ = self._sample(fixed["actor"], next_states, next_key)
+        next_q = q(target, next_states, next_actions).min(axis=0)
+        y = batch.rewards + self.discount * next_q * (1 - batch.terminals)
+        data_q = q(params["critic"], states, batch.actions)
+        q_loss = mean(jnp.square(data_q - jax.lax.stop_gradient(y)[None]).mean(axis=0))
+
+        # CQL(H): log Σ exp Q over actions, by importance sampling, minus the data's.
+        soft_maximum = self._log_sum_exp(params, fixed["actor"], batch, conservative_key)
+        gap = mean((soft_maximum - data_q).mean(axis=0))
+
+        scale = self.normalizer.reward_scale
+        metrics = {
+            "train_loss": actor_loss,
+            "q_loss": q_loss,
+            "conservative_loss": gap,
+            "q_mean": mean(data_q.mean(axis=0)) / scale,
+            "temperature": temperature,
+            "entropy": -mean(log_prob),
+        }
+        total = actor_loss + temperature_loss + q_loss + self.cql_alpha * gap
+        return total, metrics
+
+    def _log_sum_exp(
+        self, params: Params, actor: Params, batch: Batch, key: jax.Array
+    ) -> Array:
+        """Return log ∫ exp Q(s, a) da of each state and Q, [2, B, T], estimated.
+
+        From uniform actions, actions of the policy, and actions that it takes in the
+        next state, each weighted by its density.
+        """
+        n, limit = self.cql_n_actions, self.actor.max_action
+        uniform_key, here_key, next_key = jax.random.split(key, 3)
+        shape = n, *batch.actions.shape
+        uniform = jax.random.uniform(
+            uniform_key, shape, batch.actions.dtype, -limit, limit
+        )
+        log_density = jnp.full(
+            shape[:-1], -self.action_size * jnp.log(2 * limit), uniform.dtype
+        )
+        parts = [(uniform, log_density)]
+        for states, sample_key in (
+            (batch.states, here_key),
+            (batch.next_states, next_key),
+        ):
+            repeated = jnp.broadcast_to(states[None], (n, *states.shape))
+            parts.append(self._sample(actor, repeated, sample_key))
+        actions, log_density = (jnp.concatenate(each) for each in zip(*parts, strict=True))
+        states = jnp.broadcast_to(
+            batch.states[None], (len(actions), *batch.states.shape)
+        )
+        q = self.critic.apply({"params": params["critic"]}, states, actions)
+        return jax.nn.logsumexp(q - log_density[None], axis=1) - jnp.log(1.0 * len(actions))
+
+    def _sample(
+        self, params: Params, states: Array, key: jax.Array
+    ) -> tuple[Array, Array]:
+        """Return drawn actions [..., A] and their log-densities [...]."""
+        return self.actor.apply({"params": params}, states, key, method="sample")
+
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the squared error of each predicted action, [B, T, A]."""
+        predicted = self.actor.apply({"params": params["actor"]}, batch.states)
+        return jnp.square(predicted - batch.actions) * batch.mask[..., None]
+
+    def values(self, params: Params, observations: Array) -> Array:
+        """Return V of raw observations [N, S] in units of reward, [N].
+
+        The mean of both Q over actions that the policy draws.
+        """
+        states = self.normalizer.normalize_states(observations)
+        states = jnp.broadcast_to(states[None], (_VALUE_SAMPLES, *states.shape))
+        actions, _ = self._sample(params["actor"], states, jax.random.key(0))
+        q = self.critic.apply({"params": params["critic"]}, states, actions)
+        return q.mean(axis=(0, 1)) / self.normalizer.reward_scale
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """Return a context for N episodes, of which nothing is remembered."""
+        return ()
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context and the policy's mode; see `Agent.act`."""
+        states = self.normalizer.normalize_states(observations)
+        actions = self.actor.apply({"params": params["actor"]}, states)
+        return context, self.normalizer.to_environment(actions)

@@ -1,0 +1,45 @@
+"""The decisive test of stitching: what only a relabelled dataset teaches.
+
+The corridor's data has the returns 0 and 1 from the start and 10 from elsewhere; the
+best policy joins two trajectories and returns 10 (dt_jax/envs/tabular.py).
+"""
+
+import numpy as np
+import pytest
+
+from dt_jax.config.load import CONFIGS, load_config
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.runs.folder import read_run
+from dt_jax.training.train import train
+
+
+@pytest.fixture(scope="module")
+def corridor(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "corridor.hdf5"
+    collect_demo("corridor-demo", path)
+    return path
+
+
+def returns_of(config_file, data, workdir, **changes):
+    """Train the shipped configuration for 5 seeds; return each seed's mean return."""
+    changes = {"eval_every": 500, "update_steps": 500, "warmup_steps": 50} | changes
+    config = load_config(
+        str(CONFIGS / config_file), data_path=str(data), num_seeds=5, **changes
+    )
+    train(config, workdir)
+    _, evaluation = read_run(workdir).newest
+    return evaluation.returns.mean(axis=(1, 2))
+
+
+def test_a_decision_transformer_asked_for_10_returns_1(corridor, tmp_path):
+    returns = returns_of("corridor.py", corridor, tmp_path / "dt")
+    assert (returns <= 1.5).all()
+
+
+def test_q_learning_dt_joins_trajectories_and_returns_10(corridor, tmp_path):
+    workdir = tmp_path / "qdt"
+    returns = returns_of("qdt/corridor.py", corridor, workdir, critic_update_steps=1000)
+    assert (returns >= 9).all()
+    with np.load(workdir / "labels" / "labels.npz") as file:
+        first = file["values"][:, 0]  # S with the action that leads to M
+    assert ((6 < first) & (first < 9)).all()  # 7 under expectile .7

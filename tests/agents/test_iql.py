@@ -15,7 +15,13 @@ from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Batch
 
 S, A, B = 3, 2, 8
-SMALL = {"critic_dim": 8, "update_steps": 10, "max_action": 1.5, "iql_tau": 0.8}
+SMALL = {
+    "critic_dim": 8,
+    "critic_layers": 1,
+    "update_steps": 10,
+    "max_action": 1.5,
+    "iql_tau": 0.8,
+}
 FAST = {"vf_lr": 3e-3, "qf_lr": 2e-3, "actor_lr": 1e-3, "tau": 0.1}
 
 
@@ -129,7 +135,7 @@ class NaiveIQL:
 def test_updates_equal_those_of_a_plain_transcription(deterministic):
     """In float64, over two updates, with each kind of transition in the batch."""
     kind = {"iql_deterministic": deterministic, "critic_layers": 1 + deterministic}
-    config = default_config("iql", **SMALL, **FAST, **kind)
+    config = default_config("iql", **SMALL | FAST | kind)
     agent = ImplicitQLearning.from_config(config, normalizer(S, A, 0.5))
     batches = [make_batch(seed) for seed in range(2)]
 
@@ -177,9 +183,9 @@ def updated():
 
     @jax.jit
     def update(batch, shift):
-        last = state.extra["target"]["q"]["Linear_2"]
+        last = state.extra["target"]["q"]["Linear_1"]
         last = last | {"bias": last["bias"] + shift}
-        target = {"q": state.extra["target"]["q"] | {"Linear_2": last}}
+        target = {"q": state.extra["target"]["q"] | {"Linear_1": last}}
         after, metrics = agent.update(state.replace(extra={"target": target}), batch)
         return after.params, metrics
 
@@ -306,7 +312,12 @@ def test_values_of_a_chain_are_those_of_dynamic_programming(iql_tau):
     """
     data, updates = chain(), 1000
     assert 0.2 < data.terminated.mean() < 0.8
-    sizes = {"critic_dim": 16, "update_steps": updates, "discount": DISCOUNT}
+    sizes = {
+        "critic_dim": 16,
+        "critic_layers": 1,
+        "update_steps": updates,
+        "discount": DISCOUNT,
+    }
     agent = make_agent(normalizer(5, 1, 0.1), **FAST, **sizes, iql_tau=iql_tau)
     fields = agent.batch_fields
     sampler = Sampler(

@@ -13,8 +13,8 @@ from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.train import train
 
 SMALL = {
-    "bc": {"hidden_dim": 8, "top_fraction": 0.5},
-    "iql": {"critic_dim": 8, "actor_dropout": 0.1},
+    "bc": {"hidden_dim": 8, "hidden_layers": 1, "top_fraction": 0.5},
+    "iql": {"critic_dim": 8, "critic_layers": 1, "actor_dropout": 0.1},
 }
 METRICS = {
     "bc": {"train_loss", "learning_rate", "grad_norm"},

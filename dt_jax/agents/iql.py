@@ -149,6 +149,10 @@ class ImplicitQLearning(Agent):
             extra={"target": params["critic"]},
         )
 
+    def warm_start(self, state: TrainState, params: Params) -> TrainState:
+        """Return the state with parameters of another run, the target's included."""
+        return state.replace(params=params, extra={"target": params["critic"]})
+
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics."""
         target = state.extra["target"]

@@ -93,6 +93,25 @@ def test_it_is_evaluated_and_reported(config, trained, tmp_path):
     assert "nan" not in text
 
 
+@pytest.mark.parametrize("config", ["iql"], indirect=True)
+def test_a_warm_start_of_iql_takes_over_the_target(config, tmp_path):
+    config = changed(config, eval_episodes=0, update_steps=1)
+    train(config, tmp_path / "source")
+    critic = {
+        name.partition("['critic']")[2]: np.frombuffer(array[2], np.float32)
+        for name, array in restored(tmp_path / "source", "params").items()
+        if "critic" in name
+    }
+    keys = {"init_from": str(tmp_path / "source"), "num_seeds": 2, "tau": 1e-30}
+    train(changed(config, **keys), tmp_path / "run")
+    for name, array in restored(tmp_path / "run", "train").items():
+        if "['target']" in name:
+            expected = critic.pop(name.partition("['target']")[2])
+            target = np.frombuffer(array[2], np.float32).reshape(2, -1)
+            np.testing.assert_array_equal(target, np.stack([expected] * 2))
+    assert not critic
+
+
 def test_a_run_of_iql_saves_the_target_and_its_values(small_config, folder):
     trained = folder / "iql"
     params, train = restored(trained, "params"), restored(trained, "train")

@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 
 import dt_jax
+from dt_jax.agents.optim import OPTIMIZER_KEYS
 from dt_jax.config import default_config
 from dt_jax.config.flags import parse
+from dt_jax.config.keys import sections_of
 from dt_jax.data.registry import lookup
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE_COMMAND = re.compile(r"`(python [^`]+)`")
+AGENT_SECTIONS = {"bc": "Behaviour cloning", "iql": "Implicit Q-learning"}
 QUICKSTART = """\
 from dt_jax.config import default_config
 
@@ -184,6 +187,19 @@ def test_key_table_has_every_key_with_its_default():
     assert "{{ configuration keys }}" in (ROOT / "docs/configuration.md").read_text()
 
 
+@pytest.mark.parametrize(("agent", "title"), AGENT_SECTIONS.items())
+def test_section_of_an_agent_has_its_keys_with_their_defaults(agent, title):
+    page = (ROOT / "docs/algorithms.md").read_text()
+    section = page.partition(f"## {title}")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| ", section, re.MULTILINE)
+    config = default_config(agent)
+    assert {key: ast.literal_eval(value) for key, value in rows} == {
+        key.name: config[key.name]
+        for key in sections_of(agent)[f"The agent, {agent}"]
+        if key not in OPTIMIZER_KEYS
+    }
+
+
 def test_configuration_page_names_every_option_of_corl():
     page = (ROOT / "docs/configuration.md").read_text()
     options = json.loads((ROOT / "tests/data/corl_hyperparameters.json").read_text())
@@ -213,7 +229,8 @@ def test_site_builds_without_warnings_and_loads_nothing_external(tmp_path):
 def test_keys_paths_and_links_exist(page):
     text = page.read_text()
     keys = re.findall(r"--config\.([a-z]\w*)", text)
-    assert set(keys) <= set(default_config())
+    known = {key for agent in ("dt", "bc", "iql") for key in default_config(agent)}
+    assert set(keys) <= known
     for name in re.findall(r"`((?:tests|benchmarks|dt_jax)/[\w./]*)`", text):
         assert (ROOT / name).exists(), name
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):

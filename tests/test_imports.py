@@ -12,7 +12,7 @@ from command import run
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted(ROOT.glob("dt_jax/**/*.py"))
-CONFIGS = sorted(ROOT.glob("configs/*.py"))
+CONFIGS = sorted(ROOT.glob("configs/**/*.py"))
 
 # From the bottom up. A folder imports from the rows above its own, and from itself.
 FLOORS = [

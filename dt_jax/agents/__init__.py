@@ -12,6 +12,7 @@ _BUILT_IN = {  # name -> module and class, imported on first use
     "dt": ("dt_jax.agents.dt", "DecisionTransformerAgent"),
     "bc": ("dt_jax.agents.bc", "BehaviourCloning"),
     "iql": ("dt_jax.agents.iql", "ImplicitQLearning"),
+    "cql": ("dt_jax.agents.cql", "ConservativeQLearning"),
     "qdt": ("dt_jax.agents.qdt", "QLearningDecisionTransformerAgent"),
 }
 _REGISTERED: dict[str, type["Agent"]] = {}

@@ -125,6 +125,17 @@ class Agent(Protocol):
     def init(self, key: jax.Array) -> TrainState:
         """Return the state before the first update."""
 
+    def warm_start(self, state: TrainState, params: Params) -> TrainState:
+        """Return the state before the first update with parameters of another run.
+
+        Agents override it whose `extra` depends on the parameters.
+
+        Args:
+          state: as `init` returns it; of several seeds with a leading axis.
+          params: acting parameters, of the shapes of `state.params`.
+        """
+        return state.replace(params=params)
+
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics by any names."""
 

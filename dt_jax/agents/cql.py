@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import Agent, Context, Metrics, TrainState
-from dt_jax.agents.iql import CRITIC_KEYS
+from dt_jax.agents.base import Context, Metrics, TrainState
+from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
 from dt_jax.agents.optim import apply_gradients
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ
+from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import NOT_NEGATIVE, POSITIVE, Key, integer
 
@@ -38,19 +38,11 @@ _KEYS = (
 
 
 @dataclass(frozen=True)
-class ConservativeQLearning(Agent):
+class ConservativeQLearning(Critic):
     """A policy, twin Q and a temperature, with one optimiser of three rates."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
-    batch_fields: ClassVar[tuple[str, ...]] = (
-        "states",
-        "actions",
-        "rewards",
-        "terminals",
-        "next_states",
-        "has_next",
-        "mask",
-    )
+    batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
     context_len: ClassVar[int] = 1  # type: ignore[misc]
     conditioned: ClassVar[bool] = False
 
@@ -76,9 +68,7 @@ class ConservativeQLearning(Agent):
             "log_temperature": optax.adam(config.temperature_lr),
         }
         return cls(
-            actor=TanhGaussianPolicy(
-                normalizer.action_size, config.max_action, *sizes
-            ),
+            actor=TanhGaussianPolicy(normalizer.action_size, config.max_action, *sizes),
             critic=TwinQ(*sizes),
             normalizer=normalizer,
             optimizer=optax.multi_transform(optimizers, {x: x for x in optimizers}),
@@ -141,7 +131,7 @@ class ConservativeQLearning(Agent):
             return jnp.sum(valid * x) / count
 
         def q(params: Params, states: Array, actions: Array) -> Array:
-            return self.critic.apply({"params": params}, states, actions)
+            return apply(self.critic, params, states, actions)
 
         policy_key, next_key, conservative_key = jax.random.split(key, 3)
 
@@ -162,8 +152,8 @@ class ConservativeQLearning(Agent):
         q_loss = mean(jnp.square(data_q - jax.lax.stop_gradient(y)[None]).mean(axis=0))
 
         # CQL(H): log Σ exp Q over actions, by importance sampling, minus the data's.
-        soft_maximum = self._log_sum_exp(params, fixed["actor"], batch, conservative_key)
-        gap = mean((soft_maximum - data_q).mean(axis=0))
+        soft_max = self._log_sum_exp(params, fixed["actor"], batch, conservative_key)
+        gap = mean((soft_max - data_q).mean(axis=0))
 
         scale = self.normalizer.reward_scale
         metrics = {
@@ -180,7 +170,7 @@ class ConservativeQLearning(Agent):
     def _log_sum_exp(
         self, params: Params, actor: Params, batch: Batch, key: jax.Array
     ) -> Array:
-        """Return log ∫ exp Q(s, a) da of each state and Q, [2, B, T], estimated.
+        """Return an estimate of log ∫ exp Q(s, a) da, up to a constant, [2, B, T].
 
         From uniform actions, actions of the policy, and actions that it takes in the
         next state, each weighted by its density.
@@ -194,29 +184,30 @@ class ConservativeQLearning(Agent):
         log_density = jnp.full(
             shape[:-1], -self.action_size * jnp.log(2 * limit), uniform.dtype
         )
-        parts = [(uniform, log_density)]
+        parts: list[tuple[Array, Array]] = [(uniform, log_density)]
         for states, sample_key in (
             (batch.states, here_key),
             (batch.next_states, next_key),
         ):
             repeated = jnp.broadcast_to(states[None], (n, *states.shape))
             parts.append(self._sample(actor, repeated, sample_key))
-        actions, log_density = (jnp.concatenate(each) for each in zip(*parts, strict=True))
+        columns = zip(*parts, strict=True)
+        actions, log_density = (jnp.concatenate(each) for each in columns)
         states = jnp.broadcast_to(
             batch.states[None], (len(actions), *batch.states.shape)
         )
-        q = self.critic.apply({"params": params["critic"]}, states, actions)
-        return jax.nn.logsumexp(q - log_density[None], axis=1) - jnp.log(1.0 * len(actions))
+        q = apply(self.critic, params["critic"], states, actions)
+        return jax.nn.logsumexp(q - log_density[None], axis=1)
 
     def _sample(
         self, params: Params, states: Array, key: jax.Array
     ) -> tuple[Array, Array]:
         """Return drawn actions [..., A] and their log-densities [...]."""
-        return self.actor.apply({"params": params}, states, key, method="sample")
+        return apply(self.actor, params, states, key, method="sample")
 
     def validation_loss(self, params: Params, batch: Batch) -> Array:
         """Return the squared error of each predicted action, [B, T, A]."""
-        predicted = self.actor.apply({"params": params["actor"]}, batch.states)
+        predicted = apply(self.actor, params["actor"], batch.states)
         return jnp.square(predicted - batch.actions) * batch.mask[..., None]
 
     def values(self, params: Params, observations: Array) -> Array:
@@ -227,7 +218,7 @@ class ConservativeQLearning(Agent):
         states = self.normalizer.normalize_states(observations)
         states = jnp.broadcast_to(states[None], (_VALUE_SAMPLES, *states.shape))
         actions, _ = self._sample(params["actor"], states, jax.random.key(0))
-        q = self.critic.apply({"params": params["critic"]}, states, actions)
+        q = apply(self.critic, params["critic"], states, actions)
         return q.mean(axis=(0, 1)) / self.normalizer.reward_scale
 
     def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
@@ -244,5 +235,5 @@ class ConservativeQLearning(Agent):
     ) -> tuple[Context, Array]:
         """Return the context and the policy's mode; see `Agent.act`."""
         states = self.normalizer.normalize_states(observations)
-        actions = self.actor.apply({"params": params["actor"]}, states)
+        actions = apply(self.actor, params["actor"], states)
         return context, self.normalizer.to_environment(actions)

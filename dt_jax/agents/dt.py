@@ -6,7 +6,7 @@ hyper-parameters are those of CORL's `algorithms/offline/dt.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -102,9 +102,7 @@ class DecisionTransformerAgent(Agent):
     compute_dtype: str | None = None  # of the training loss; None: the parameters'
 
     @classmethod
-    def from_config(
-        cls, config: ConfigDict, normalizer: Normalizer
-    ) -> "DecisionTransformerAgent":
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         model = DecisionTransformer(
             action_size=normalizer.action_size,

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.base import Context, Metrics, TrainState
+from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
 from dt_jax.agents.optim import apply_gradients
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
@@ -29,26 +30,16 @@ from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import (
     NOT_NEGATIVE,
     POSITIVE,
-    POSITIVE_INTEGER,
     PROBABILITY,
     Key,
     boolean,
-    integer,
     number,
-    or_none,
 )
 
 _MAX_WEIGHT = 100.0  # of an action in the policy's loss
 
 # fmt: off
-_SHARE = number("a number above 0 and at most 1", lambda x: 0 < x <= 1)
 _KEYS = (
-    Key("critic_dim", 256, POSITIVE_INTEGER,
-        "Width of the hidden layers of Q, V and the policy.", architecture=True),
-    Key("critic_layers", 2, integer(0, 100),
-        "Hidden layers of Q, V and the policy.", architecture=True),
-    Key("discount", 0.99, number("a number from 0 to 1", lambda x: 0 <= x <= 1),
-        "Factor of the value of the next state."),
     Key("iql_tau", 0.7, number("a number between 0 and 1", lambda x: 0 < x < 1),
         "Expectile of Q that V learns: 0.5 is the mean over the data's actions, "
         "towards 1 it approaches the best of them."),
@@ -56,39 +47,22 @@ _KEYS = (
         "Inverse temperature: an action's weight in the policy's loss is "
         "exp(beta * advantage), at most 100, with the advantage in units of reward. 0: "
         "behaviour cloning."),
-    Key("tau", 0.005, _SHARE,
-        "Share of Q that the target network takes over in each update."),
     Key("iql_deterministic", False, boolean(),
         "Fit the policy by squared errors instead of the likelihood of a normal "
         "distribution.", architecture=True),
     Key("vf_lr", 3e-4, POSITIVE, "Adam's learning rate for V."),
-    Key("qf_lr", 3e-4, POSITIVE, "Adam's learning rate for Q."),
-    Key("actor_lr", 3e-4, POSITIVE,
-        "Adam's learning rate for the policy at the start; a cosine decays it to 0 by "
-        "update_steps."),
     Key("actor_dropout", 0.0, PROBABILITY,
         "Dropout after the policy's hidden layers."),
-    Key("reward_scale", None, or_none(POSITIVE),
-        "Factor from rewards to those that Q and V learn; None: the power of ten that "
-        "brings the data's largest return to between 1 and 10.", from_data=True),
 )
 # fmt: on
 
 
 @dataclass(frozen=True)
-class ImplicitQLearning(Agent):
+class ImplicitQLearning(Critic):
     """A policy, twin Q and V, with one optimiser of three learning rates."""
 
-    KEYS: ClassVar[tuple[Key, ...]] = _KEYS
-    batch_fields: ClassVar[tuple[str, ...]] = (
-        "states",
-        "actions",
-        "rewards",
-        "terminals",
-        "next_states",
-        "has_next",
-        "mask",
-    )
+    KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
+    batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
     context_len: ClassVar[int] = 1  # type: ignore[misc]
     conditioned: ClassVar[bool] = False
 
@@ -148,6 +122,10 @@ class ImplicitQLearning(Agent):
             key=dropout_key,
             extra={"target": params["critic"]},
         )
+
+    def warm_start(self, state: TrainState, params: Params) -> TrainState:
+        """Return the state with parameters of another run, the target's included."""
+        return state.replace(params=params, extra={"target": params["critic"]})
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics."""

@@ -23,6 +23,10 @@ class MultiSeedAgent:
         """Return the states before the first update for keys [seeds]."""
         return jax.vmap(self._agent.init)(keys)
 
+    def warm_start(self, state: TrainState, params: Params) -> TrainState:
+        """Return the states with parameters of another run, of all seeds."""
+        return self._agent.warm_start(state, params)
+
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Update each seed on its own batch [seeds, B, ...]."""
         return jax.vmap(self._agent.update)(state, batch)

@@ -8,25 +8,28 @@ was reachable: R_t = r_t + max(R_{t+1}, V(s_{t+1})), from a trajectory's end bac
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Trained
+from dt_jax.agents.cql import ConservativeQLearning
+from dt_jax.agents.critic import Critic
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.iql import ImplicitQLearning
 from dt_jax.data.labels import Labels, relabel
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.utils.keys import POSITIVE_INTEGER, Key, one_of, or_none, text
+from dt_jax.utils.keys import POSITIVE_INTEGER, Key, one_of, or_none, text, united
 
 _BLOCK_ROWS = 1 << 16  # whose values are computed together
 
 # fmt: off
 _KEYS = (
-    Key("critic", "iql", one_of("iql"), "The agent whose values relabel the data."),
+    Key("critic", "iql", one_of("iql", "cql"),
+        "The agent whose values relabel the data; cql is the paper's."),
     Key("critic_update_steps", 100_000, POSITIVE_INTEGER, "Updates of the critic."),
     Key("critic_batch_size", 256, POSITIVE_INTEGER,
         "Transitions in one update of the critic."),
@@ -41,27 +44,21 @@ _KEYS = (
 # fmt: on
 
 
-def _keys_besides(keys: tuple[Key, ...], others: tuple[Key, ...]) -> tuple[Key, ...]:
-    names = {key.name for key in others}
-    return tuple(key for key in keys if key.name not in names)
-
-
 @dataclass(frozen=True)
 class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
     """A Decision Transformer trained on labels that a critic has made."""
 
-    KEYS: ClassVar[tuple[Key, ...]] = (
-        *DecisionTransformerAgent.KEYS,
-        *_KEYS,
-        *_keys_besides(ImplicitQLearning.KEYS, DecisionTransformerAgent.KEYS),
+    KEYS: ClassVar[tuple[Key, ...]] = united(
+        DecisionTransformerAgent.KEYS,
+        _KEYS,
+        ImplicitQLearning.KEYS,
+        ConservativeQLearning.KEYS,
     )
 
     batch_kind: str = "windows"
 
     @classmethod
-    def from_config(
-        cls, config: ConfigDict, normalizer: Normalizer
-    ) -> "QLearningDecisionTransformerAgent":
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         agent = super().from_config(config, normalizer)
         kind = "window_ends" if config.label_mode == "window" else "windows"
@@ -86,11 +83,11 @@ class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
         trajectories: Trajectories,
     ) -> Labels:
         """Return each row's best reachable return, by the critic's values."""
-        critic = stages["critic"]
-        values_of = jax.jit(critic.agent.values)
+        agent, params = stages["critic"]
+        values_of = jax.jit(cast(Critic, agent).values)
         observations = trajectories.observations
         values = [
-            values_of(critic.params, np.asarray(observations[i : i + _BLOCK_ROWS]))
+            values_of(params, np.asarray(observations[i : i + _BLOCK_ROWS]))
             for i in range(0, len(observations), _BLOCK_ROWS)
         ]
         labels = relabel(trajectories, np.concatenate(values))

@@ -57,3 +57,60 @@ def locomotion(
         target_returns=tuple(target_returns),
         **LARGE_BATCH,
     )
+
+
+# CORL's values for BC and IQL in every family.
+_SINGLE_STEP: dict[str, Any] = {
+    "batch_size": 256,
+    "update_steps": 1_000_000,
+    "eval_every": 5_000,
+    "eval_episodes": 10,
+    "log_every": 1_000,
+    "checkpoint_every": 5_000,
+}
+_OF_AGENT: dict[str, dict[str, Any]] = {
+    "bc": {  # Adam at a constant rate
+        "learning_rate": 3e-4,
+        "lr_schedule": "warmup_constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "clip_grad": None,
+    },
+    "iql": {"reward_scale": 1.0},
+}
+# Ours, for the demo datasets.
+_DEMO: dict[str, dict[str, Any]] = {
+    "bc": {"update_steps": 10_000},
+    "iql": {"update_steps": 10_000, "reward_scale": None},
+}
+
+LOCOMOTION = ("medium", "medium-replay", "medium-expert", "demo")
+ADROIT = ("human", "cloned", "expert")
+
+
+def single_step(
+    agent: str,
+    family: str,
+    version: str,
+    dataset: str,
+    known: Sequence[str],
+    **keys: Any,
+) -> ConfigDict:
+    """Return CORL's hyper-parameters of "bc" or "iql", for a demo dataset ours.
+
+    Args:
+      agent: its name.
+      family: of the dataset, as in "hopper-medium-v2".
+      version: of D4RL's dataset; demo datasets have none.
+      dataset: "medium", or one that ends with "demo".
+      known: the family's datasets.
+      **keys: those of the family, for all of its datasets.
+
+    Raises:
+      UserError: `dataset` is not known.
+    """
+    check_dataset(dataset, known)
+    shared, name = _SINGLE_STEP | _OF_AGENT[agent], f"{family}-{dataset}"
+    if dataset.endswith("demo"):
+        return default_config(agent, env_name=name, **shared | _DEMO[agent] | keys)
+    return default_config(agent, env_name=f"{name}-{version}", **shared | keys)

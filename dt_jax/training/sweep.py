@@ -81,7 +81,8 @@ def make_queue(
 
 def _queued_run(reference: str, workdir: Path, settings: Sequence[str]) -> QueuedRun:
     file, colon, dataset = reference.partition(":")
-    name = re.sub(r"[:/]", "-", Path(file).stem + (f"-{dataset}" if colon else ""))
+    stem = Path(file).stem if file.endswith(".py") else file  # "iql/hopper"
+    name = re.sub(r"[:/]", "-", stem + (f"-{dataset}" if colon else ""))
     path = file if file.endswith(".py") else f"configs/{file}.py"
     command = [f"--config={path}{colon}{dataset}", *settings]
     command.append(f"--workdir={workdir / name}")

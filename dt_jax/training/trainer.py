@@ -149,11 +149,13 @@ class Trainer:
         self._state = init(seeds)
         if self._params is not None:
             shapes = jax.tree.map(jnp.shape, self._state.params)
-            broadcast = jax.jit(
-                lambda params: jax.tree.map(jnp.broadcast_to, params, shapes),
-                out_shardings=self._sharding.state,
-            )
-            self._state = self._state.replace(params=broadcast(self._params))
+
+            def warm_start(state: TrainState, params: Params) -> TrainState:
+                params = jax.tree.map(jnp.broadcast_to, params, shapes)
+                return self._actor.warm_start(state, params)
+
+            warm_start = jax.jit(warm_start, out_shardings=self._sharding.state)
+            self._state = warm_start(self._state, self._params)
 
     def _restore(self, checkpoint: Checkpoint, shapes: TrainState) -> TrainState:
         self._saved = checkpoint.step

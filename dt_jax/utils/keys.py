@@ -212,3 +212,11 @@ PROBABILITY = number("a number from 0 to below 1", lambda p: 0 <= p < 1)
 POSITIVE = number("a float32 number above 0", lambda x: bool(np.float32(x) > 0))
 NOT_NEGATIVE = number("a float32 number from 0 upwards", lambda x: x >= 0)
 POSITIVE_INTEGER = integer(1)
+
+
+def united(*sections: tuple[Key, ...]) -> tuple[Key, ...]:
+    """Return the keys of several agents; of equal names the first counts."""
+    keys: dict[str, Key] = {}
+    for key in (key for section in sections for key in section):
+        keys.setdefault(key.name, key)
+    return tuple(keys.values())

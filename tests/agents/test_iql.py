@@ -1,5 +1,6 @@
 """Implicit Q-learning: its update against a plain transcription, and its values."""
 
+import chain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +10,16 @@ from small_agent import normalizer
 from dt_jax.agents.contract import check_agent
 from dt_jax.agents.iql import ImplicitQLearning
 from dt_jax.config import default_config
-from dt_jax.data.sampler import Sampler
-from dt_jax.data.schema import RawData
-from dt_jax.data.trajectories import Trajectories
 from dt_jax.types import Batch
 
 S, A, B = 3, 2, 8
-SMALL = {"critic_dim": 8, "update_steps": 10, "max_action": 1.5, "iql_tau": 0.8}
+SMALL = {
+    "critic_dim": 8,
+    "critic_layers": 1,
+    "update_steps": 10,
+    "max_action": 1.5,
+    "iql_tau": 0.8,
+}
 FAST = {"vf_lr": 3e-3, "qf_lr": 2e-3, "actor_lr": 1e-3, "tau": 0.1}
 
 
@@ -43,10 +47,11 @@ def make_batch(seed=0):
 
 
 def mlp(p, x):
-    """An MLP of two hidden layers, as torch computes it."""
-    for layer in ("Linear_0", "Linear_1"):
-        x = jnp.maximum(x @ p[layer]["kernel"] + p[layer]["bias"][None], 0)
-    return x @ p["Linear_2"]["kernel"] + p["Linear_2"]["bias"][None]
+    """An MLP as torch computes it."""
+    *hidden, last = p.values()
+    for layer in hidden:
+        x = jnp.maximum(x @ layer["kernel"] + layer["bias"][None], 0)
+    return x @ last["kernel"] + last["bias"][None]
 
 
 class NaiveIQL:
@@ -127,7 +132,8 @@ class NaiveIQL:
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_updates_equal_those_of_a_plain_transcription(deterministic):
     """In float64, over two updates, with each kind of transition in the batch."""
-    config = default_config("iql", **SMALL, **FAST, iql_deterministic=deterministic)
+    kind = {"iql_deterministic": deterministic, "critic_layers": 1 + deterministic}
+    config = default_config("iql", **SMALL | FAST | kind)
     agent = ImplicitQLearning.from_config(config, normalizer(S, A, 0.5))
     batches = [make_batch(seed) for seed in range(2)]
 
@@ -175,9 +181,9 @@ def updated():
 
     @jax.jit
     def update(batch, shift):
-        last = state.extra["target"]["q"]["Linear_2"]
+        last = state.extra["target"]["q"]["Linear_1"]
         last = last | {"bias": last["bias"] + shift}
-        target = {"q": state.extra["target"]["q"] | {"Linear_2": last}}
+        target = {"q": state.extra["target"]["q"] | {"Linear_1": last}}
         after, metrics = agent.update(state.replace(extra={"target": target}), batch)
         return after.params, metrics
 
@@ -236,63 +242,7 @@ def test_weights_are_exponential_in_the_advantage_and_at_most_100(updated):
     assert updated(batch, -50.0)[1]["weight_mean"] < 1e-30
 
 
-# Values of a chain of five states.
-
-DISCOUNT, GOAL, EXIT = 0.9, 1.0, 5.0
-LEFT, RIGHT = -1.0, 1.0
-
-
-def move(state, action):
-    """Return the next state, None after a termination, and the reward.
-
-    Right leads to the last state, where it stays and earns; left of the first state is
-    an exit.
-    """
-    if action == RIGHT:
-        return min(state + 1, 4), GOAL * (state == 4)
-    return (None, EXIT) if state == 0 else (state - 1, 0.0)
-
-
-def dynamic_programming(policy=None):
-    """Return V [5] of a policy, the probability of going right in each state [5].
-
-    None: the best one.
-    """
-    values = np.zeros(5)
-    for _ in range(300):
-        q = np.zeros((5, 2))
-        for state in range(5):
-            for i, action in enumerate((LEFT, RIGHT)):
-                after, q[state, i] = move(state, action)
-                if after is not None:
-                    q[state, i] += DISCOUNT * values[after]
-        values = q.max(axis=1)
-        if policy is not None:
-            values = (1 - policy) * q[:, 0] + policy * q[:, 1]
-    return values
-
-
-def chain(episodes=60, limit=12):
-    """Return random episodes, which end at the exit or by a time limit."""
-    rng, rows = np.random.default_rng(0), []
-    for _ in range(episodes):
-        state = rng.integers(5)
-        for step in range(limit):
-            action = rng.choice([LEFT, RIGHT])
-            after, reward = move(state, action)
-            rows.append((state, action, reward, after is None, step == limit - 1))
-            state = after
-            if after is None:
-                break
-    states, actions, rewards, terminals, last = map(np.array, zip(*rows, strict=True))
-    raw = RawData(
-        observations=np.eye(5, dtype=np.float32)[states],
-        actions=actions[:, None].astype(np.float32),
-        rewards=rewards.astype(np.float32),
-        terminals=terminals,
-        timeouts=last & ~terminals,
-    )
-    return Trajectories.from_raw(raw, source="chain")
+# Values.
 
 
 @pytest.mark.parametrize("iql_tau", [0.99, 0.5])
@@ -302,28 +252,14 @@ def test_values_of_a_chain_are_those_of_dynamic_programming(iql_tau):
     V(4) is 10 if one stays there, where only time limits end episodes. There is no
     value after the exit.
     """
-    data, updates = chain(), 1500
+    data = chain.episodes()
     assert 0.2 < data.terminated.mean() < 0.8
-    sizes = {"critic_dim": 32, "update_steps": updates, "discount": DISCOUNT}
-    agent = make_agent(normalizer(5, 1, 0.1), **FAST, **sizes, iql_tau=iql_tau)
-    fields = agent.batch_fields
-    sampler = Sampler(
-        data, agent.normalizer, batch_size=1, context_len=1, seed=0, fields=fields
-    )
-    batch = sampler.gather(np.arange(sampler.num_transitions))  # all of the data
-
-    @jax.jit
-    def train(state, batch):
-        return jax.lax.fori_loop(
-            0, updates, lambda _, state: agent.update(state, batch)[0], state
-        )
-
-    state = train(jax.jit(agent.init)(jax.random.key(0)), batch)
-    found = agent.values(agent.acting_params(state), np.eye(5, dtype=np.float32))
+    agent = make_agent(normalizer(5, 1, 0.1), **FAST, **chain.SIZES, iql_tau=iql_tau)
+    found, batch = chain.learnt_values(agent, data)
     used = (batch.has_next + batch.terminals)[:, 0] > 0
     visits = batch.states[used, 0]
-    policy = visits.T @ (batch.actions[used, 0, 0] == RIGHT) / visits.sum(axis=0)
-    expected = dynamic_programming(policy if iql_tau == 0.5 else None)
+    policy = visits.T @ (batch.actions[used, 0, 0] > 0) / visits.sum(axis=0)
+    expected = chain.dynamic_programming(policy if iql_tau == 0.5 else None)
     np.testing.assert_allclose(found, expected, rtol=0.05)
 
 

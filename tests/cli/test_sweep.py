@@ -11,6 +11,7 @@ from dt_jax.cli import sweep
 from dt_jax.runs.checkpoint import find_checkpoints
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import loggers
+from dt_jax.training.sweep import make_queue
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import locked
 
@@ -169,6 +170,16 @@ def test_family_and_all_are_expanded(run_sweep):
     lines, _ = run_sweep("all", "--list")
     assert len(lines) == 30
     assert {"antmaze:umaze-diverse", "hopper:medium-replay"} < {*lines}
+
+
+def test_runs_of_different_agents_have_different_folders(run_sweep, tmp_path):
+    references = "hopper:medium", "iql/hopper:medium", "bc/hopper:medium"
+    queue = make_queue(references, tmp_path, ())
+    assert [run.name for run in queue] == [
+        "hopper-medium",
+        "iql-hopper-medium",
+        "bc-hopper-medium",
+    ]
 
 
 def test_missing_package_is_an_error_before_the_first_run(

@@ -58,9 +58,42 @@ def test_every_known_dataset_has_a_configuration():
         assert load_config(reference(env_name)).env_name == env_name
 
 
+@pytest.mark.parametrize("agent", ["bc", "iql"])
+def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
+    for env_name in all_specs():
+        path = reference(env_name).replace("configs/", f"configs/{agent}/")
+        config = load_config(path)
+        assert (config.agent, config.env_name) == (agent, env_name)
+        assert config.name == f"{agent}-{env_name}"
+        assert config.batch_size == 256
+
+
+def test_iql_has_corls_hyperparameters():
+    """Source: CORL's configs/offline/iql, with beta per unit of the data's rewards."""
+    keys = "beta", "iql_tau", "tau", "iql_deterministic", "actor_dropout"
+    for path, *expected in (
+        ("halfcheetah.py:medium", 3, 0.7, 0.005, False, 0),
+        ("hopper.py:medium-expert", 6, 0.5, 0.005, False, 0),
+        ("hopper.py:medium-replay", 1, 0.7, 0.001, True, 0),
+        ("antmaze.py:large-play", 1000, 0.9, 0.005, False, 0),
+        ("maze2d.py:umaze", 3, 0.7, 0.005, False, 0),
+        ("door.py:expert", 3, 0.8, 0.005, False, 0.1),
+    ):
+        config = load_config(f"configs/iql/{path}")
+        assert [config[key] for key in keys] == expected
+
+
+def test_bc_has_corls_adam_at_a_constant_rate():
+    config = load_config("configs/bc/hopper.py", top_fraction=0.1)
+    assert (config.learning_rate, config.warmup_steps) == (3e-4, 0)
+    assert (config.weight_decay, config.clip_grad) == (0, None)
+    assert config.lr_schedule == "warmup_constant"
+
+
+@pytest.mark.parametrize("folder", ["configs", "configs/bc", "configs/iql"])
 @pytest.mark.parametrize(("family", "first"), FIRST_DATASET.items())
-def test_without_a_dataset_a_file_configures_its_first_one(family, first):
-    path = f"configs/{family}.py"
+def test_without_a_dataset_a_file_configures_its_first_one(folder, family, first):
+    path = f"{folder}/{family}.py"
     assert as_json(load_config(path)) == as_json(load_config(f"{path}:{first}"))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import dt_jax
+from dt_jax.agents import agent_names
 from dt_jax.agents.optim import OPTIMIZER_KEYS
 from dt_jax.config import default_config
 from dt_jax.config.flags import parse
@@ -229,7 +230,7 @@ def test_site_builds_without_warnings_and_loads_nothing_external(tmp_path):
 def test_keys_paths_and_links_exist(page):
     text = page.read_text()
     keys = re.findall(r"--config\.([a-z]\w*)", text)
-    known = {key for agent in ("dt", "bc", "iql") for key in default_config(agent)}
+    known = {key for agent in agent_names() for key in default_config(agent)}
     assert set(keys) <= known
     for name in re.findall(r"`((?:tests|benchmarks|dt_jax)/[\w./]*)`", text):
         assert (ROOT / name).exists(), name

@@ -98,7 +98,7 @@ def _set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
 def key_hint(name: str, agent: str) -> str:
     """Return the end of the message about a key that `agent` does not have."""
     if others := [other for other in agent_names() if name in keys_of(other)]:
-        return f"; it is a key of the agent {' and '.join(others)}, not of {agent}"
+        return f"; it is a key of {', '.join(others)}, not of {agent}"
     return did_you_mean(name, keys_of(agent))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dt_jax.config.load import check_dataset, default_config
+from dt_jax.config.load import check_dataset, default_config, read_config_file
 
 # CORL's values for every family but antmaze.
 LARGE_BATCH: dict[str, Any] = {
@@ -114,3 +114,30 @@ def single_step(
     if dataset.endswith("demo"):
         return default_config(agent, env_name=name, **shared | _DEMO[agent] | keys)
     return default_config(agent, env_name=f"{name}-{version}", **shared | keys)
+
+
+# The paper's for D4RL's locomotion data, from d3rlpy's reproductions/offline/qdt.py.
+_QDT: dict[str, Any] = {
+    "critic_update_steps": 500_000,
+    "critic_batch_size": 256,
+    "batch_size": 64,
+    "learning_rate": 1e-4,
+}
+
+
+def q_learning_dt(family: str, dataset: str, **keys: Any) -> ConfigDict:
+    """Return the keys of a family's Decision Transformer, and those of its critic.
+
+    Args:
+      family: of `configs/FAMILY.py`.
+      dataset: what that file accepts.
+      **keys: other values.
+
+    Raises:
+      UserError: the file does not know the dataset.
+    """
+    dt = read_config_file(f"configs/{family}.py:{dataset}")
+    shared = {key: dt[key] for key in dt if key not in ("agent", "name")}
+    is_demo = dataset.endswith("demo")
+    ours = {"critic_update_steps": 10_000} if is_demo else _QDT
+    return default_config("qdt", **shared | ours | keys)

@@ -7,8 +7,6 @@ Observations are one-hot states, actions one-hot choices, of which the largest c
 - "gambling" has the returns 5 and 1 in the data. Only 1 can be achieved on purpose:
   5 is one of two equally likely outcomes of an action, the other is -15
   (Paster et al., 2022, arXiv 2205.15967, section 5.1).
-- "qdt-maze" is the 6x6 maze of Yamagata et al., 2023 (arXiv 2209.03993): its actions
-  have another meaning in every cell, and its data is random.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dt_jax.envs.base import HostEnv
-
-_MAZE_SIZE = 6
-# Of the maze, clockwise from up.
-_MOVES = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 
 
 class Table(NamedTuple):
@@ -56,21 +50,6 @@ def gambling() -> Table:
     return Table(next_states, rewards, done)
 
 
-def qdt_maze() -> Table:
-    """Return the maze: -10 a step and 100 at the last cell, from the first."""
-    size, goal = _MAZE_SIZE, _MAZE_SIZE**2 - 1
-    next_states, rewards, done = _empty(goal + 1, 8, 1)
-    for state in range(goal):
-        x, y = state % size, state // size
-        for action in range(8):
-            dx, dy = _MOVES[(action - state) % 8]
-            to_x, to_y = np.clip((x + dx, y + dy), 0, size - 1)
-            next_states[state, action] = to_x + size * to_y
-    rewards[:goal] = np.where(next_states[:goal] == goal, 90, -10)
-    done[:goal] = next_states[:goal] == goal
-    return Table(next_states, rewards, done)
-
-
 def _empty(states: int, actions: int, outcomes: int) -> Table:
     """Return a table in which every action ends the episode in its state, for 0."""
     shape = states, actions, outcomes
@@ -81,7 +60,6 @@ def _empty(states: int, actions: int, outcomes: int) -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     "corridor": corridor,
     "gambling": gambling,
-    "qdt-maze": qdt_maze,
 }
 
 

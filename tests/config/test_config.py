@@ -30,6 +30,9 @@ FIRST_DATASET = {
 
 def reference(env_name):
     """Return "configs/hopper.py:medium" for "hopper-medium-v2"."""
+    spec = all_specs()[env_name]
+    if spec.engine == "tabular":
+        return f"configs/{spec.env_id.replace('-', '_')}.py"
     family, _, rest = env_name.partition("-")
     dataset = rest if rest.endswith("demo") else rest.rpartition("-")[0]
     return f"configs/{family}.py:{dataset}"
@@ -58,14 +61,23 @@ def test_every_known_dataset_has_a_configuration():
         assert load_config(reference(env_name)).env_name == env_name
 
 
-@pytest.mark.parametrize("agent", ["bc", "iql"])
+@pytest.mark.parametrize("agent", ["bc", "iql", "qdt"])
 def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
-    for env_name in all_specs():
+    for env_name, spec in all_specs().items():
+        if spec.engine == "tabular":
+            continue
         path = reference(env_name).replace("configs/", f"configs/{agent}/")
         config = load_config(path)
         assert (config.agent, config.env_name) == (agent, env_name)
         assert config.name == f"{agent}-{env_name}"
-        assert config.batch_size == 256
+        assert config.batch_size == 256 or agent == "qdt"
+
+
+def test_qdt_has_the_papers_hyperparameters():
+    config = load_config("configs/qdt/walker2d.py:medium-replay")
+    assert config.target_returns == (5000.0,)
+    assert (config.batch_size, config.learning_rate) == (64, 1e-4)
+    assert (config.critic_update_steps, config.critic_batch_size) == (500_000, 256)
 
 
 def test_iql_has_corls_hyperparameters():

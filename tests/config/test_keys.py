@@ -91,7 +91,7 @@ def test_what_determines_the_architecture_may_not_change_on_resume():
 
 @pytest.mark.parametrize("use", [keys_of, default_config, agents.agent_class])
 def test_an_unknown_agent_is_reported_in_one_line(use):
-    message = r"^unknown agent 'dtt'; nearest: dt\. Import .*--agents=FILE.py$"
+    message = r"^unknown agent 'dtt'; nearest: dt, qdt\. Import .*--agents=FILE.py$"
     with pytest.raises(UserError, match=message):
         use("dtt")
 

@@ -1,4 +1,4 @@
-"""The agents bc and iql: trained, killed, resumed, loaded, evaluated and reported."""
+"""Agents of single steps: trained, killed, resumed, loaded, evaluated and reported."""
 
 import jax
 import numpy as np
@@ -15,12 +15,17 @@ from dt_jax.training.train import train
 SMALL = {
     "bc": {"hidden_dim": 8, "hidden_layers": 1, "top_fraction": 0.5},
     "iql": {"critic_dim": 8, "critic_layers": 1, "actor_dropout": 0.1},
+    "cql": {"critic_dim": 8, "critic_layers": 1, "cql_n_actions": 2},
 }
 METRICS = {
     "bc": {"train_loss", "learning_rate", "grad_norm"},
     "iql": {
         *("train_loss", "q_loss", "v_loss", "q_mean", "v_mean"),
         *("advantage_mean", "weight_mean"),
+    },
+    "cql": {
+        *("train_loss", "q_loss", "conservative_loss", "q_mean"),
+        *("temperature", "entropy"),
     },
 }
 

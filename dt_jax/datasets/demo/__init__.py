@@ -24,7 +24,6 @@ _STEPS = {
     "antmaze": 200_000,
     "corridor": 1_500,
     "gambling": 100_000,
-    "qdt-maze": 4_800,  # 100 episodes
 }
 # By `EnvSpec.engine`.
 _COLLECTORS = {

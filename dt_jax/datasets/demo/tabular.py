@@ -9,7 +9,6 @@ from dt_jax.envs.tabular import Tabular
 from dt_jax.rollout.episodes import Episode, run_episodes
 
 ACTION_NOISE = 0.0
-_MAZE_STEPS = 49  # of an episode, as in the author's data
 _EPISODES = 1000  # played together
 
 
@@ -18,7 +17,7 @@ def collect(
 ) -> list[list[Episode]]:
     """Return whole episodes with at least `steps` transitions; see `collect_demo`.
 
-    The corridor's are its three trajectories in turn, the others' uniformly random.
+    The corridor's are its three trajectories in turn, gambling's uniformly random.
     """
     if spec.env_id == "corridor":
         three = [
@@ -29,7 +28,7 @@ def collect(
         advance(steps)
         return [three * -(-steps // 5)]
     rng, episodes, done = np.random.default_rng(seed), list[Episode](), 0
-    limit = min(spec.max_episode_steps, _MAZE_STEPS)
+    limit = spec.max_episode_steps
     while done < steps:
         seeds = rng.integers(2**31, size=_EPISODES).tolist()
         played = run_episodes(Tabular(spec.env_id, seeds, limit), _Uniform(spec, rng))

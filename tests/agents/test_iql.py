@@ -134,7 +134,7 @@ class NaiveIQL:
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_updates_equal_those_of_a_plain_transcription(deterministic):
     """In float64, over two updates, with each kind of transition in the batch."""
-    kind = {"iql_deterministic": deterministic, "critic_layers": 1 + deterministic}
+    kind = {"iql_deterministic": deterministic, "critic_layers": 2 - deterministic}
     config = default_config("iql", **SMALL | FAST | kind)
     agent = ImplicitQLearning.from_config(config, normalizer(S, A, 0.5))
     batches = [make_batch(seed) for seed in range(2)]
@@ -341,6 +341,15 @@ def test_values_of_a_chain_are_those_of_dynamic_programming(iql_tau):
 
 
 # The agent.
+
+
+def test_a_warm_start_takes_over_the_target():
+    agent = make_agent(**SMALL)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.ones(x.shape), state.params)
+    started = agent.warm_start(state, params)
+    assert started.params is params
+    assert started.extra == {"target": params["critic"]}
 
 
 def test_it_keeps_the_contract():

@@ -50,28 +50,57 @@ def mlp(p, x):
     """An MLP as torch computes it."""
     *hidden, last = p.values()
     for layer in hidden:
-        x = jnp.maximum(x @ layer["kernel"] + layer["bias"][None], 0)
+        x = x @ layer["kernel"] + layer["bias"][None]
+        x = x * (x > 0)
     return x @ last["kernel"] + last["bias"][None]
 
 
-class NaiveIQL:
-    """CORL's ImplicitQLearning: one loss and one Adam after the other.
+def twin_q(params, sa):
+    return [
+        mlp(jax.tree.map(lambda p, i=i: p[i], params["q"]), sa)[:, 0] for i in (0, 1)
+    ]
 
-    It gets only the transitions that D4RL's qlearning_dataset has.
+
+class NaiveIQL:
+    """CORL's ImplicitQLearning in NumPy: one loss and one Adam after the other.
+
+    It gets only the transitions that D4RL's qlearning_dataset has. JAX computes the
+    gradients.
     """
 
     def __init__(self, agent, config, params):
         self.params, self.target = params, params["critic"]
         self.config, self.scale = config, agent.normalizer.reward_scale
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        self.first, self.second, self.updates = zeros, zeros, 0
+        self.first = self.second = jax.tree.map(np.zeros_like, params)
+        self.updates = 0
+        losses = self.v_loss, self.q_loss, self.actor_loss
+        self.v_grad, self.q_grad, self.actor_grad = (
+            jax.jit(jax.grad(loss)) for loss in losses
+        )
+
+    def v_loss(self, params, s, target_q):
+        u = target_q - mlp(params["mlp"], s)[:, 0]
+        return jnp.mean(jnp.abs(self.config.iql_tau - (u < 0)) * u**2)
+
+    def q_loss(self, params, sa, y):
+        return sum(jnp.mean((q - y) ** 2) for q in twin_q(params, sa)) / 2
+
+    def actor_loss(self, params, s, a, weights):
+        mean = params if self.config.iql_deterministic else params["mean"]
+        mean = self.config.max_action * jnp.tanh(mlp(mean["mlp"], s))
+        if self.config.iql_deterministic:
+            return jnp.mean(weights * jnp.sum((mean - a) ** 2, axis=1))
+        std = jnp.exp(jnp.clip(params["log_std"], -20, 2)[None])
+        log_prob = jax.scipy.stats.norm.logpdf(a, mean, std).sum(axis=1)
+        return -jnp.mean(weights * log_prob)
 
     def adam(self, name, grads, rate):
         t = self.updates + 1
 
         def step(p, m, v):
-            return p - rate * (m / (1 - 0.9**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            return p - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
+        grads = jax.device_get(grads)
         m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, self.first[name], grads)
         v = jax.tree.map(
             lambda v, g: 0.999 * v + 0.001 * g**2, self.second[name], grads
@@ -81,49 +110,26 @@ class NaiveIQL:
         self.params = self.params | {name: new}
 
     def update(self, batch):
-        c = self.config
+        c, value = self.config, self.params["value"]
         kept = (batch.has_next + batch.terminals)[:, 0] > 0
         s, a, r, done, s2 = (
             getattr(batch, name)[kept, 0]
             for name in ("states", "actions", "rewards", "terminals", "next_states")
         )
-        sa = jnp.concatenate([s, a], axis=1)
-
-        def q(params, i):
-            return mlp(jax.tree.map(lambda p: p[i], params["q"]), sa)[:, 0]
-
-        next_v = mlp(self.params["value"]["mlp"], s2)[:, 0]
-        target_q = jnp.minimum(q(self.target, 0), q(self.target, 1))
-        adv = target_q - mlp(self.params["value"]["mlp"], s)[:, 0]
-
-        def v_loss(params):
-            u = target_q - mlp(params["mlp"], s)[:, 0]
-            return jnp.mean(jnp.abs(c.iql_tau - (u < 0)) * u**2)
-
-        self.adam("value", jax.grad(v_loss)(self.params["value"]), c.vf_lr)
+        sa = np.concatenate([s, a], axis=1)
+        next_v = mlp(value["mlp"], s2)[:, 0]
+        target_q = np.minimum(*twin_q(self.target, sa))
+        adv = target_q - mlp(value["mlp"], s)[:, 0]
+        self.adam("value", self.v_grad(value, s, target_q), c.vf_lr)
         y = r + (1 - done) * c.discount * next_v
-
-        def q_loss(params):
-            return sum(jnp.mean((q(params, i) - y) ** 2) for i in (0, 1)) / 2
-
-        self.adam("critic", jax.grad(q_loss)(self.params["critic"]), c.qf_lr)
+        self.adam("critic", self.q_grad(self.params["critic"], sa, y), c.qf_lr)
         self.target = jax.tree.map(
             lambda old, new: (1 - c.tau) * old + c.tau * new,
             self.target,
             self.params["critic"],
         )
-        weights = jnp.minimum(jnp.exp(c.beta * adv / self.scale), 100.0)
-
-        def actor_loss(params):
-            mean = params if c.iql_deterministic else params["mean"]
-            mean = c.max_action * jnp.tanh(mlp(mean["mlp"], s))
-            if c.iql_deterministic:
-                return jnp.mean(weights * jnp.sum((mean - a) ** 2, axis=1))
-            log_std = jnp.clip(params["log_std"], -20, 2)[None]
-            log_prob = jax.scipy.stats.norm.logpdf(a, mean, jnp.exp(log_std))
-            return -jnp.mean(weights * log_prob.sum(axis=1))
-
-        grads = jax.grad(actor_loss)(self.params["actor"])
+        weights = np.minimum(np.exp(c.beta * adv / self.scale), 100.0)
+        grads = self.actor_grad(self.params["actor"], s, a, weights)
         progress = self.updates / c.update_steps
         self.adam("actor", grads, c.actor_lr * 0.5 * (1 + np.cos(np.pi * progress)))
         self.updates += 1
@@ -132,7 +138,7 @@ class NaiveIQL:
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_updates_equal_those_of_a_plain_transcription(deterministic):
     """In float64, over two updates, with each kind of transition in the batch."""
-    kind = {"iql_deterministic": deterministic, "critic_layers": 1 + deterministic}
+    kind = {"iql_deterministic": deterministic, "critic_layers": 2 - deterministic}
     config = default_config("iql", **SMALL | FAST | kind)
     agent = ImplicitQLearning.from_config(config, normalizer(S, A, 0.5))
     batches = [make_batch(seed) for seed in range(2)]
@@ -145,27 +151,20 @@ def test_updates_equal_those_of_a_plain_transcription(deterministic):
         state = state.replace(params=params, opt_state=agent.optimizer.init(params))
         return state.replace(extra={"target": params["critic"]})
 
-    @jax.jit
-    def transcription(params):
-        naive = NaiveIQL(agent, config, params)
-        for batch in batches:
-            naive.update(batch)
-        return naive.params, naive.target
-
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        state = jax.jit(initial)()
-        before, theirs = state.params, transcription(state.params)
-        update = jax.jit(agent.update)
+        state, update = jax.jit(initial)(), jax.jit(agent.update)
+        before = jax.device_get(state.params)
+        naive = NaiveIQL(agent, config, before)
         for batch in batches:
             state, _ = update(state, batch)
-        ours = state.params, state.extra["target"]
-        before, ours, theirs = jax.device_get((before, ours, theirs))
+            naive.update(batch)
+        ours = jax.device_get((state.params, state.extra["target"]))
 
     def compare(x, y):
         assert x.dtype == np.float64
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-9)
 
-    jax.tree.map(compare, ours, theirs)
+    jax.tree.map(compare, ours, (naive.params, naive.target))
     moved = jax.tree.map(lambda x, y: abs(x - y).max(), ours[0], before)
     assert min(map(float, jax.tree.leaves(moved))) > 1e-3
 
@@ -264,6 +263,15 @@ def test_values_of_a_chain_are_those_of_dynamic_programming(iql_tau):
 
 
 # The agent.
+
+
+def test_a_warm_start_takes_over_the_target():
+    agent = make_agent(**SMALL)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.ones(x.shape), state.params)
+    started = agent.warm_start(state, params)
+    assert started.params is params
+    assert started.extra == {"target": params["critic"]}
 
 
 def test_it_keeps_the_contract():

@@ -204,7 +204,7 @@ def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
         axes.stairs(counts, edges, fill=True, color=color, alpha=0.4, label=name)
     axes.set(xlabel="return-to-go", ylabel="transitions", title="labels of the data")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    _legend_below(axes)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

@@ -1,6 +1,5 @@
 """Conservative Q-learning: its policy's density, its conservative term, its values."""
 
-import chain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,22 +89,6 @@ def test_the_conservative_term_lowers_q_outside_the_data():
         return float(metrics["q_mean"] - q.mean())
 
     assert gap(5.0) > gap(0.0) + 0.5
-
-
-def test_values_of_a_chain_are_those_of_dynamic_programming():
-    data = chain.episodes(count=60, least=0.1)
-    agent = make_agent(
-        normalizer(5, 1, 1.0),
-        **chain.SIZES,
-        cql_alpha=0.01,
-        cql_n_actions=2,
-        qf_lr=3e-3,
-        actor_lr=3e-3,
-        temperature_lr=3e-2,
-        tau=0.05,
-    )
-    found, _ = chain.learnt_values(agent, data, updates=2000)
-    np.testing.assert_allclose(found, chain.dynamic_programming(), rtol=0.05)
 
 
 def test_it_keeps_the_contract():

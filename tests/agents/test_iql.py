@@ -1,6 +1,5 @@
-"""Implicit Q-learning: its update against a plain transcription, and its values."""
+"""Implicit Q-learning: its update against a plain transcription."""
 
-import chain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -239,27 +238,6 @@ def test_weights_are_exponential_in_the_advantage_and_at_most_100(updated):
     assert updated(batch, 10.0)[1]["weight_mean"] == 100
     assert updated(batch, 10.0)[1]["advantage_mean"] == pytest.approx(20, abs=3)
     assert updated(batch, -50.0)[1]["weight_mean"] < 1e-30
-
-
-# Values.
-
-
-@pytest.mark.parametrize("iql_tau", [0.99, 0.5])
-def test_values_of_a_chain_are_those_of_dynamic_programming(iql_tau):
-    """Those of the best actions for a high expectile, of the data's policy for 0.5.
-
-    V(4) is 10 if one stays there, where only time limits end episodes. There is no
-    value after the exit.
-    """
-    data = chain.episodes()
-    assert 0.2 < data.terminated.mean() < 0.8
-    agent = make_agent(normalizer(5, 1, 0.1), **FAST, **chain.SIZES, iql_tau=iql_tau)
-    found, batch = chain.learnt_values(agent, data)
-    used = (batch.has_next + batch.terminals)[:, 0] > 0
-    visits = batch.states[used, 0]
-    policy = visits.T @ (batch.actions[used, 0, 0] > 0) / visits.sum(axis=0)
-    expected = chain.dynamic_programming(policy if iql_tau == 0.5 else None)
-    np.testing.assert_allclose(found, expected, rtol=0.05)
 
 
 # The agent.

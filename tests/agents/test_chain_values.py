@@ -1,15 +1,19 @@
-"""A chain of five states whose values are known, and what a critic learns of them."""
+"""Values that iql and cql learn on a chain of five states, by dynamic programming."""
 
 import jax
 import numpy as np
+import pytest
+from small_agent import normalizer
 
+from dt_jax.agents import make_agent as agent_of
+from dt_jax.config import default_config
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 
 DISCOUNT, GOAL, EXIT = 0.9, 1.0, 5.0
 UPDATES = 1000
-SIZES = {
+KEYS = {
     "critic_dim": 16,
     "critic_layers": 1,
     "update_steps": UPDATES,
@@ -94,3 +98,44 @@ def learnt_values(agent, data, updates=UPDATES):
     state = train(jax.jit(agent.init)(jax.random.key(0)), batch)
     found = agent.values(agent.acting_params(state), np.eye(5, dtype=np.float32))
     return np.asarray(found), batch
+
+
+def make_agent(name, reward_scale, **changes):
+    config = default_config(name, **KEYS | changes)
+    return agent_of(config, normalizer(5, 1, reward_scale))
+
+
+@pytest.mark.parametrize("iql_tau", [0.99, 0.5])
+def test_values_of_iql_are_those_of_the_best_or_the_recorded_actions(iql_tau):
+    """Those of the best actions for a high expectile, of the data's policy for 0.5.
+
+    V(4) is 10 if one stays there, where only time limits end episodes. There is no
+    value after the exit.
+    """
+    data = episodes()
+    assert 0.2 < data.terminated.mean() < 0.8
+    agent = make_agent(
+        "iql", 0.1, iql_tau=iql_tau, vf_lr=3e-3, qf_lr=2e-3, actor_lr=1e-3, tau=0.1
+    )
+    found, batch = learnt_values(agent, data)
+    used = (batch.has_next + batch.terminals)[:, 0] > 0
+    visits = batch.states[used, 0]
+    policy = visits.T @ (batch.actions[used, 0, 0] > 0) / visits.sum(axis=0)
+    expected = dynamic_programming(policy if iql_tau == 0.5 else None)
+    np.testing.assert_allclose(found, expected, rtol=0.05)
+
+
+def test_values_of_cql_are_those_of_the_best_actions():
+    data = episodes(count=60, least=0.1)
+    agent = make_agent(
+        "cql",
+        1.0,
+        cql_alpha=0.01,
+        cql_n_actions=2,
+        qf_lr=3e-3,
+        actor_lr=3e-3,
+        temperature_lr=3e-2,
+        tau=0.05,
+    )
+    found, _ = learnt_values(agent, data, updates=2000)
+    np.testing.assert_allclose(found, dynamic_programming(), rtol=0.05)

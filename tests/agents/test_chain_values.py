@@ -125,6 +125,7 @@ def test_values_of_iql_are_those_of_the_best_or_the_recorded_actions(iql_tau):
     np.testing.assert_allclose(found, expected, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_values_of_cql_are_those_of_the_best_actions():
     data = episodes(count=60, least=0.1)
     agent = make_agent(

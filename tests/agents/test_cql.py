@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import integrate
 from small_agent import normalizer
 
@@ -63,6 +64,7 @@ def test_the_soft_maximum_is_the_integral_over_actions():
         np.testing.assert_allclose(ours, expected, atol=0.2)
 
 
+@pytest.mark.slow
 def test_the_conservative_term_lowers_q_outside_the_data():
     """Data of positive actions: without the term Q is extrapolated to negative ones."""
     states = np.eye(5, dtype=np.float32)

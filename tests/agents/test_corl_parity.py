@@ -1,7 +1,8 @@
 """Parity with numbers from running CORL's dt.py, in float64 and float32.
 
 DT_JAX_PARITY_DIR names another folder with files of the same form. Every file is
-compared in float32, and files made in float64 in float64 too.
+compared in float32, and files made in float64 in float64 too. The fast tests compile
+without XLA's optimisations, the slow ones with them, as users do.
 """
 
 import dataclasses
@@ -126,7 +127,11 @@ def cases():
     for path in FILES:
         made_in = json.loads(str(np.load(path)["config"]))["dtype"]
         for dtype in {np.float32, np.dtype(made_in).type}:
-            yield pytest.param((path, dtype), id=f"{path.stem}-{dtype.__name__}")
+            name = f"{path.stem}-{dtype.__name__}"
+            yield pytest.param((path, dtype), id=name)
+            yield pytest.param(
+                (path, dtype), id=f"{name}-optimised", marks=pytest.mark.slow
+            )
 
 
 @pytest.fixture(params=cases())

@@ -8,7 +8,14 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same_training, changed, restored, steps_of, untimed
+from helpers import (
+    assert_same_run,
+    assert_same_training,
+    changed,
+    restored,
+    steps_of,
+    untimed,
+)
 
 from dt_jax.agents.optim import make_schedule
 from dt_jax.data.sampler import Sampler
@@ -137,13 +144,15 @@ def test_the_result_is_independent_of_the_number_of_workers(
 
 
 def test_memory_mapped_data_gives_the_same_bits(
-    finished, small_config, tmp_path, monkeypatch, capsys
+    small_config, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
-    config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
-    train(config, tmp_path / "run")
+    on_host = changed(small_config, device_memory_share=0.0, eval_episodes=0)
+    train(on_host, tmp_path / "in_memory")
+    assert "memory-mapping them" not in capsys.readouterr().err
+    train(changed(on_host, memory_limit_gb=0.0), tmp_path / "mapped")
     assert "memory-mapping them" in capsys.readouterr().err
-    assert restored(tmp_path / "run", "params") == restored(finished, "params")
+    assert_same_run(tmp_path / "mapped", tmp_path / "in_memory")
 
 
 def test_training_without_an_environment(small_config, tmp_path, capsys):

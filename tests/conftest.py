@@ -1,5 +1,6 @@
 """JAX's settings for tests, and fixtures that several folders share."""
 
+import gc
 import os
 import pickle
 import signal
@@ -59,6 +60,11 @@ def _set_optimisations(enabled):
     """
     jax.config.update("jax_disable_most_optimizations", not enabled)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not enabled))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what stays to the end: the modules and the tests."""
+    gc.freeze()
 
 
 def pytest_configure(config):

@@ -88,7 +88,9 @@ def test_the_sdist_contains_tests_and_docs(built):
     assert {"docs/datasets.md", "tests/conftest.py", "benchmarks/rollout.py"} <= names
 
 
-@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+@pytest.mark.parametrize(
+    "kind", ["wheel", pytest.param("sdist", marks=pytest.mark.slow)]
+)
 def test_it_runs_without_the_checkout(kind, built, tmp_path):
     """With this environment's libraries: to install them takes a minute."""
     wheel = built["wheel"]

@@ -112,7 +112,8 @@ def test_it_runs_without_the_checkout(kind, built, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from dt_jax.config import load_config\n"
         "def get_config():\n"
-        "    return load_config('configs/hopper.py:demo', embedding_dim=8)\n"
+        "    small = {'embedding_dim': 8, 'num_layers': 1, 'residual_dropout': 0.0}\n"
+        "    return load_config('configs/hopper.py:demo', **small)\n"
     )
     # The console script that pip has installed beside Python.
     train = python.with_name("dt_jax"), "train"

@@ -15,7 +15,7 @@ from dt_jax.cli.evaluate import main as evaluate
 from dt_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-TRAIN = ["--config.update_steps=400", "--config.eval_every=200"]
+TRAIN = ["--config.update_steps=200", "--config.eval_every=200"]
 TRAIN += ["--config.eval_episodes=2", "--config.warmup_steps=10"]
 TRAIN += ["--config.log_every=20", "--config.checkpoint_every=20"]
 TRAIN += ["--config.num_seeds=2", "--config.episode_len=50"]
@@ -44,7 +44,7 @@ def trained(folder, command):
     workdir = folder / "run"
     status, out, err = run(*command, f"--workdir={workdir}")
     assert status == 0, err
-    assert "after 400 updates" in " ".join(out.split())
+    assert "after 200 updates" in " ".join(out.split())
     return workdir
 
 
@@ -58,7 +58,7 @@ def rows(workdir):
 
 def test_it_is_trained_evaluated_and_aggregated_over_two_seeds(trained):
     first, *_, last = rows(trained)
-    assert last["step"] == 400
+    assert last["step"] == 200
     assert last["train_loss"] < 0.5 * rows(trained)[1]["train_loss"]
     for name in ("train_loss", "eval/return_mean", "eval/normalized_score_mean"):
         seeds = [last[f"seed_{seed}/{name}"] for seed in (10, 11)]

@@ -40,6 +40,8 @@ def start(*command, **environment):
       *command: the arguments.
       **environment: further environment variables.
     """
+    if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1":  # see conftest.py
+        environment = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"} | environment
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,

@@ -84,6 +84,21 @@ def assert_same_run(ours, theirs):
     assert untimed(ours) == untimed(theirs)
 
 
+def assert_same_training(ours, theirs):
+    """Assert the same bits as `assert_same_run`, where only one run has evaluations."""
+    for item in ("params", "train"):
+        assert restored(ours, item) == restored(theirs, item)
+    rows = [
+        [
+            {name: value for name, value in row.items() if "eval/" not in name}
+            for row in untimed(workdir)
+            if row["step"]
+        ]
+        for workdir in (ours, theirs)
+    ]
+    assert rows[0] == rows[1]
+
+
 @contextmanager
 def before_batch(step, action):
     """Call `action` each time the batch after `step` updates is about to be drawn."""

@@ -27,7 +27,8 @@ dataset = dt_jax.load_dataset("DATA")
 assert dataset.trajectories.num_trajectories == 6
 config = dt_jax.load_config(
     "configs/quickstart.py", env_name="hopper-demo", data_path="DATA", embedding_dim=8,
-    num_layers=1, update_steps=40, warmup_steps=2, eval_every=20, eval_episodes=2,
+    num_layers=1, attention_dropout=0.0, residual_dropout=0.0,  # compile faster
+    update_steps=40, warmup_steps=2, eval_every=20, eval_episodes=2,
     target_returns=(40.0, 10.0), log_every=10, checkpoint_every=10, episode_len=50,
 )
 seen = []

@@ -112,7 +112,9 @@ def test_pictures_need_no_backend_of_matplotlibs():
     assert "nowhere" in err
 
 
-@pytest.mark.parametrize("renderer", ["osmesa", "nonsense"])
+@pytest.mark.parametrize(
+    "renderer", ["osmesa", pytest.param("nonsense", marks=pytest.mark.slow)]
+)
 def test_simulations_need_no_renderer(renderer):
     """osmesa's library is missing on many machines."""
     code = (

@@ -88,7 +88,9 @@ def test_the_sdist_contains_tests_and_docs(built):
     assert {"docs/datasets.md", "tests/conftest.py", "benchmarks/rollout.py"} <= names
 
 
-@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+@pytest.mark.parametrize(
+    "kind", ["wheel", pytest.param("sdist", marks=pytest.mark.slow)]
+)
 def test_it_runs_without_the_checkout(kind, built, tmp_path):
     """With this environment's libraries: to install them takes a minute."""
     wheel = built["wheel"]
@@ -110,7 +112,8 @@ def test_it_runs_without_the_checkout(kind, built, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from dt_jax.config import load_config\n"
         "def get_config():\n"
-        "    return load_config('configs/hopper.py:demo', embedding_dim=8)\n"
+        "    small = {'embedding_dim': 8, 'num_layers': 1, 'residual_dropout': 0.0}\n"
+        "    return load_config('configs/hopper.py:demo', **small)\n"
     )
     # The console script that pip has installed beside Python.
     train = python.with_name("dt_jax"), "train"

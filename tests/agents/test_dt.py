@@ -130,7 +130,8 @@ def test_actions_are_returned_in_the_environments_units():
     params = large_params(plain)
     rng = np.random.default_rng(2)
     targets = np.array([3.0, -1.0], np.float32)
-    contexts = [agent.start(targets) for agent in (plain, scaled, unscaled)]
+    acts = [jax.jit(agent.act) for agent in (plain, scaled, unscaled)]
+    contexts = [plain.start(targets)] * 3
     for step in range(3):
         inputs = (
             rng.standard_normal((2, S), np.float32),
@@ -139,10 +140,8 @@ def test_actions_are_returned_in_the_environments_units():
         )
         contexts, actions = zip(
             *(
-                jax.jit(agent.act)(params, context, *inputs)
-                for agent, context in zip(
-                    (plain, scaled, unscaled), contexts, strict=True
-                )
+                act(params, context, *inputs)
+                for act, context in zip(acts, contexts, strict=True)
             ),
             strict=True,
         )

@@ -4,10 +4,12 @@ import json
 import re
 
 import pytest
-from command import refusal, run
+from command import run
 from helpers import changed
 
+from dt_jax.cli.report import main as report
 from dt_jax.training.train import train
+from dt_jax.utils.errors import UserError
 
 
 @pytest.mark.slow
@@ -48,4 +50,5 @@ def test_folders_without_runs_are_an_error(tmp_path):
     assert len(err.splitlines()) == 2
     assert "error: no runs to report on: none of the given folders" in err
     assert not (tmp_path / "out").exists()
-    assert "arguments are required: runs" in refusal("-m", "dt_jax", "report")
+    with pytest.raises(UserError, match="arguments are required: runs"):
+        report([])

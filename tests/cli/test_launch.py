@@ -1,12 +1,17 @@
 """launch.py and evaluate, as a user starts them."""
 
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from command import refusal, run, start
+from command import launch_command, refusal, run, start
 from helpers import arguments, assert_same_run, steps_of
+
+from dt_jax.cli.evaluate import main as evaluate
+from dt_jax.cli.train import main as train
+from dt_jax.utils.errors import UserError
 
 # A proxy at a port where nothing listens.
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -21,10 +26,8 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(runs, hopper_file):
     """Return the folder of a run that was not interrupted."""
-    status, out, err = run("launch.py", *arguments(runs / "uninterrupted", hopper_file))
+    status, _, err = run("launch.py", *arguments(runs / "uninterrupted", hopper_file))
     assert status == 0, err
-    assert "hopper.hdf5" in out
-    assert "normalised score" in out
     return runs / "uninterrupted"
 
 
@@ -48,17 +51,27 @@ def test_a_killed_run_resumes_to_the_same_bits(uninterrupted, runs, hopper_file)
     assert_same_run(workdir, uninterrupted)
 
 
-def test_evaluate_prints_a_table_or_one_line(uninterrupted):
-    command = ["-m", "dt_jax", "evaluate", str(uninterrupted)]
+def test_train_and_evaluate_print_a_table_or_one_line(runs, hopper_file):
+    workdir = runs / "short"
+    status, out, err = run(*launch_command(hopper_file, workdir))
+    assert status == 0, err
+    assert "hopper.hdf5" in out
+    assert "normalised score" in out
+    command = ["-m", "dt_jax", "evaluate", str(workdir)]
     status, out, err = run(*command, "--target_returns=40,3.5", "--episodes=3")
     assert status == 0, err
-    for part in ("hopper.hdf5", "last checkpoint", "after 400 updates", "40", "3.5"):
+    for part in ("hopper.hdf5", "last checkpoint", "after 2 updates", "40", "3.5"):
         assert part in " ".join(out.split())
     assert "no checkpoint '7'" in refusal(*command, "--checkpoint=7")
-    assert "target_returns=a" in refusal(*command, "--target_returns=a")
-    assert "observations of 11 and actions of 3 numbers" in refusal(
-        *command, "--env_name=halfcheetah-medium-v2"
-    )
+    for flag, message in (
+        ("--target_returns=a", "target_returns=a"),
+        (
+            "--env_name=halfcheetah-medium-v2",
+            "observations of 11 and actions of 3 numbers",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate([str(workdir), flag])
 
 
 @pytest.mark.parametrize(
@@ -73,15 +86,15 @@ def test_evaluate_prints_a_table_or_one_line(uninterrupted):
     ],
 )
 def test_without_network_the_missing_file_is_named_with_its_path(
-    tmp_path, reference, file, words
+    tmp_path, monkeypatch, reference, file, words
 ):
     cache, workdir = tmp_path / "cache", tmp_path / "run"
-    command = ["launch.py", f"--config={reference}", f"--workdir={workdir}"]
-    status, _, err = run(*command, DT_JAX_DATA=str(cache), **NO_NETWORK)
-    assert status == 2
-    line = err.splitlines()[-1]  # after the attempts
-    assert f"copy the file to {cache / file}" in line
-    assert words in line
+    for name, value in {**NO_NETWORK, "DT_JAX_DATA": str(cache)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("dt_jax.datasets.load._RETRIES", 0)  # after seconds
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        train([f"--config={reference}", f"--workdir={workdir}"])
+    assert f"copy the file to {cache / file}" in str(error.value)
     assert not workdir.exists()
     assert not list(cache.glob("[!.]*"))
 

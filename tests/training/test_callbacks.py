@@ -1,7 +1,7 @@
 """Callbacks of `train`: they see every row of metrics and may stop the run."""
 
 import pytest
-from helpers import assert_same_run, changed, steps_of
+from helpers import assert_same_run, assert_same_training, changed, steps_of
 
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.train import train
@@ -34,26 +34,28 @@ def test_each_callback_gets_every_row_in_order(small_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stop_step", "saved"),
+    ("stop_step", "episodes", "seen", "saved"),
     [
-        (0, []),  # there is nothing to save yet
-        (2, [2]),  # no checkpoint is due
-        (4, [3, 4]),  # an evaluation and a checkpoint are due
+        (0, 2, [0], []),  # there is nothing to save yet
+        (2, 0, [2], [2]),  # no checkpoint is due
+        (4, 2, [0, 2, 4], [3, 4]),  # an evaluation and a checkpoint are due
     ],
 )
 def test_a_stopped_run_resumes_to_the_same_bits(
-    finished, small_config, tmp_path, stop_step, saved
+    finished, small_config, tmp_path, stop_step, episodes, seen, saved
 ):
-    callback, seen = stop_at(stop_step)
-    run = train(small_config, tmp_path / "run", callbacks=[callback])
+    config = changed(small_config, eval_episodes=episodes)
+    callback, steps = stop_at(stop_step)
+    run = train(config, tmp_path / "run", callbacks=[callback])
     assert (run.step, run.stopped) == (stop_step, True)
-    assert seen == [*range(0, stop_step + 1, 2)]
+    assert steps == seen
     assert steps_of(tmp_path / "run") == saved
     assert not (tmp_path / "run" / "summary.png").exists()
 
-    run = train(small_config, tmp_path / "run")
+    run = train(config, tmp_path / "run")
     assert (run.step, run.stopped) == (8, False)
-    assert_same_run(tmp_path / "run", finished)
+    same = assert_same_run if episodes else assert_same_training
+    same(tmp_path / "run", finished)
 
 
 def test_a_stop_at_the_last_step_leaves_a_complete_run(small_config, tmp_path):
@@ -73,8 +75,9 @@ def test_an_exception_of_a_callback_ends_the_run_and_reaches_the_caller(
         if step == 6:
             raise ValueError("from the callback")
 
+    config = changed(small_config, eval_episodes=0)
     with pytest.raises(ValueError, match="from the callback"):
-        train(small_config, tmp_path / "run", callbacks=[failing])
-    assert steps_of(tmp_path / "run")[-1] == 4
-    train(small_config, tmp_path / "run")
-    assert_same_run(tmp_path / "run", finished)
+        train(config, tmp_path / "run", callbacks=[failing])
+    assert steps_of(tmp_path / "run")[-1] == 3
+    train(config, tmp_path / "run")
+    assert_same_training(tmp_path / "run", finished)

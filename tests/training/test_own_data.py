@@ -35,6 +35,8 @@ SMALL = {
     "keep_checkpoints": 5,
     "num_workers": 1,
     "learning_rate": 1e-2,
+    "attention_dropout": 0.0,  # one dropout is enough: each takes long to compile
+    "residual_dropout": 0.0,
 }
 
 
@@ -112,7 +114,9 @@ def test_the_best_checkpoint_has_the_lowest_held_out_error(npz, tmp_path):
     assert best.score == pytest.approx(-errors[best.step])
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "value", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)]
+)
 def test_a_held_out_error_that_is_not_finite_stops_the_run(
     npz, tmp_path, monkeypatch, value
 ):

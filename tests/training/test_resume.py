@@ -10,7 +10,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_run, before_batch, changed, steps_of, train_until
+from helpers import (
+    assert_same_run,
+    assert_same_training,
+    before_batch,
+    changed,
+    steps_of,
+    train_until,
+)
 
 from dt_jax.config import default_config
 from dt_jax.config.keys import keys_of
@@ -23,7 +30,7 @@ from dt_jax.runs.checkpoint import (
 )
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training import trainer
-from dt_jax.training.resume import last_checkpoint, resumed_config
+from dt_jax.training.resume import is_complete, last_checkpoint, resumed_config
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import locked
@@ -48,7 +55,7 @@ def send(signal_number):
 
 
 def test_a_signal_between_updates_saves_and_stops(finished, small_config, tmp_path):
-    config = changed(small_config, num_workers=0)
+    config = changed(small_config, num_workers=0, eval_episodes=0)
     message = "^interrupted by SIGTERM after 6 updates; saved: run the same command"
     with (
         before_batch(5, send(signal.SIGTERM)),
@@ -57,12 +64,12 @@ def test_a_signal_between_updates_saves_and_stops(finished, small_config, tmp_pa
         train(config, tmp_path / "run")
     assert steps_of(tmp_path / "run")[-1] == 6
     train(config, tmp_path / "run")
-    assert_same_run(tmp_path / "run", finished)
+    assert_same_training(tmp_path / "run", finished)
 
 
 @pytest.mark.parametrize("step", [8, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_signal_during_an_evaluation_stops_between_its_chunks(
-    finished, small_config, tmp_path, monkeypatch, capsys, step
+    finished, small_config, tmp_path, monkeypatch, step
 ):
     """The resumed run repeats it: metrics and scores are those of `finished`."""
     workdir, chunk_ends = tmp_path / "run", []
@@ -92,9 +99,7 @@ def test_a_signal_during_an_evaluation_stops_between_its_chunks(
         with pytest.raises(ZeroDivisionError):
             train(small_config, workdir)
     train(small_config, workdir)
-    capsys.readouterr()
-    train(small_config, workdir)
-    assert "this run is complete" in capsys.readouterr().out
+    assert is_complete(last_checkpoint(workdir, small_config), small_config)
     assert_same_run(workdir, finished)
     for run in (finished, workdir):
         scores = [c.score for c in find_checkpoints(run / "checkpoints")[-2:]]
@@ -125,13 +130,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(
 ):
     """Temporary files of killed writers are removed."""
     workdir = tmp_path / "run"
-    config = changed(small_config, num_workers=0)
+    config = changed(small_config, num_workers=0, eval_episodes=0)
     train_until(2, config, workdir)
-    assert len(read_metrics(workdir / "metrics.jsonl")) == 2
+    assert len(read_metrics(workdir / "metrics.jsonl")) == 1
+    (workdir / "eval").mkdir()
     (workdir / "eval" / ".4.00112233.tmp.npz").touch()
     train(config, workdir)
     assert "has no checkpoint and starts over" in capsys.readouterr().out
-    assert_same_run(workdir, finished)
+    assert_same_training(workdir, finished)
     assert not list((workdir / "eval").glob(".*"))
 
 
@@ -220,14 +226,12 @@ def test_other_data_is_refused(finished, small_config, hopper_file, tmp_path):
         train(config, finished)
 
 
-def test_changed_action_bounds_are_refused(small_config, tmp_path, monkeypatch):
+def test_changed_action_bounds_are_refused(finished, small_config, monkeypatch):
     """As if a package had changed its environment since the run started."""
-    config = changed(small_config, eval_episodes=0)
-    train(config, tmp_path)
-    wider = replace(lookup(config.env_name), action_high=2.0)
+    wider = replace(lookup(small_config.env_name), action_high=2.0)
     monkeypatch.setattr("dt_jax.envs.spec_from_config", lambda config: wider)
     with pytest.raises(UserError, match="bounds on actions: number 0 was between"):
-        train(changed(config, update_steps=12), tmp_path)
+        train(changed(small_config, update_steps=12), finished)
 
 
 def test_a_second_process_in_the_folder_is_refused(finished, small_config):
@@ -240,35 +244,38 @@ def test_a_second_process_in_the_folder_is_refused(finished, small_config):
     assert sorted(path.name for path in finished.rglob("*")) == before
 
 
-def test_a_run_without_valid_checkpoints_is_not_overwritten(small_config, tmp_path):
-    config = changed(small_config, eval_episodes=0)
-    train(config, tmp_path)
-    for step in steps_of(tmp_path):
-        (tmp_path / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").unlink()
+def test_a_run_without_valid_checkpoints_is_not_overwritten(
+    finished, small_config, tmp_path
+):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    for step in steps_of(workdir):
+        (workdir / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").unlink()
     with (
         pytest.warns(UserWarning, match="corrupt.*: _CHECKPOINT_METADATA missing"),
         pytest.raises(UserError, match=r"every checkpoint in .* is corrupt: restore"),
     ):
-        train(config, tmp_path)
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4
+        train(small_config, workdir)
+    assert len(read_metrics(workdir / "metrics.jsonl")) == 5
 
 
 @pytest.mark.parametrize("log_every", [2, 1000])
 @pytest.mark.parametrize("deleted", ["checkpoints", "checkpoints/*"])
 def test_a_run_whose_checkpoints_were_deleted_is_not_overwritten(
-    small_config, tmp_path, deleted, log_every
+    finished, small_config, tmp_path, deleted, log_every
 ):
     """Whether it has logged anything yet or not."""
-    config = changed(small_config, eval_episodes=0, log_every=log_every, num_workers=0)
-    train_until(7, config, tmp_path)
-    rows = (tmp_path / "metrics.jsonl").read_text()
-    for path in tmp_path.glob(deleted):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    config = changed(small_config, log_every=log_every)
+    if log_every > config.update_steps:
+        (workdir / "metrics.jsonl").write_text("")
+    rows = (workdir / "metrics.jsonl").read_text()
+    for path in workdir.glob(deleted):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    message = f"^{tmp_path} holds a run whose checkpoints are gone: restore them"
+    message = f"^{workdir} holds a run whose checkpoints are gone: restore them"
     for again in (config, changed(config, batch_size=2)):
         with pytest.raises(UserError, match=message):
-            train(again, tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_text() == rows
+            train(again, workdir)
+    assert (workdir / "metrics.jsonl").read_text() == rows
 
 
 def test_a_complete_run_is_tidied_if_it_was_killed_after_its_last_save(

@@ -66,7 +66,9 @@ from dt_jax import train
 from dt_jax.config.load import from_dict
 
 config = from_dict(json.loads(sys.argv[1]))
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=1"
+)
 logging.getLogger("jax").setLevel(logging.INFO)
 warnings.simplefilter("default")
 jax.config.update("jax_log_compiles", False)

@@ -8,7 +8,14 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same_run, changed, restored, steps_of, untimed
+from helpers import (
+    assert_same_run,
+    assert_same_training,
+    changed,
+    restored,
+    steps_of,
+    untimed,
+)
 
 from dt_jax.agents.optim import make_schedule
 from dt_jax.data.sampler import Sampler
@@ -84,10 +91,9 @@ def test_train_returns_the_run(finished, small_config):
 
 
 def test_step_0_evaluates_the_initial_parameters(finished, small_config, tmp_path):
-    train(changed(small_config, learning_rate=0.5, update_steps=1), tmp_path / "run")
-    rows = untimed(tmp_path / "run")
-    assert rows[0] == untimed(finished)[0]
-    assert rows[1]["step"] == 1
+    config = changed(small_config, learning_rate=0.5)
+    train(config, tmp_path / "run", [lambda step, row, stop: stop()])
+    assert untimed(tmp_path / "run") == untimed(finished)[:1]
 
 
 def test_a_complete_run_is_reported_and_not_changed(finished, small_config, capsys):
@@ -109,6 +115,7 @@ def test_the_callers_configuration_is_not_changed(small_config, tmp_path):
     assert config.to_dict() == before
     assert not config.is_locked
     assert len(run.config.target_returns) == 2
+    assert [row["step"] for row in run.metrics()] == [1]  # the last one, always
 
 
 def test_an_invalid_configuration_is_refused_before_a_folder_exists(
@@ -132,18 +139,20 @@ def test_a_device_that_contradicts_the_back_end_is_refused(small_config, tmp_pat
 def test_the_result_is_independent_of_the_number_of_workers(
     finished, small_config, tmp_path
 ):
-    train(changed(small_config, num_workers=0), tmp_path / "run")
-    assert_same_run(tmp_path / "run", finished)
+    train(changed(small_config, num_workers=0, eval_episodes=0), tmp_path / "run")
+    assert_same_training(tmp_path / "run", finished)
 
 
 def test_memory_mapped_data_gives_the_same_bits(
-    finished, small_config, tmp_path, monkeypatch, capsys
+    small_config, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("DT_JAX_DATA", str(tmp_path / "cache"))
-    config = changed(small_config, memory_limit_gb=0.0, eval_episodes=0)
-    train(config, tmp_path / "run")
+    on_host = changed(small_config, device_memory_share=0.0, eval_episodes=0)
+    train(on_host, tmp_path / "in_memory")
+    assert "memory-mapping them" not in capsys.readouterr().err
+    train(changed(on_host, memory_limit_gb=0.0), tmp_path / "mapped")
     assert "memory-mapping them" in capsys.readouterr().err
-    assert restored(tmp_path / "run", "params") == restored(finished, "params")
+    assert_same_run(tmp_path / "mapped", tmp_path / "in_memory")
 
 
 def test_training_without_an_environment(small_config, tmp_path, capsys):
@@ -224,8 +233,6 @@ def test_the_number_of_compilations_is_independent_of_the_runs_length(
                 update_steps=updates,
                 eval_every=3,
                 lr_schedule="warmup_constant",  # or each length would be a program
-                attention_dropout=0.0,  # each takes long to compile
-                residual_dropout=0.0,
             )
             train(config, tmp_path / f"{len(counts)}")
             counts.append(len(traces))

@@ -210,7 +210,8 @@ def _check_fresh(workdir: Path) -> None:
     Raises:
       UserError: it had checkpoints, which are gone.
     """
-    if not (workdir / "metrics.jsonl").exists():  # created after checkpoints/
+    left = "metrics.jsonl", "config.json", "eval/*.npz"  # created after checkpoints/
+    if not any(any(workdir.glob(name)) for name in left):
         return
     if not is_unsaved(workdir / "checkpoints"):
         raise UserError(

@@ -96,7 +96,9 @@ def unit_warnings(
 ) -> list[str]:
     """Return warnings about numbers whose variation is small in the network's units."""
     lines = []
-    small = normalizer.state_std < 101e-6  # of which 1e-6 was added
+    # Both: a warm start has its source's, and nearly constant numbers have 1.
+    std = np.maximum(trajectories.state_std, normalizer.state_std)
+    small = std < 101e-6  # of which 1e-6 was added
     if small.any():
         lines.append(
             f"observation numbers {index_ranges(*small.nonzero())} have a standard "

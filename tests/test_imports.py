@@ -104,9 +104,9 @@ def run_code(code, **environment):
     return out
 
 
-def test_pictures_need_no_backend_of_matplotlibs():
+@pytest.mark.parametrize("backend", ["module://not_installed.backend_inline", "banana"])
+def test_pictures_need_no_backend_of_matplotlibs(backend):
     """A notebook passes its own to `!python`, whose packages may lack it."""
-    backend = "module://not_installed.backend_inline"
     status, _, err = run("-m", "dt_jax", "report", "nowhere", MPLBACKEND=backend)
     assert status == 2, err
     assert "nowhere" in err

@@ -145,6 +145,8 @@ def _user_error(error: Exception) -> str | None:
             "standard output is closed: fix the environment, agent or config file that "
             "has closed sys.stdout or sys.stderr"
         )
+    if isinstance(error, ValueError) and re.search("JAX flag|nment 'JAX", str(error)):
+        return f"{error}: correct this environment variable, or unset it"
     if isinstance(error, OSError):
         # os.rename names two files; the second one is the user's.
         name = error.filename2 or error.filename

@@ -5,7 +5,6 @@ import runpy
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from dt_jax.cli.common import CommandParser, run_command
@@ -41,11 +40,9 @@ def run(arguments: Sequence[str], program: str) -> None:
       arguments: the command and its arguments.
       program: how the user started it, for messages.
     """
-    # A notebook names its own backend to `!python`, which may lack it: matplotlib, and
-    # packages that import it, would fail. Pictures here need none.
-    backend = os.environ.get("MPLBACKEND", "")
-    if backend.startswith("module://") and not find_spec(backend[9:].split(".")[0]):
-        del os.environ["MPLBACKEND"]
+    # Matplotlib, and packages that import it, fail with an unknown backend, such as a
+    # notebook's for `!python`. Pictures here need none.
+    os.environ.pop("MPLBACKEND", None)
     run_command(lambda: _dispatch(arguments), program)
 
 

@@ -13,7 +13,7 @@ from dt_jax.data.trajectories import Trajectories
 
 _HOLDOUT_FRACTION = 0.1
 _MIN_RETURN = 1e-30  # smaller ones are zero in float32 once they are squared
-_MIN_SCALED, _MAX_SCALED = 1e-3, 1e5  # largest returns that a network learns from
+_MIN_SCALED, _MAX_SCALED = 1e-3, 1e5  # returns that a network distinguishes
 # A target is far outside the data's returns at this multiple of their size or range.
 # CORL's 12,000 for halfcheetah is not: random to medium data returns about 5,000.
 _FAR = 3
@@ -35,8 +35,13 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     if _exceeds_limit(trajectories, spec):
         within = " within the environment's time limit"
     best, mean = float(returns.max()), float(returns.mean())
-    # Of targets that agree in three digits one is enough.
-    targets = tuple(dict.fromkeys(float(f"{value:.3g}") for value in (best, mean)))
+    # Three digits, or as many as tell returns apart; of equal targets one is enough.
+    spread, digits = float(np.ptp(returns)), 3
+    if spread:
+        digits = max(3, 2 + math.ceil(math.log10(abs(returns).max() / spread)))
+    targets = tuple(
+        dict.fromkeys(float(f"{value:.{digits}g}") for value in (best, mean))
+    )
 
     largest = float(abs(trajectories.episode_returns).max())
     scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))
@@ -83,7 +88,8 @@ def return_warnings(
             "more steps cannot be achieved; target_returns=None takes those of "
             f"{spec.max_episode_steps:,} steps"
         )
-    largest = float(abs(trajectories.episode_returns).max())
+    returns = trajectories.episode_returns.astype(np.float64)
+    largest, spread = float(abs(returns).max()), float(np.ptp(returns))
     reward_scale = config.get("reward_scale", 1.0)
     scaled = reward_scale * largest
     if scaled and not _MIN_SCALED <= scaled <= _MAX_SCALED:
@@ -91,6 +97,13 @@ def return_warnings(
             f"reward_scale={reward_scale:g} brings the largest return, "
             f"{largest:.3g}, to {scaled:.3g}, where the network does not distinguish "
             "returns; set reward_scale=None to take it from the data"
+        )
+    elif scaled and 0 < min(reward_scale, 1 / largest) * spread < _MIN_SCALED:
+        offset = float(returns.sum() / trajectories.num_transitions)
+        lines.append(
+            f"returns differ by only {spread:.3g} and reach {largest:.3g}, so that the "
+            "network does not distinguish them; subtract an offset from each reward, "
+            f"such as the mean reward, {offset:.6g}"
         )
     if spec is not None and config.eval_episodes:
         returns = _achievable_returns(trajectories, spec)
@@ -139,6 +152,6 @@ def describe_choices(choices: Choices) -> list[str]:
     lines = []
     for key, (value, why) in choices.items():
         values = value if isinstance(value, tuple) else (value,)
-        shown = ", ".join(f"{number:g}" for number in values)
+        shown = ", ".join(f"{number:.10g}" for number in values)
         lines += [f"{key} {shown}: {why}"] if why else []
     return lines

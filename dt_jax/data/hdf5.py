@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from dt_jax.data.arrays import BLOCK_ROWS
-from dt_jax.data.schema import Column, corrupt_file_errors
+from dt_jax.data.schema import KEYS, Column, corrupt_file_errors
 from dt_jax.utils.errors import UserError
 
 
@@ -107,11 +107,14 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 def _open_item(file: h5py.File, name: str, path: Path) -> object:
+    """Return an item; None for a broken link whose name means nothing."""
     try:
         return file[name]
     except (KeyError, RuntimeError) as error:
         if not isinstance(file.get(name, getlink=True), h5py.SoftLink):
             raise  # corrupt
+        if name not in KEYS:
+            return None
         raise UserError(
             f"{path}: {name} is a broken or circular link; delete it, or replace it "
             "with the array"
@@ -146,6 +149,6 @@ def check_self_contained(file: h5py.File, name: object) -> None:
     elsewhere = elsewhere or h5py.h5o.visit(file.id, is_stored_elsewhere, info=True)
     if elsewhere:
         raise UserError(
-            f"{name}: {elsewhere.decode(errors='replace')} is stored in another file; "
-            "copy it into this one"
+            f"{name}: {elsewhere.decode(errors='replace')} is stored in another file, "
+            "or a virtual dataset; copy its numbers into an ordinary one in this file"
         )

@@ -153,6 +153,11 @@ def lookup(env_name: str) -> EnvSpec:
         raise UserError(f"unknown env_name {env_name!r}{hint}") from None
 
 
+def is_d4rl(spec: EnvSpec | None) -> bool:
+    """Return whether an environment is that of a named dataset, with CORL's units."""
+    return spec is not None and spec.name in all_specs()
+
+
 def demo_for(spec: EnvSpec) -> EnvSpec | None:
     """Return the demo dataset to use if the file of `spec` is missing, if any."""
     specs = all_specs()

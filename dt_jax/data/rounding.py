@@ -5,7 +5,7 @@ import numpy as np
 from dt_jax.utils.errors import UserError
 
 _MOST = 5e-4  # error / std: numbers of float32 are then 1e-3 of the std apart
-_NOISE = 5e-7  # smaller errors do not matter: normalisation adds 1e-6 to every std
+_NOISE = 5e-7  # smaller ones of observations do not matter: 1e-6 is added to their std
 _CONSTANT = 1e-14  # std / value of a column that varies only by float64's own rounding
 
 
@@ -45,7 +45,8 @@ class Rounding:
             return
         mean = self._sum / self._count
         std = np.sqrt(np.maximum(self._squares / self._count - np.square(mean), 0))
-        lost = self._error > np.maximum(_MOST * std, _NOISE)
+        noise = 0 if name.endswith("actions") else _NOISE
+        lost = self._error > np.maximum(_MOST * std, noise)
         lost &= std > _CONSTANT * np.abs(self._first)
         if lost.any():
             i = np.argmax(lost)

@@ -28,6 +28,7 @@ class RawData(NamedTuple):
 
 NUMBERS = ("observations", "actions", "rewards")
 MATRICES = ("observations", "actions")
+KEYS = (*RawData._fields, "episode_ends", "next_observations")
 
 
 class Column(Protocol):

@@ -172,6 +172,12 @@ class Trajectories:
         return returns
 
     @property
+    def nearly_constant(self) -> np.ndarray:
+        """Which observation numbers vary by at most a few float32 steps, [S] bool."""
+        steps = 4 * np.spacing(abs(self.state_mean))
+        return self.constant | (self.state_std - np.float32(1e-6) <= steps)
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """S and A."""
         return self.observations.shape[1], self.actions.shape[1]

@@ -11,7 +11,8 @@ import numpy as np
 
 from dt_jax.config.from_data import describe_choices, from_data
 from dt_jax.data.arrays import ColumnStatistics, column_statistics, float64_blocks
-from dt_jax.data.registry import EnvSpec, normalized_score
+from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.registry import EnvSpec, is_d4rl, normalized_score
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets.load import Dataset
 
@@ -90,12 +91,47 @@ def lengths_summary(trajectories: Trajectories) -> str:
     return f"{text})"
 
 
-def constant_numbers(trajectories: Trajectories) -> str | None:
-    """Return a line that names the constant observation numbers; None without any."""
-    if not trajectories.constant.any():
+def unit_warnings(
+    trajectories: Trajectories, normalizer: Normalizer, max_action: float
+) -> list[str]:
+    """Return warnings about numbers whose variation is small in the network's units."""
+    lines = []
+    # Both: a warm start has its source's, and nearly constant numbers have 1.
+    std = np.maximum(trajectories.state_std, normalizer.state_std)
+    small = std < 101e-6  # of which 1e-6 was added
+    if small.any():
+        lines.append(
+            f"observation numbers {index_ranges(*small.nonzero())} have a standard "
+            "deviation below 1e-4, and the 1e-6 added to it makes them smaller to the "
+            "network; use larger units, in the environment too"
+        )
+    least, most, mean, std = column_statistics(trajectories.actions)
+    reach = max_action * normalizer.action_scale
+    small = (least < most) & (std < 0.02 * 2 * reach)
+    if small.any():
+        i = int(small.argmax())
+        value = most[i] if most[i] - mean[i] > mean[i] - least[i] else least[i]
+        low, high = normalizer.action_center[i] + [-reach[i], reach[i]]
+        lines.append(
+            f"action numbers {index_ranges(*small.nonzero())} have a standard "
+            "deviation below 2 % of the range that is mapped to the network's, number "
+            f"{i} of {std[i]:.3g} in {low:.3g} to {high:.3g}, with a value of "
+            f"{value:.3g}; remove outliers, or narrow the bounds"
+        )
+    return lines
+
+
+def constant_numbers(
+    trajectories: Trajectories, spec: EnvSpec | None = None
+) -> str | None:
+    """Return a line that names the observation numbers without scale; None if none."""
+    constant, nearly = trajectories.constant, ""
+    if not is_d4rl(spec) and (trajectories.nearly_constant > constant).any():
+        constant, nearly = trajectories.nearly_constant, "or nearly constant "
+    if not constant.any():
         return None
-    numbers = index_ranges(np.flatnonzero(trajectories.constant))
-    return f"constant observation numbers, which are not scaled: {numbers}"
+    numbers = index_ranges(np.flatnonzero(constant))
+    return f"constant {nearly}observation numbers, which are not scaled: {numbers}"
 
 
 def describe_dataset(dataset: Dataset, spec: EnvSpec | None) -> str:

@@ -1,5 +1,6 @@
 """Environments by name, behind one batched interface, and the seeds of episodes."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -70,6 +71,12 @@ def lookup(
         spec = gym_env.describe(env_name, **kwargs)
     elif env_name in all_specs():
         spec = all_specs()[env_name]
+        if gymnasium_env.is_registered_by_user(env_name):
+            warnings.warn(
+                f"{env_name} is D4RL's environment here; yours of this name is "
+                f"env_name=gymnasium:{env_name}",
+                stacklevel=1,
+            )
     elif not kwargs and _is_envpools(env_name):
         spec = envpool_env.describe(env_name)
     else:

@@ -2,7 +2,7 @@
 
 import inspect
 import io
-from contextlib import chdir, closing, redirect_stderr
+from contextlib import chdir, redirect_stderr
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,12 +12,12 @@ import numpy as np
 
 from dt_jax.data.registry import EnvSpec, all_specs
 from dt_jax.envs.base import wrap_build_errors
-from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.envs.gymnasium_env import GymnasiumEnv, closing_env
 from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
 
-def describe(env_name: str, **options: Any) -> EnvSpec:
+def describe(env_name: str, /, **options: Any) -> EnvSpec:
     """Return the spec of a gym environment, and of the D4RL dataset of that name.
 
     Args:
@@ -32,7 +32,7 @@ def describe(env_name: str, **options: Any) -> EnvSpec:
     with (
         chdir("."),
         wrap_build_errors(env_name),
-        closing(make(env_name, **options)) as env,
+        closing_env(make(env_name, **options)) as env,
     ):
         limit = env.spec.max_episode_steps
         spaces = env.observation_space, env.action_space
@@ -47,7 +47,7 @@ def describe(env_name: str, **options: Any) -> EnvSpec:
     return spec
 
 
-def make(env_id: str, **options: Any) -> Any:
+def make(env_id: str, /, **options: Any) -> Any:
     """Return gym's environment without its time limit.
 
     Raises:

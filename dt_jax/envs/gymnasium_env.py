@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, closing, contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any
 from weakref import WeakSet
@@ -19,8 +19,11 @@ from dt_jax.envs.mujoco_batch import mujoco
 from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
+# In Gymnasium's own registry, of environments of vectors that EnvPool has as well.
+_OWN_KWARGS: tuple[dict, ...] = {}, {"hardcore": True}, {"continuous": True}
 
-def describe(env_id: str, **options: Any) -> EnvSpec:
+
+def describe(env_id: str, /, **options: Any) -> EnvSpec:
     """Return the spec of a Gymnasium environment.
 
     Args:
@@ -36,11 +39,52 @@ def describe(env_id: str, **options: Any) -> EnvSpec:
         chdir("."),
         _quiet(),
         wrap_build_errors(env_id),
-        closing(make(env_id, **options)) as env,
+        closing_env(make(env_id, **options)) as env,
     ):
         limit = env.spec.max_episode_steps if env.spec else None
         spaces = env.observation_space, env.action_space
+        remedy = (
+            "load them in the environment and set update_running_mean=False, or leave "
+            "env_name out"
+        )
+        refuse_learning_wrappers(env, env_id, remedy)
     return spec_from_spaces(env_id, "gymnasium", *spaces, limit)
+
+
+@contextmanager
+def closing_env(env: Any) -> Iterator[Any]:
+    """Close an environment at the end; an error of its close() becomes a warning."""
+    try:
+        yield env
+    finally:
+        try:
+            env.close()
+        except BaseException as error:
+            warnings.warn(f"an environment failed to close: {error!r}", stacklevel=1)
+
+
+def refuse_learning_wrappers(
+    env: Any, env_name: str, remedy: str, recorded: Sequence[str] = ()
+) -> None:
+    """Refuse wrappers that learn statistics: the dataset lacks what they had learnt.
+
+    Args:
+      env: as Gymnasium has built it.
+      env_name: for the error message.
+      remedy: what to do.
+      recorded: names of such wrappers that the dataset was recorded under.
+    """
+    names = [*recorded]
+    while isinstance(env, gymnasium.Wrapper):
+        learns = any(type(x).__name__ == "RunningMeanStd" for x in vars(env).values())
+        if learns and getattr(env, "update_running_mean", True):
+            names.append(type(env).__name__)
+        env = env.env
+    if names:
+        raise UserError(
+            f"{env_name} was recorded, or is to be evaluated, under the wrapper "
+            f"{names[0]}, whose statistics are not in the dataset: {remedy}"
+        )
 
 
 @contextmanager
@@ -59,7 +103,7 @@ def _warn(message: str) -> None:
         warnings.warn(f"MuJoCo: {message}", stacklevel=1)
 
 
-def make(env_id: str, **options: Any) -> Any:
+def make(env_id: str, /, **options: Any) -> Any:
     """Return Gymnasium's environment.
 
     Raises:
@@ -67,7 +111,7 @@ def make(env_id: str, **options: Any) -> Any:
     """
     mujoco.set_mju_user_warning(_warn)
     try:
-        return gymnasium.make(env_id, disable_env_checker=True, **options)
+        return gymnasium.make(env_id, **{"disable_env_checker": True} | options)
     except gymnasium.error.UnregisteredEnv:
         names = {*all_specs(), *gymnasium.registry, *envpool.list_all_envs()}
         # Many are known: a lower cutoff finds unrelated ones.
@@ -79,10 +123,19 @@ def make(env_id: str, **options: Any) -> Any:
 
 
 def is_registered_by_user(env_id: str) -> bool:
-    """Return whether the process has registered this name, and not Gymnasium."""
+    """Return whether the process has registered this name, and not Gymnasium.
+
+    Also if it has registered Gymnasium's class with another time limit, arguments or
+    wrappers than those of the environment that EnvPool has under this name.
+    """
     spec = gymnasium.registry.get(env_id)
     if spec is None:
         return False
+    if env_id in envpool.list_all_envs():
+        limit = envpool.make_spec(env_id).config.max_episode_steps
+        same_limit = spec.max_episode_steps in (None, limit)  # None: deprecated ones
+        if not same_limit or spec.additional_wrappers or spec.kwargs not in _OWN_KWARGS:
+            return True
     entry = spec.entry_point
     module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
     return re.split("[.:]", module)[0] not in FARAMA_PACKAGES
@@ -114,6 +167,7 @@ class GymnasiumEnv(HostEnv):
         env_id: str,
         seeds: Sequence[int],
         max_episode_steps: int,
+        /,
         **options: Any,
     ):
         self.envs: list[Any] = []
@@ -137,12 +191,8 @@ class GymnasiumEnv(HostEnv):
     def close(self) -> None:
         """Close the environments; their errors become warnings."""
         while self.envs:
-            try:
-                self.envs.pop().close()
-            except BaseException as error:
-                warnings.warn(
-                    f"an environment failed to close: {error!r}", stacklevel=1
-                )
+            with closing_env(self.envs.pop()):
+                pass
 
     def _start(self) -> np.ndarray:
         for i, (env, seed) in enumerate(zip(self.envs, self.seeds, strict=True)):

@@ -16,7 +16,7 @@ from dt_jax.data.registry import EnvSpec
 from dt_jax.data.schema import RawData
 from dt_jax.envs import minari_d4rl
 from dt_jax.envs.base import wrap_build_errors
-from dt_jax.envs.gymnasium_env import GymnasiumEnv
+from dt_jax.envs.gymnasium_env import GymnasiumEnv, refuse_learning_wrappers
 from dt_jax.envs.spaces import spec_from_spaces
 from dt_jax.utils.errors import UserError
 
@@ -72,12 +72,14 @@ class MinariEnv(GymnasiumEnv):
     """N copies of the evaluation environment that a Minari dataset names."""
 
     @staticmethod
-    def _make(env_id: str, **options: Any) -> Any:
+    def _make(env_id: str, /, **options: Any) -> Any:
         # Gymnasium-Robotics prints a notice when it is imported.
         with minari.quiet(), redirect_stderr(io.StringIO()):
             dataset = minari.open_dataset(env_id)
             env = _recover(dataset, env_id, **options)
-            _check_statistics(dataset, env, env_id)
+            wrappers = dataset.env_spec.additional_wrappers if dataset.env_spec else ()
+            learnt = [w.name for w in wrappers if w.name in _LEARNING_WRAPPERS]
+            refuse_learning_wrappers(env, env_id, _REMEDY, learnt)
             space, env_spec = dataset.observation_space, dataset.env_spec
             _, recorded = minari_d4rl.flattener(space, env_spec, env_id)
             flatten, returned = minari_d4rl.flattener(
@@ -92,28 +94,13 @@ class MinariEnv(GymnasiumEnv):
         return env
 
 
-def _recover(dataset: Any, env_name: str, **options: Any) -> gymnasium.Env:
+def _recover(dataset: Any, env_name: str, /, **options: Any) -> gymnasium.Env:
     if dataset.env_spec is None and "eval_env_spec" not in dataset.storage.metadata:
         raise UserError(f"{env_name} does not name its environment: {_REMEDY}")
     with wrap_build_errors(f"the environment of {env_name}"):
         minari.check_environments(env_name, dataset.storage.metadata)
         return dataset.recover_environment(
-            eval_env=True, disable_env_checker=True, **options
-        )
-
-
-def _check_statistics(dataset: Any, env: gymnasium.Env, env_name: str) -> None:
-    """Refuse wrappers that learn statistics: the dataset lacks what they had learnt."""
-    recorded = dataset.env_spec.additional_wrappers if dataset.env_spec else ()
-    names = [each.name for each in recorded if each.name in _LEARNING_WRAPPERS]
-    while isinstance(env, gymnasium.Wrapper):
-        if any(type(x).__name__ == "RunningMeanStd" for x in vars(env).values()):
-            names.append(type(env).__name__)
-        env = env.env
-    if names:
-        raise UserError(
-            f"{env_name} was recorded, or is to be evaluated, under the wrapper "
-            f"{names[0]}, whose statistics are not in the dataset: {_REMEDY}"
+            eval_env=True, **{"disable_env_checker": True} | options
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dt_jax.data.arrays import column_statistics
-from dt_jax.data.registry import NO_LIMIT, EnvSpec, all_specs
+from dt_jax.data.registry import NO_LIMIT, EnvSpec, is_d4rl
 from dt_jax.utils.errors import UserError
 
 
@@ -93,7 +93,7 @@ def action_range(spec: EnvSpec | None, actions: np.ndarray) -> ActionRange:
         least, most, *_ = column_statistics(actions)
         return ActionRange(least, most, np.zeros(size, bool))
     low, high = spec.action_bounds
-    if spec.name in all_specs():
+    if is_d4rl(spec):
         return ActionRange(low, high, np.zeros(size, bool))
     least, most = np.clip(column_statistics(actions)[:2], low, high)
     narrow = most - least < 0.1 * (high - low)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import envs
@@ -14,7 +15,9 @@ from dt_jax.config.from_data import target_warning
 from dt_jax.config.keys import keys_of
 from dt_jax.config.load import from_dict
 from dt_jax.data.minari import PREFIX
+from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec
+from dt_jax.datasets.describe import out_of_range
 from dt_jax.envs.spaces import check_bounds
 from dt_jax.evaluation.evaluator import make_evaluator
 from dt_jax.evaluation.policy import TrainedAgent, load_agent
@@ -142,5 +145,25 @@ def load_run(
         if line := target_warning(config.target_returns, least, best):
             warnings.warn(line, stacklevel=1)
     remedy = f"choose another {env_flag}"
-    check_bounds(workdir, trained.record.get("action_bounds"), spec, remedy)
+    if (bounds := trained.record.get("action_bounds")) is None:
+        _check_range(workdir, trained.agent.normalizer, config.max_action, spec, remedy)
+    check_bounds(workdir, bounds, spec, remedy)
     return LoadedRun(config.lock(), spec, trained)
+
+
+def _check_range(
+    run: str | Path, units: Normalizer, max_action: float, spec: EnvSpec, remedy: str
+) -> None:
+    """Raise a UserError if actions of a run without environment are out of bounds."""
+    # A constant number has its value as center, and scale 1: it reaches nothing else.
+    constant = (units.action_scale == 1) & (units.action_center != 0)
+    reach = np.where(constant, 0, max_action * units.action_scale)
+    low, high = units.action_center - reach, units.action_center + reach
+    outside = out_of_range(np.stack([low, high]), *spec.action_bounds)
+    if outside.rows:
+        i, (least, most) = outside.column, spec.action_bounds
+        raise UserError(
+            f"{run} was trained on actions whose number {i} is "
+            f"between {low[i]:g} and {high[i]:g}, in {spec.name} it is between "
+            f"{least[i]:g} and {most[i]:g}; {remedy}"
+        )

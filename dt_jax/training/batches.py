@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
+from dt_jax.agents.base import Agent
 from dt_jax.data.arrays import machine_memory
 from dt_jax.data.sampler import DeviceDataset, Sampler, WindowIndices
 from dt_jax.types import Array, Batch
 from dt_jax.utils import distributed
+from dt_jax.utils.errors import UserError
 from dt_jax.utils.sharding import RunSharding
 
 Item = TypeVar("Item")
@@ -142,6 +145,17 @@ class DeviceBatches(Batches):
             ),
         }
         return Batch(**{name: make[name]() for name in sampler.fields})
+
+
+def check_batch_memory(config: ConfigDict, agent: Agent) -> None:
+    """Raise a UserError if the states and actions of a batch exceed the memory."""
+    numbers = agent.context_len * (agent.observation_size + agent.action_size)
+    size = 4 * config.num_seeds * config.batch_size * numbers / jax.process_count()
+    if size > machine_memory():
+        raise UserError(
+            f"config.batch_size={config.batch_size}: a batch of {size / 1e9:.3g} GB "
+            f"exceeds the memory of {machine_memory() / 1e9:.3g} GB; reduce it"
+        )
 
 
 def make_batches(

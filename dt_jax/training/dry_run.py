@@ -13,6 +13,7 @@ from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset, is_cached
 from dt_jax.evaluation.policy import Policy
+from dt_jax.training.batches import check_batch_memory
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import last_checkpoint, resumed_config
 from dt_jax.training.stages import stage_configs
@@ -64,6 +65,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
         # Filled in here, because suggestions from random data are not printed.
         small, _ = from_data.fill_in(small, dataset.trajectories, spec)
     trainer = new_trainer(small, Path(), dataset, spec, source)
+    check_batch_memory(config, trainer.agent)
     trainer.start(None)
     played = "no environment"
     if spec is not None and config.eval_episodes:
@@ -92,7 +94,7 @@ def _random_dataset(spec: EnvSpec, length: int) -> Dataset:
     raw = RawData(
         observations=rng.standard_normal((rows, spec.observation_size), np.float32),
         actions=rng.uniform(low, high, (rows, spec.action_size)).astype(np.float32),
-        rewards=rng.uniform(0, 1, rows).astype(np.float32),
+        rewards=rng.uniform(0, 100, rows).astype(np.float32),
         terminals=np.zeros(rows, bool),
         timeouts=np.arange(1, rows + 1) % length == 0,
     )

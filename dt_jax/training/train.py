@@ -18,7 +18,7 @@ from dt_jax.analysis import summary
 from dt_jax.config import from_data
 from dt_jax.config.load import validate, workdir_for
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.data.registry import EnvSpec
+from dt_jax.data.registry import EnvSpec, is_d4rl
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset, read_dataset
 from dt_jax.datasets.describe import (
@@ -26,6 +26,7 @@ from dt_jax.datasets.describe import (
     constant_numbers,
     index_ranges,
     lengths_summary,
+    unit_warnings,
 )
 from dt_jax.envs.spaces import action_range, action_units, check_bounds
 from dt_jax.evaluation.policy import Policy
@@ -223,7 +224,8 @@ def _check_fresh(workdir: Path) -> None:
     Raises:
       UserError: it had checkpoints, which are gone.
     """
-    if not (workdir / "metrics.jsonl").exists():  # created after checkpoints/
+    left = "metrics.jsonl", "config.json", "eval/*.npz"  # created after checkpoints/
+    if not any(any(workdir.glob(name)) for name in left):
         return
     if not is_unsaved(workdir / "checkpoints"):
         raise UserError(
@@ -269,7 +271,7 @@ def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
         memory_limit_gb=config.memory_limit_gb,
     )
     print(f"{dataset.source}: {lengths_summary(dataset.trajectories)}")
-    if line := constant_numbers(dataset.trajectories):
+    if line := constant_numbers(dataset.trajectories, spec):
         print(f"{dataset.source}: {line}")
     return dataset
 
@@ -305,6 +307,8 @@ def new_trainer(
         normalizer = source.normalizer_for(config, trajectories, spec)
         params = source.params
     lines = [action_range_warning(trajectories, spec)]
+    if not is_d4rl(spec):  # whose units nobody can change
+        lines += unit_warnings(trajectories, normalizer, config.max_action)
     if agent_class(config.agent).conditioned:
         lines += from_data.return_warnings(config, trajectories, spec)
     for line in filter(None, lines):
@@ -323,9 +327,18 @@ def make_normalizer(
             f"use less than a tenth of their bounds in {spec.name}; the network's "
             "range is that of the data instead"
         )
+    reach = (high - low) / 2 / config.max_action
+    if (small := (reach > 0) & (reach < np.finfo(np.float32).tiny)).any():
+        raise UserError(
+            f"{trajectories.source}: action numbers {index_ranges(*small.nonzero())} "
+            "vary less than float32 can represent; use larger units for them"
+        )
+    std = trajectories.state_std
+    if not is_d4rl(spec):
+        std = np.where(trajectories.nearly_constant, np.maximum(std, 1), std)
     return Normalizer(
         trajectories.state_mean,
-        trajectories.state_std,
+        std,
         *action_units(low, high, config.max_action),
         reward_scale=config.get("reward_scale", 1.0),
     )

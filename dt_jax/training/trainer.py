@@ -29,7 +29,7 @@ from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
 from dt_jax.runs.evaluations import delete_evaluations_after
 from dt_jax.runs.folder import write_description
 from dt_jax.runs.metrics import MetricsLog
-from dt_jax.training.batches import make_batches, prefetch
+from dt_jax.training.batches import check_batch_memory, make_batches, prefetch
 from dt_jax.training.loggers import Loggers
 from dt_jax.training.multi_step import MultiStep, step_chunks
 from dt_jax.training.progress import ProgressReport
@@ -75,6 +75,7 @@ class Trainer:
     ):
         self.config = config
         self.agent: Agent = make_agent(config, normalizer)
+        check_batch_memory(config, self.agent)
         self.record = {
             "config": config.to_dict(),
             "normalizer": normalizer.to_record(),
@@ -212,10 +213,6 @@ class Trainer:
         config, start = self.config, self.step
         if not self._evaluator:
             print("nothing is evaluated: no environment, no held-out trajectories")
-        with distributed.all_succeed():
-            if distributed.is_main_process():
-                write_description(self._workdir, self.record)
-                delete_evaluations_after(start, self._workdir)
         inputs = prefetch(
             self._multi_step.inputs, self._chunks(start), config.num_workers
         )
@@ -236,6 +233,10 @@ class Trainer:
             ProgressReport(config.update_steps, start, shown=is_main) as self._progress,
             closing(inputs),
         ):
+            with distributed.all_succeed():
+                if is_main:
+                    write_description(self._workdir, self.record)
+                    delete_evaluations_after(start, self._workdir)
             self._callback_stop = False
             if self._pending is not None:
                 self._finish_step(start, self._pending)

@@ -1,5 +1,6 @@
 """Warm start: a new run with the parameters and the normaliser of another."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.types import Params
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import user_path
+
+_FAR = 10  # standard deviations of the source
 
 
 class WarmStart(NamedTuple):
@@ -69,6 +72,17 @@ class WarmStart(NamedTuple):
                 f"it is {outside.value:g}: clip the actions, or leave init_from out"
             )
         std = np.where(units.state_std <= np.float32(1e-6), 1, units.state_std)
+        mean = (trajectories.state_mean - units.state_mean) / std
+        spread = np.where(trajectories.constant, 0, trajectories.state_std) / std
+        far = np.maximum(abs(mean), spread)
+        if far.max() > _FAR:
+            i = int(far.argmax())
+            warnings.warn(
+                f"{data}: observation number {i} has a mean of {mean[i]:.3g} and a "
+                f"standard deviation of {spread[i]:.3g} in the units of {self.source}, "
+                "where they were 0 and 1; convert its units, or leave init_from out",
+                stacklevel=1,
+            )
         return replace(
             units,
             state_std=std.astype(np.float32),

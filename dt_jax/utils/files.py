@@ -147,6 +147,8 @@ def locked(workdir: Path) -> Iterator[None]:
             raise UserError(f"{folder} is not a folder: choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / ".lock"
+    if file.exists() and not file.is_file():  # opening a pipe might never end
+        raise UserError(f"{file} is not a regular file: remove it")
     try:
         with _acquired(file):
             with suppress(PermissionError):  # Windows locks the content too

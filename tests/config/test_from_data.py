@@ -128,6 +128,29 @@ def test_a_reward_scale_that_is_orders_of_magnitude_off_is_a_warning(
     assert not warns or "largest return, 3.23e+03, to" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("returns", "reward_scale", "targets", "warns"),
+    [
+        ((-500_003, -500_060), 1e-5, (-500_003.0, -500_032.0), True),
+        ((3000, 3030), 1e-3, (3030.0, 3015.0), False),
+        ((30, 30.1, 35), 1e-4, (35.0, 31.7), True),
+        ((-500_000, -500_000), 1e-5, (-500_000.0,), False),
+    ],
+)
+def test_returns_that_differ_by_less_than_the_network_distinguishes_are_a_warning(
+    returns, reward_scale, targets, warns
+):
+    """The targets have as many digits as tell them apart."""
+    data = trajectories(*returns)
+    config, printed = fill_in(data, HOPPER, reward_scale=reward_scale)
+    assert config.target_returns == targets
+    assert f"target_returns {targets[0]:.7g}" in " ".join(printed)
+    lines = from_data.return_warnings(config, data, HOPPER)
+    assert len(lines) == warns
+    offset = np.mean(returns) / 4
+    assert not warns or f"such as the mean reward, {offset:.6g}" in lines[0]
+
+
 def test_data_without_rewards_has_no_wrong_reward_scale():
     data = trajectories(0, 0)
     assert from_data.return_warnings(fill_in(data, HOPPER)[0], data, HOPPER) == []
@@ -155,7 +178,8 @@ def test_targets_far_outside_the_data_are_a_warning(returns, targets, far):
 
 
 def test_equal_target_returns_are_merged():
-    assert fill_in(trajectories(100.01, 100))[0].target_returns == (100.0,)
+    data = trajectories(0, *[1000] * 3000)
+    assert fill_in(data)[0].target_returns == (1000.0,)
 
 
 def test_episode_len_covers_the_environments_time_limit():

@@ -137,6 +137,23 @@ def test_broken_and_circular_links_are_refused(raw, write_hdf5, key, target):
     assert_refused(path, "is a broken or circular link; delete it")
 
 
+def test_broken_links_under_other_names_are_ignored(raw, write_hdf5):
+    path = write_hdf5(raw)
+    with h5py.File(path, "a") as file:
+        file["notes"] = h5py.SoftLink("nothing")
+    assert_same(read_d4rl(path), raw)
+
+
+def test_virtual_dataset_of_the_same_file_is_refused_as_one(raw, write_hdf5):
+    path = write_hdf5(raw)
+    with h5py.File(path, "a") as file:
+        file.move("rewards", "recorded")
+        layout = h5py.VirtualLayout(raw.rewards.shape, "f4")
+        layout[:] = h5py.VirtualSource(".", "recorded", raw.rewards.shape)
+        file.create_virtual_dataset("rewards", layout)
+    assert_refused(path, "rewards is stored in another file, or a virtual dataset;")
+
+
 @contextmanager
 def locked(path):
     """Lock a file like a program that writes it."""

@@ -79,6 +79,14 @@ def test_the_message_has_the_columns_mean_std_and_error(write_hdf5):
         read_d4rl(path)
 
 
+def test_actions_are_refused_however_small_they_are(write_hdf5):
+    """Their range in the data is mapped to the network's; nothing is added to it."""
+    column = 5 + 1e-7 * NOISE
+    read_d4rl(write_hdf5(data(column)))
+    with pytest.raises(UserError, match="actions: column 1 is 5 with a standard dev"):
+        read_d4rl(write_hdf5(data(column, "actions")))
+
+
 @pytest.mark.parametrize("name", FINE)
 def test_other_columns_are_read(write_hdf5, name):
     raw = data(FINE[name])

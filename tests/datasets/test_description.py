@@ -4,11 +4,14 @@ import re
 import numpy as np
 import pytest
 
+from dt_jax.config import default_config
 from dt_jax.data import arrays
 from dt_jax.data.registry import lookup, normalized_score
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset, describe, describe_dataset
+from dt_jax.training.train import make_normalizer
+from dt_jax.utils.errors import UserError
 
 LENGTHS = [1, 7, 1, 40, 12]
 TAIL = 3
@@ -89,6 +92,69 @@ def test_constant_observation_numbers_are_named():
     observations = np.random.default_rng(0).normal(size=(sum(LENGTHS) + TAIL, 2))
     trajectories = make_trajectories(observations=observations.astype(np.float32))
     assert describe.constant_numbers(trajectories) is None
+
+
+def one_step_of_float32(trajectories):
+    """Return the data with observation 2 one step of float32 above 7, once."""
+    observations = np.array(trajectories.observations)
+    observations[5, 2] = np.nextafter(np.float32(7), np.float32(8))
+    rows = len(observations) + TAIL
+    padded = np.pad(observations, ((0, rows - len(observations)), (0, 0)), "edge")
+    return make_trajectories(observations=padded)
+
+
+def test_nearly_constant_observation_numbers_are_named_and_not_scaled():
+    """Unless it is D4RL's data: its units are CORL's."""
+    nearly = one_step_of_float32(make_trajectories())
+    line = "constant or nearly constant observation numbers, which are not scaled: 2"
+    assert describe.constant_numbers(nearly) == line
+    assert describe.constant_numbers(nearly, HOPPER) is None
+    config = default_config(max_action=1.0)
+    scaled = make_normalizer(config, nearly, HOPPER).state_std
+    np.testing.assert_array_equal(scaled, nearly.state_std)
+    assert scaled[2] < 2e-6
+    used = make_normalizer(config, nearly, None).state_std
+    np.testing.assert_array_equal(used, np.where(np.arange(4) == 2, 1, scaled))
+    assert used.dtype == np.float32
+
+
+def test_counters_too_large_for_float32_keep_their_scale():
+    """They vary by a few steps of float32, but by thousands in their units."""
+    rows = sum(LENGTHS) + TAIL
+    seconds = (1.7e9 + 3 * np.arange(rows)).astype(np.float32)[:, np.newaxis]
+    data = make_trajectories(observations=seconds)
+    used = make_normalizer(default_config(max_action=1.0), data, None).state_std
+    np.testing.assert_array_equal(used, data.state_std)
+    assert data.nearly_constant.all()
+    assert used[0] > 30
+
+
+def test_numbers_in_tiny_units_and_actions_beside_outliers_are_warnings():
+    rng, rows = np.random.default_rng(0), 5000
+    observations = rng.normal(size=(rows + TAIL, 2)).astype(np.float32)
+    observations[:, 1] *= 1e-8
+    actions = rng.uniform(-1, 1, (rows + TAIL, 3)).astype(np.float32)
+    actions[7, 2] = -1000
+    data = make_trajectories([rows], observations=observations, actions=actions)
+    config = default_config(max_action=1.0)
+    units = make_normalizer(config, data, None)
+    tiny, outlier = describe.unit_warnings(data, units, 1.0)
+    assert tiny.startswith("observation numbers 1 have a standard deviation below 1e-4")
+    assert "action numbers 2 have" in outlier
+    assert "in -1e+03 to 1, with a value of -1e+03; remove outliers" in outlier
+    plain = make_trajectories()
+    units = make_normalizer(config, plain, None)
+    assert describe.unit_warnings(plain, units, 1.0) == []
+
+
+def test_actions_that_float32_cannot_scale_are_refused():
+    actions = np.ones((sum(LENGTHS) + TAIL, 3), np.float32)
+    actions[::2, 1] = -1
+    actions[:, 2] = 1e-38 * actions[:, 1]
+    data = make_trajectories(actions=actions)
+    message = "made.hdf5: action numbers 2 vary less than float32 can represent; use"
+    with pytest.raises(UserError, match=message):
+        make_normalizer(default_config(max_action=1.0), data, None)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -159,6 +160,83 @@ def test_environment_that_the_user_registered_takes_precedence():
     assert (spec.engine, spec.max_episode_steps) == ("gymnasium", 9)
     with pytest.raises(UserError, match="observations of the kind"):
         envs.lookup("Exit-v0")
+
+
+@pytest.mark.parametrize(
+    ("env_name", "changes"),
+    [
+        ("Pendulum-v1", {"max_episode_steps": 50}),
+        ("Pendulum-v1", {"max_episode_steps": 200, "kwargs": {"g": 1.0}}),
+        ("MountainCarContinuous-v0", {"max_episode_steps": 5}),
+    ],
+)
+def test_gymnasiums_own_class_with_other_arguments_takes_precedence(
+    monkeypatch, env_name, changes
+):
+    spec = envs.lookup(env_name)
+    own = gymnasium.registry[env_name]
+    assert spec.engine == "envpool"
+    changed = replace(own, **changes)
+    monkeypatch.setitem(gymnasium.registry, env_name, changed)
+    found = envs.lookup(env_name)
+    assert found.engine == "gymnasium"
+    assert found.max_episode_steps == changes["max_episode_steps"]
+
+
+def test_environment_under_the_name_of_a_d4rl_dataset_is_named(monkeypatch):
+    gymnasium.register("hopper-demo-v0", Drift)
+    spec = gymnasium.registry.pop("hopper-demo-v0")
+    monkeypatch.setitem(gymnasium.registry, "maze2d-umaze-v1", spec)
+    with pytest.warns(UserWarning, match="yours .* env_name=gymnasium:maze2d-umaze-v1"):
+        assert envs.lookup("maze2d-umaze-v1").engine == "maze2d"
+
+
+def test_wrapper_that_learns_statistics_is_refused_unless_they_are_frozen(monkeypatch):
+    def build(frozen=False):
+        env = gymnasium.wrappers.NormalizeObservation(Drift())
+        env.update_running_mean = not frozen
+        return gymnasium.wrappers.ClipReward(env, -1, 1)
+
+    spec = gymnasium.envs.registration.EnvSpec("Learns-v0", build)
+    monkeypatch.setitem(gymnasium.registry, "Learns-v0", spec)
+    message = "Learns-v0 .* under the wrapper NormalizeObservation, whose statistics"
+    with pytest.raises(UserError, match=message):
+        envs.lookup("Learns-v0")
+    assert envs.lookup("Learns-v0", kwargs={"frozen": True}).observation_size == 3
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"seeds": 3}, {"env_id": "x"}, {"disable_env_checker": True}]
+)
+def test_arguments_may_have_any_name(monkeypatch, kwargs):
+    class Named(Drift):
+        def __init__(self, seeds=None, env_id=None):
+            super().__init__()
+
+    spec = gymnasium.envs.registration.EnvSpec("Named-v0", Named)
+    monkeypatch.setitem(gymnasium.registry, "Named-v0", spec)
+    env = envs.make(envs.lookup("Named-v0", kwargs=kwargs), [1, 2])
+    assert env.host_reset().shape == (2, 3)
+
+
+def test_time_limit_may_be_an_argument():
+    assert envs.lookup("Limited-v0").max_episode_steps == 4
+    spec = envs.lookup("Limited-v0", kwargs={"max_episode_steps": 2})
+    assert spec.max_episode_steps == 2
+    env = envs.make(spec, [6])
+    env.host_reset()
+    assert [env.host_step(np.zeros((1, 2))).done[0] for _ in range(2)] == [False, True]
+
+
+def test_failing_close_is_a_warning(monkeypatch):
+    """As of an environment that connects to its simulator in reset."""
+
+    def close(self):
+        raise AttributeError("client")
+
+    monkeypatch.setattr(Drift, "close", close)
+    with pytest.warns(UserWarning, match="failed to close: AttributeError"):
+        assert envs.lookup("Drift-v0").observation_size == 3
 
 
 @pytest.mark.parametrize(

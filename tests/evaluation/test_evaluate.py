@@ -42,6 +42,30 @@ def test_a_run_of_unknown_bounds_can_be_evaluated(run_with, record):
     assert load_run(run_with(**record)).spec.name == "hopper-demo"
 
 
+@pytest.mark.parametrize(
+    ("center", "scale", "refused"),
+    [
+        (0.0, 1.0, False),
+        (0.5, 0.5, False),
+        (0.9, 1.0, False),  # a constant number
+        (300.0, 200.0, True),
+        (0.5, 0.6, True),
+        (1.5, 1.0, True),
+    ],
+)
+def test_actions_of_a_run_without_environment_have_to_be_within_the_bounds(
+    run_with, center, scale, refused
+):
+    units = make_normalizer(center, scale, states=11).to_record()
+    run = run_with(action_bounds=None, normalizer=units)
+    if not refused:
+        assert load_run(run).spec.name == "hopper-demo"
+        return
+    message = "whose number 0 is between .*, in hopper-demo it is between -1 and 1; cho"
+    with pytest.raises(UserError, match=message):
+        load_run(run)
+
+
 def test_targets_far_outside_the_training_data_are_a_warning(run_with):
     histogram = {"edges": [0.0, 500.0, 4090.0], "counts": [3, 4]}
     run = run_with(dataset={"return_histogram": histogram})

@@ -250,9 +250,9 @@ def test_failure_of_one_process_is_reported_by_both(tmp_path, hopper_file):
     statuses, errs = wait(processes)
     failed = "another process of this run has failed"
     assert_refused(statuses, errs, [failed, "hopper_medium-v2.hdf5"])
-    (tmp_path / "run" / "config.json").mkdir(parents=True)
+    (tmp_path / "run" / "versions.json").mkdir(parents=True)
     statuses, errs = wait(start_two(hopper_file, tmp_path / "run"))
-    assert_refused(statuses, errs, ["config.json", failed])
+    assert_refused(statuses, errs, ["versions.json", failed])
 
 
 def test_fewer_devices_than_processes_are_refused(tmp_path, hopper_file):

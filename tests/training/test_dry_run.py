@@ -56,6 +56,22 @@ def test_every_config_file_passes_its_dry_run(family, names, monkeypatch, capsys
         check_dataset(name, capsys)
 
 
+def test_a_batch_larger_than_the_memory_is_refused(hopper_file, tmp_path):
+    config = default_config(
+        env_name="hopper-demo",
+        data_path=str(hopper_file),
+        episode_len=50,
+        batch_size=10**9,
+        target_returns=(30.0,),
+        **TINY,
+    )
+    message = "config.batch_size=1000000000: a batch of 168 GB exceeds the memory of"
+    with pytest.raises(UserError, match=message):
+        dry_run(config.lock(), tmp_path)
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run")
+
+
 def test_the_config_files_cover_d4rls_thirty_datasets():
     names = [name for _, names in datasets_by_family() for name in names]
     assert len(names) == len(set(names)) == 30

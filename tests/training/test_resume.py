@@ -278,6 +278,16 @@ def test_a_run_whose_checkpoints_were_deleted_is_not_overwritten(
     assert (workdir / "metrics.jsonl").read_text() == rows
 
 
+@pytest.mark.parametrize("left", ["config.json", "eval/4.npz"])
+def test_a_run_of_which_little_was_left_is_not_overwritten(
+    finished, small_config, tmp_path, left
+):
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    shutil.copy(finished / left, tmp_path / left)
+    with pytest.raises(UserError, match="holds a run whose checkpoints are gone"):
+        train(small_config, tmp_path)
+
+
 def test_a_complete_run_is_tidied_if_it_was_killed_after_its_last_save(
     finished, small_config, tmp_path, capsys
 ):

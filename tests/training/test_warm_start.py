@@ -80,13 +80,13 @@ def assert_equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def new_data(state_size=S, largest=1.0, action_size=A):
+def new_data(state_size=S, largest=1.0, action_size=A, offset=0.5):
     """Return other data whose actions are within ± `largest`."""
     rng = np.random.default_rng(0)
     actions = rng.uniform(-largest, largest, (9, action_size)).astype(np.float32)
     actions[0] = largest
     raw = RawData(
-        rng.normal(7, 5, (9, state_size)).astype(np.float32),
+        rng.normal(offset, 0.5, (9, state_size)).astype(np.float32),
         actions,
         np.ones(9, np.float32),
         np.zeros(9, bool),
@@ -248,6 +248,22 @@ def test_data_in_a_part_of_the_sources_range_keeps_its_mapping(run):
     used = start.normalizer_for(config, new_data(largest=0.01), None)
     np.testing.assert_array_equal(used.action_scale, np.ones(A))
     start.normalizer_for(config, new_data(largest=np.nextafter(1, 2)), SPEC)
+
+
+@pytest.mark.parametrize(("number", "value"), [("mean", "1"), ("deviation", "2")])
+def test_observations_in_other_units_than_the_sources_are_a_warning(run, number, value):
+    config, data = new_config(), new_data()
+    start = warm_start.load(str(run), config)
+    start.normalizer_for(config, data, SPEC)
+    mean, std = start.normalizer.state_mean.copy(), data.state_std.copy()
+    if number == "mean":
+        mean[3] += 11 * start.normalizer.state_std[3]
+    else:
+        mean, std[3] = data.state_mean, 12 * start.normalizer.state_std[3]
+    other = replace(data, state_mean=mean, state_std=std)
+    message = f"new.hdf5: observation number 3 has a .*{number} of 1{value} .*convert"
+    with pytest.warns(UserWarning, match=message):
+        start.normalizer_for(config, other, SPEC)
 
 
 def test_constant_numbers_of_a_source_that_divides_by_1e_6_are_not_scaled(run):

@@ -94,6 +94,14 @@ def test_full_disk_is_reported_once():
     assert result.returncode == 2
 
 
+@pytest.mark.parametrize("setting", ["JAX_DEFAULT_MATMUL_PRECISION", "JAX_ENABLE_X64"])
+def test_wrong_setting_of_jax_is_one_line(setting):
+    line = refusal("launch.py", "--config=configs/hopper.py", **{setting: "bogus"})
+    assert "bogus" in line
+    assert line.endswith("correct this environment variable, or unset it")
+    assert setting.lower() in line.lower()
+
+
 def test_error_names_the_command_as_it_was_started():
     line = refusal("-m", "dt_jax", "data", "list", "nothing")
     assert line.startswith("python -m dt_jax data: error: ")

@@ -141,6 +141,14 @@ def test_second_process_is_refused_and_the_first_is_named(holder, tmp_path):
     assert (tmp_path / "run/.lock").exists()
 
 
+def test_lock_that_is_a_pipe_is_refused(tmp_path):
+    """Reading it would wait for a writer."""
+    os.mkfifo(tmp_path / ".lock")
+    message = "lock is not a regular file: remove it"
+    with pytest.raises(UserError, match=message), locked(tmp_path):
+        pass
+
+
 def test_lock_of_a_killed_process_is_free(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()

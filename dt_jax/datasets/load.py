@@ -57,7 +57,7 @@ class Dataset:
         counts, edges = np.histogram(
             returns, bins=_HISTOGRAM_BINS, range=(low - width, high + width)
         )
-        return {
+        identity: dict[str, Any] = {
             "source": self.source,
             "sha256": self.sha256,
             "num_transitions": self.trajectories.num_transitions,
@@ -66,8 +66,10 @@ class Dataset:
             "return_mean": float(returns.mean()),
             "return_best": float(returns.max()),
             "return_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-            "labels": [each.sha256() for each in self.labels],
         }
+        if self.labels:
+            identity["labels"] = [each.sha256() for each in self.labels]
+        return identity
 
 
 def load_dataset(

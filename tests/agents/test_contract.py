@@ -71,6 +71,7 @@ def test_an_agent_that_keeps_the_contract_is_accepted():
         ({"conditioned": True}, "conditioned, but KEYS lacks target_returns"),
         ({"batch_fields": ("return_to_go",)}, "'return_to_go'; nearest: returns_to_go"),
         ({"batch_fields": "states"}, "expected a tuple of names"),
+        ({"batch_kind": "window"}, "unknown batch_kind 'window'; nearest: windows"),
         ({"start": Agent.start}, "the method start is missing"),
         ({"update": lambda self, state, batch: state}, "a TrainState and a dict"),
         ({"update": metrics({"step": jnp.zeros(())})}, "step, which is reserved"),

@@ -81,7 +81,7 @@ def test_the_batches_have_every_kind_of_window(sampler, sharding):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a device with own memory")
 def test_on_the_cpu_the_dataset_is_not_copied(sampler, sharding):
     dataset = batches.DeviceBatches([sampler], sharding).dataset
-    for ours, theirs in zip(dataset[:5], sampler.dataset[:5], strict=True):
+    for ours, theirs in zip(dataset[:4], sampler.dataset[:4], strict=True):
         assert ours.unsafe_buffer_pointer() == theirs.ctypes.data
 
 

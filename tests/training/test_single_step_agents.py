@@ -60,6 +60,7 @@ def test_a_killed_run_of_two_seeds_resumes_to_the_same_bits(config, trained, tmp
     assert_same_run(tmp_path / "run", trained)
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_one_seed_resumes_to_the_same_bits(config, tmp_path):
     config = changed(config, eval_episodes=0, holdout_fraction=0.0)
     train(config, tmp_path / "uninterrupted")

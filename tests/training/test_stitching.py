@@ -22,7 +22,7 @@ def corridor(tmp_path_factory):
 
 def returns_of(config_file, data, workdir, **changes):
     """Train the shipped configuration for 5 seeds; return each seed's mean return."""
-    changes = {"eval_every": 500, "update_steps": 500, "warmup_steps": 50} | changes
+    changes = {"eval_every": 300, "update_steps": 300, "warmup_steps": 30} | changes
     config = load_config(
         str(CONFIGS / config_file), data_path=str(data), num_seeds=5, **changes
     )
@@ -38,7 +38,7 @@ def test_a_decision_transformer_asked_for_10_returns_1(corridor, tmp_path):
 
 def test_q_learning_dt_joins_trajectories_and_returns_10(corridor, tmp_path):
     workdir = tmp_path / "qdt"
-    returns = returns_of("qdt/corridor.py", corridor, workdir, critic_update_steps=1000)
+    returns = returns_of("qdt/corridor.py", corridor, workdir, critic_update_steps=700)
     assert (returns >= 9).all()
     with np.load(workdir / "labels" / "labels.npz") as file:
         first = file["values"][:, 0]  # S with the action that leads to M

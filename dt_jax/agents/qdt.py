@@ -90,7 +90,12 @@ class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
             values_of(params, np.asarray(observations[i : i + _BLOCK_ROWS]))
             for i in range(0, len(observations), _BLOCK_ROWS)
         ]
-        labels = relabel(trajectories, np.concatenate(values))
+        labels = relabel(
+            trajectories.rewards,
+            np.concatenate(values),
+            trajectories.starts,
+            trajectories.lengths,
+        )
         if config.label_mode == "per_step":
             return Labels(labels)
         returns = trajectories.returns_to_go

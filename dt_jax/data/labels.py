@@ -1,12 +1,9 @@
 """Labels: what an agent sees in training in place of the returns-to-go."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from dt_jax.data.trajectories import Trajectories
 
 
 class Labels(NamedTuple):
@@ -29,7 +26,9 @@ class Labels(NamedTuple):
         return digest.hexdigest()
 
 
-def relabel(trajectories: "Trajectories", values: np.ndarray) -> np.ndarray:
+def relabel(
+    rewards: np.ndarray, values: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
     """Return the labels of Q-learning DT (Yamagata et al., 2023, algorithm 1).
 
     From each trajectory's end, R_{L-1} = r_{L-1} and R_t = r_t + max(R_{t+1},
@@ -37,44 +36,34 @@ def relabel(trajectories: "Trajectories", values: np.ndarray) -> np.ndarray:
     and unknown after a time limit, where episodes of evaluation end as well.
 
     Args:
-      trajectories: the data.
+      rewards: [rows].
       values: [rows], the value of each observation, in reward units.
+      starts: [K], the first row of each trajectory.
+      lengths: [K], in rows.
 
     Returns:
       [rows] float32; 0 in rows of no trajectory.
     """
-    labels = np.zeros(len(trajectories.returns_to_go), np.float64)
-    ends = trajectories.starts + trajectories.lengths
-    longer = np.argsort(-trajectories.lengths, kind="stable")
+    labels = np.zeros(len(rewards), np.float64)
+    ends, longer = starts + lengths, np.argsort(-lengths, kind="stable")
     # From the ends backwards, for all trajectories at once: the longest come first.
-    counts = len(ends) - np.searchsorted(
-        np.sort(trajectories.lengths), np.arange(trajectories.lengths.max()), "right"
-    )
-    for distance, count in enumerate(counts, 1):
+    shorter = np.searchsorted(np.sort(lengths), np.arange(lengths.max()), "right")
+    for distance, count in enumerate(len(ends) - shorter, 1):
         rows = ends[longer[:count]] - distance
-        rewards = trajectories.rewards[rows].astype(np.float64)
+        labels[rows] = rewards[rows]
         if distance > 1:
-            rewards += np.maximum(labels[rows + 1], values[rows + 1])
-        labels[rows] = rewards
+            labels[rows] += np.maximum(labels[rows + 1], values[rows + 1])
     return labels.astype(np.float32)
 
 
-def describe_labels(labels: Labels, trajectories: "Trajectories") -> dict[str, Any]:
-    """Return how labels differ from returns-to-go, over all rows of trajectories.
+def describe_labels(labels: Labels, returns: np.ndarray) -> dict[str, Any]:
+    """Return how labels differ from the returns-to-go [rows] that they replace.
 
     Labels are those at the end of a window, where they count. Shares are of rows;
     "relabelled" differ by more than rounding, 1e-5 of the largest return.
     """
-    rows = np.concatenate(
-        [
-            np.arange(start, start + length)
-            for start, length in zip(
-                trajectories.starts, trajectories.lengths, strict=True
-            )
-        ]
-    )
-    returns = trajectories.returns_to_go[rows].astype(np.float64)
-    shown = at_window_ends(labels)[rows].astype(np.float64)
+    returns = returns.astype(np.float64)
+    shown = at_window_ends(labels).astype(np.float64)
     difference = shown - returns
     rounding = 1e-5 * np.abs(returns).max()
     edges = np.histogram_bin_edges(np.concatenate([returns, shown]), bins=50)

@@ -160,7 +160,8 @@ def _read(folder: Path) -> tuple[Labels, ...]:
 
 def _write(dataset: Dataset, folder: Path) -> None:
     """Write labels.npz, summary.json and histogram.png; print one line."""
-    summaries = [describe_labels(each, dataset.trajectories) for each in dataset.labels]
+    returns = dataset.trajectories.returns_to_go
+    summaries = [describe_labels(each, returns) for each in dataset.labels]
     first = summaries[0]
     print(
         f"labels: {first['share_relabelled']:.1%} of {dataset.source} relabelled, "

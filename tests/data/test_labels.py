@@ -51,25 +51,30 @@ def window_labels(trajectories, labels, context_len):
     return batch.returns_to_go, batch.mask
 
 
+def relabelled(trajectories, values):
+    t = trajectories
+    return relabel(t.rewards, values, t.starts, t.lengths)
+
+
 def in_window_mode(trajectories, values):
     returns = trajectories.returns_to_go
-    return Labels(returns, relabel(trajectories, values) - returns)
+    return Labels(returns, relabelled(trajectories, values) - returns)
 
 
 def test_a_label_is_the_reward_and_the_better_of_label_and_value():
     # S -a0-> M -a0-> end with reward 0, S' -a1-> M -a1-> end with 10, S -a1-> end, 1.
     trajectories = make_trajectories([[0, 0], [0, 10], [1]], [True, True, True])
     values = np.array([3.0, 7, 5, 7, 3])  # of S, M, S', M, S
-    np.testing.assert_array_equal(relabel(trajectories, values), [7, 0, 10, 10, 1])
+    np.testing.assert_array_equal(relabelled(trajectories, values), [7, 0, 10, 10, 1])
 
 
 def test_no_value_counts_after_the_last_step_or_in_another_trajectory():
     trajectories = make_trajectories([[1, 2], [4], [8, 16, 32]], [True, False, False])
-    unchanged = relabel(trajectories, np.full(6, -1e3))
+    unchanged = relabelled(trajectories, np.full(6, -1e3))
     np.testing.assert_array_equal(unchanged, trajectories.returns_to_go)
     at_starts = np.zeros(6)
     at_starts[trajectories.starts] = 1e6  # never the state after a step
-    np.testing.assert_array_equal(relabel(trajectories, at_starts), unchanged)
+    np.testing.assert_array_equal(relabelled(trajectories, at_starts), unchanged)
 
 
 def test_labels_equal_those_of_a_loop():
@@ -85,13 +90,13 @@ def test_labels_equal_those_of_a_loop():
         for row in range(start + length - 1, start - 1, -1):
             expected[row] = trajectories.rewards[row] + after
             after = max(expected[row], values[row])
-    np.testing.assert_allclose(relabel(trajectories, values), expected, rtol=1e-6)
+    np.testing.assert_allclose(relabelled(trajectories, values), expected, rtol=1e-6)
 
 
 def test_the_summary_counts_what_has_changed():
     trajectories = make_trajectories([[1, 1, 1, 1]], [True])  # returns 4, 3, 2, 1
     labels = Labels(np.array([9, 3, 2.5, 0], np.float32))
-    summary = describe_labels(labels, trajectories)
+    summary = describe_labels(labels, trajectories.returns_to_go)
     assert summary["share_relabelled"] == 0.75
     assert summary["share_below_return"] == 0.25
     assert summary["difference_median"] == pytest.approx(0.25)

@@ -36,7 +36,8 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     """Return the configurations of the stages of a run, by their subfolder.
 
     Each has the values of the run's keys that its agent has too. It is not evaluated in
-    the environment. With labels of another run there are no stages.
+    the environment, and on held-out trajectories at its end. With labels of another run
+    there are no stages.
     """
     if config.get("labels_from"):
         return {}
@@ -50,6 +51,7 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
             shared["holdout_fraction"] = config.holdout_fraction or 0.0
         with stage.ignore_type():
             stage.update({**shared, **changes})
+        stage.eval_every = stage.update_steps
         stages[name] = stage.lock()
     return stages
 

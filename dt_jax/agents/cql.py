@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import Context, Metrics, TrainState
+from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
-from dt_jax.agents.optim import apply_gradients
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params
@@ -80,7 +79,7 @@ class ConservativeQLearning(Critic):
         )
 
     def init(self, key: jax.Array) -> TrainState:
-        """Return the state before the first update; the target is a copy of Q."""
+        """Return the state before the first update."""
         actor_key, critic_key, update_key = jax.random.split(key, 3)
         states = jnp.zeros((1, self.observation_size), jnp.float32)
         actions = jnp.zeros((1, self.action_size), jnp.float32)
@@ -89,24 +88,7 @@ class ConservativeQLearning(Critic):
             "critic": self.critic.init(critic_key, states, actions)["params"],
             "log_temperature": jnp.zeros((), jnp.float32),
         }
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            key=update_key,
-            extra={"target": params["critic"]},
-        )
-
-    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Return the state after one more update, and its metrics."""
-        target = state.extra["target"]
-        key = jax.random.fold_in(state.key, state.step)
-        grads, metrics = jax.grad(self.loss, has_aux=True)(
-            state.params, target, batch, key
-        )
-        state = apply_gradients(self.optimizer, state, grads)
-        target = optax.incremental_update(state.params["critic"], target, self.tau)
-        return state.replace(extra={"target": target}), metrics
+        return self.initial_state(params, update_key)
 
     def loss(
         self, params: Params, target: Params, batch: Batch, key: jax.Array
@@ -205,11 +187,6 @@ class ConservativeQLearning(Critic):
         """Return drawn actions [..., A] and their log-densities [...]."""
         return apply(self.actor, params, states, key, method="sample")
 
-    def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the squared error of each predicted action, [B, T, A]."""
-        predicted = apply(self.actor, params["actor"], batch.states)
-        return jnp.square(predicted - batch.actions) * batch.mask[..., None]
-
     def values(self, params: Params, observations: Array) -> Array:
         """Return V of raw observations [N, S] in units of reward, [N].
 
@@ -221,19 +198,6 @@ class ConservativeQLearning(Critic):
         q = apply(self.critic, params["critic"], states, actions)
         return q.mean(axis=(0, 1)) / self.normalizer.reward_scale
 
-    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
-        """Return a context for N episodes, of which nothing is remembered."""
-        return ()
-
-    def act(
-        self,
-        params: Params,
-        context: Context,
-        observations: Array,
-        rewards: Array,
-        done: Array,
-    ) -> tuple[Context, Array]:
-        """Return the context and the policy's mode; see `Agent.act`."""
-        states = self.normalizer.normalize_states(observations)
-        actions = apply(self.actor, params["actor"], states)
-        return context, self.normalizer.to_environment(actions)
+    def predict(self, params: Params, states: Array) -> Array:
+        """Return the action of the policy's mean, [..., A]."""
+        return apply(self.actor, params["actor"], states)

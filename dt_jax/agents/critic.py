@@ -1,9 +1,14 @@
-"""What agents with a critic share: a method, configuration keys, and their batches."""
+"""What agents with a critic share: configuration keys, batches, updating and acting."""
 
 from typing import Protocol
 
-from dt_jax.agents.base import Agent
-from dt_jax.types import Array, Params
+import jax
+import jax.numpy as jnp
+import optax
+
+from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.optim import apply_gradients
+from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import POSITIVE, POSITIVE_INTEGER, Key, integer, number, or_none
 
 # The fields of a batch of transitions, for one-step targets.
@@ -39,7 +44,79 @@ CRITIC_KEYS = (
 
 
 class Critic(Agent, Protocol):
-    """An agent that knows what states are worth, of which labels can be made."""
+    """An agent with twin Q and an average of it, which knows what states are worth.
+
+    Each loss has gradients only for its own network, so that one gradient of their sum
+    makes all of them learn.
+
+    Attributes:
+      optimizer: of all networks.
+      tau: share of Q that the target takes over in each update.
+    """
+
+    optimizer: optax.GradientTransformation
+    tau: float
+
+    def loss(
+        self, params: Params, target: Params, batch: Batch, key: jax.Array
+    ) -> tuple[Array, Metrics]:
+        """Return the sum of all losses, and the metrics.
+
+        Args:
+          params: of each network; those of Q are "critic".
+          target: an average of the past "critic".
+          batch: [B, 1, ...].
+          key: for what is drawn.
+        """
+
+    def predict(self, params: Params, states: Array) -> Array:
+        """Return the policy's actions [..., A] in normalised states [..., S]."""
 
     def values(self, params: Params, observations: Array) -> Array:
         """Return V of raw observations [N, S] in units of reward, [N]."""
+
+    def initial_state(self, params: Params, key: jax.Array) -> TrainState:
+        """Return the state before the first update; the target is a copy of Q."""
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=self.optimizer.init(params),
+            key=key,
+            extra={"target": params["critic"]},
+        )
+
+    def warm_start(self, state: TrainState, params: Params) -> TrainState:
+        """Return the state with parameters of another run, the target's included."""
+        return state.replace(params=params, extra={"target": params["critic"]})
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Return the state after one more update, and its metrics."""
+        target = state.extra["target"]
+        key = jax.random.fold_in(state.key, state.step)
+        loss = jax.grad(self.loss, has_aux=True)
+        grads, metrics = loss(state.params, target, batch, key)
+        state = apply_gradients(self.optimizer, state, grads)
+        target = optax.incremental_update(state.params["critic"], target, self.tau)
+        return state.replace(extra={"target": target}), metrics
+
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the squared error of each predicted action, [B, T, A]."""
+        errors = self.predict(params, batch.states) - batch.actions
+        return jnp.square(errors) * batch.mask[..., None]
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """Return a context for N episodes, of which nothing is remembered."""
+        return ()
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context and the policy's actions; see `Agent.act`."""
+        states = self.normalizer.normalize_states(observations)
+        actions = self.predict(params, states)
+        return context, self.normalizer.to_environment(actions)

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import Context, Metrics, TrainState
+from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
-from dt_jax.agents.optim import apply_gradients
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
     DeterministicPolicy,
@@ -106,7 +105,7 @@ class ImplicitQLearning(Critic):
         )
 
     def init(self, key: jax.Array) -> TrainState:
-        """Return the state before the first update; the target is a copy of Q."""
+        """Return the state before the first update."""
         actor_key, critic_key, value_key, dropout_key = jax.random.split(key, 4)
         states = jnp.zeros((1, self.observation_size), jnp.float32)
         actions = jnp.zeros((1, self.action_size), jnp.float32)
@@ -115,28 +114,7 @@ class ImplicitQLearning(Critic):
             "critic": self.critic.init(critic_key, states, actions)["params"],
             "value": self.value.init(value_key, states)["params"],
         }
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            key=dropout_key,
-            extra={"target": params["critic"]},
-        )
-
-    def warm_start(self, state: TrainState, params: Params) -> TrainState:
-        """Return the state with parameters of another run, the target's included."""
-        return state.replace(params=params, extra={"target": params["critic"]})
-
-    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Return the state after one more update, and its metrics."""
-        target = state.extra["target"]
-        dropout_key = jax.random.fold_in(state.key, state.step)
-        grads, metrics = jax.grad(self.loss, has_aux=True)(
-            state.params, target, batch, dropout_key
-        )
-        state = apply_gradients(self.optimizer, state, grads)
-        target = optax.incremental_update(state.params["critic"], target, self.tau)
-        return state.replace(extra={"target": target}), metrics
+        return self.initial_state(params, dropout_key)
 
     def loss(
         self, params: Params, target: Params, batch: Batch, dropout_key: jax.Array
@@ -206,35 +184,13 @@ class ImplicitQLearning(Critic):
             return -normal_log_prob(actions, *predicted).sum(axis=-1)
         return jnp.square(predicted - actions).sum(axis=-1)
 
-    def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the squared error of each predicted action, [B, T, A]."""
-        errors = self._action(params, batch.states) - batch.actions
-        return jnp.square(errors) * batch.mask[..., None]
-
     def values(self, params: Params, observations: Array) -> Array:
         """Return V of raw observations [N, S] in units of reward, [N]."""
         states = self.normalizer.normalize_states(observations)
         v = apply(self.value, params["value"], states)
         return v / self.normalizer.reward_scale
 
-    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
-        """Return a context for N episodes, of which nothing is remembered."""
-        return ()
-
-    def act(
-        self,
-        params: Params,
-        context: Context,
-        observations: Array,
-        rewards: Array,
-        done: Array,
-    ) -> tuple[Context, Array]:
-        """Return the context and the policy's mean actions; see `Agent.act`."""
-        states = self.normalizer.normalize_states(observations)
-        actions = self._action(params, states)
-        return context, self.normalizer.to_environment(actions)
-
-    def _action(self, params: Params, states: Array) -> Array:
+    def predict(self, params: Params, states: Array) -> Array:
         """Return the policy's action, or the mean of its distribution, [..., A]."""
         predicted = apply(self.actor, params["actor"], states)
         return predicted[0] if isinstance(self.actor, GaussianPolicy) else predicted

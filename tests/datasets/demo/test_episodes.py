@@ -25,7 +25,7 @@ class Counting(HostEnv):
     def _advance(self, actions):
         rewards = np.arange(self.num_envs) + self._t
         self._t += 1
-        # As if the environments started anew: an ended one is not done any more.
+        # As if the environments had started again: an ended one is not done any more.
         return self._observations(), rewards, self._t == self._lengths
 
 

@@ -134,7 +134,9 @@ class NaiveIQL:
         self.updates += 1
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(
+    "deterministic", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_updates_equal_those_of_a_plain_transcription(deterministic):
     """In float64, over two updates, with each kind of transition in the batch."""
     kind = {"iql_deterministic": deterministic, "critic_layers": 2 - deterministic}

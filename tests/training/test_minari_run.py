@@ -29,6 +29,8 @@ def test_a_run_on_a_minari_dataset(tmp_path, monkeypatch, capsys):
         warmup_steps=2,
         eval_every=4,
         eval_episodes=2,
+        target_returns=(10.0, 8.0),
+        reward_scale=0.1,
     )
     workdir = tmp_path / "run"
     train(config, workdir)

@@ -140,6 +140,7 @@ def test_changed_labels_are_refused(finished, config, tmp_path):
         train(changed(config, update_steps=6), workdir)
 
 
+@pytest.mark.slow
 def test_missing_labels_are_made_again(finished, config, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)

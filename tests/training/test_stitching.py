@@ -22,7 +22,15 @@ def corridor(tmp_path_factory):
 
 def returns_of(config_file, data, workdir, **changes):
     """Train the shipped configuration for 5 seeds; return each seed's mean return."""
-    changes = {"eval_every": 300, "update_steps": 300, "warmup_steps": 30} | changes
+    changes = {
+        "eval_every": 300,
+        "update_steps": 300,
+        "warmup_steps": 30,
+        "eval_episodes": 1,  # nothing is random
+        "checkpoint_every": 10_000,
+        "log_every": 100,
+        "steps_per_dispatch": 100,
+    } | changes
     config = load_config(
         str(CONFIGS / config_file), data_path=str(data), num_seeds=5, **changes
     )

@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Without compiling: Python compiles what is imported, a small part of it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	--constraint constraints.txt --editable
+	--no-compile --constraint constraints.txt --editable
 
 .PHONY: help demo antmaze test test-slow test-gpu faults lint docs clean
 

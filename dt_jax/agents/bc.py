@@ -7,15 +7,16 @@ of CORL's `algorithms/offline/any_percent_bc.py`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.optim import OPTIMIZER_KEYS, apply_gradients, optimizer_from_config
+from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.networks.critics import DeterministicPolicy, apply
@@ -37,13 +38,11 @@ _KEYS = (
 
 
 @dataclass(frozen=True)
-class BehaviourCloning(Agent):
+class BehaviourCloning(SingleStepAgent):
     """A deterministic policy with its optimiser."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*_KEYS, *OPTIMIZER_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = ("states", "actions", "mask")
-    context_len: ClassVar[int] = 1  # type: ignore[misc]
-    conditioned: ClassVar[bool] = False
 
     policy: DeterministicPolicy
     normalizer: Normalizer
@@ -52,9 +51,7 @@ class BehaviourCloning(Agent):
     episode_len: int
 
     @classmethod
-    def from_config(
-        cls, config: ConfigDict, normalizer: Normalizer
-    ) -> "BehaviourCloning":
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         policy = DeterministicPolicy(
             normalizer.action_size,
@@ -104,24 +101,6 @@ class BehaviourCloning(Agent):
         """Return the mean squared error; windows of one step have no padding."""
         return jnp.mean(self.validation_loss(params, batch))
 
-    def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the squared error of each predicted action, [B, T, A]."""
-        errors = apply(self.policy, params, batch.states) - batch.actions
-        return jnp.square(errors) * batch.mask[..., None]
-
-    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
-        """Return a context for N episodes, of which nothing is remembered."""
-        return ()
-
-    def act(
-        self,
-        params: Params,
-        context: Context,
-        observations: Array,
-        rewards: Array,
-        done: Array,
-    ) -> tuple[Context, Array]:
-        """Return the context and the actions; see `Agent.act`."""
-        states = self.normalizer.normalize_states(observations)
-        actions = apply(self.policy, params, states)
-        return context, self.normalizer.to_environment(actions)
+    def predict(self, params: Params, states: Array) -> Array:
+        """Return the policy's actions, [..., A]."""
+        return apply(self.policy, params, states)

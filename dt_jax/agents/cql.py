@@ -2,12 +2,13 @@
 
 Soft actor-critic whose Q is pressed down on actions that the policy or chance would
 choose and up on those in the data, so that the policy is not drawn to actions of which
-the data says nothing. Hyper-parameters are those of the paper of Q-learning DT, of
-which it is the critic (Yamagata et al., 2023, appendix).
+the data says nothing. It is the critic of the paper of Q-learning DT (Yamagata et al.,
+2023), whose values of its own keys it has; of the shared ones that paper has
+actor_lr=1e-4 and critic_layers=3 (d3rlpy's reproductions/offline/qdt.py).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +43,6 @@ class ConservativeQLearning(Critic):
 
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
-    context_len: ClassVar[int] = 1  # type: ignore[misc]
-    conditioned: ClassVar[bool] = False
 
     actor: TanhGaussianPolicy
     critic: TwinQ
@@ -56,9 +55,7 @@ class ConservativeQLearning(Critic):
     cql_n_actions: int
 
     @classmethod
-    def from_config(
-        cls, config: ConfigDict, normalizer: Normalizer
-    ) -> "ConservativeQLearning":
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         sizes = config.critic_dim, config.critic_layers
         optimizers = {

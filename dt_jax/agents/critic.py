@@ -1,4 +1,4 @@
-"""What agents with a critic share: configuration keys, batches, updating and acting."""
+"""What agents with a critic share: configuration keys, batches, and updating."""
 
 from typing import Protocol
 
@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.optim import apply_gradients
+from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import POSITIVE, POSITIVE_INTEGER, Key, integer, number, or_none
 
@@ -43,7 +44,7 @@ CRITIC_KEYS = (
 # fmt: on
 
 
-class Critic(Agent, Protocol):
+class Critic(SingleStepAgent, Protocol):
     """An agent with twin Q and an average of it, which knows what states are worth.
 
     Each loss has gradients only for its own network, so that one gradient of their sum
@@ -68,9 +69,6 @@ class Critic(Agent, Protocol):
           batch: [B, 1, ...].
           key: for what is drawn.
         """
-
-    def predict(self, params: Params, states: Array) -> Array:
-        """Return the policy's actions [..., A] in normalised states [..., S]."""
 
     def values(self, params: Params, observations: Array) -> Array:
         """Return V of raw observations [N, S] in units of reward, [N]."""
@@ -98,25 +96,3 @@ class Critic(Agent, Protocol):
         state = apply_gradients(self.optimizer, state, grads)
         target = optax.incremental_update(state.params["critic"], target, self.tau)
         return state.replace(extra={"target": target}), metrics
-
-    def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the squared error of each predicted action, [B, T, A]."""
-        errors = self.predict(params, batch.states) - batch.actions
-        return jnp.square(errors) * batch.mask[..., None]
-
-    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
-        """Return a context for N episodes, of which nothing is remembered."""
-        return ()
-
-    def act(
-        self,
-        params: Params,
-        context: Context,
-        observations: Array,
-        rewards: Array,
-        done: Array,
-    ) -> tuple[Context, Array]:
-        """Return the context and the policy's actions; see `Agent.act`."""
-        states = self.normalizer.normalize_states(observations)
-        actions = self.predict(params, states)
-        return context, self.normalizer.to_environment(actions)

@@ -7,7 +7,7 @@ hyper-parameters are those of CORL's `algorithms/offline/iql.py`.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +62,6 @@ class ImplicitQLearning(Critic):
 
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
-    context_len: ClassVar[int] = 1  # type: ignore[misc]
-    conditioned: ClassVar[bool] = False
 
     actor: DeterministicPolicy | GaussianPolicy
     critic: TwinQ
@@ -77,9 +75,7 @@ class ImplicitQLearning(Critic):
     tau: float
 
     @classmethod
-    def from_config(
-        cls, config: ConfigDict, normalizer: Normalizer
-    ) -> "ImplicitQLearning":
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         sizes = config.critic_dim, config.critic_layers
         policy = DeterministicPolicy(

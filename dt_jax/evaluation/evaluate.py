@@ -97,24 +97,12 @@ def load_run(
     """
     trained = load_agent(workdir, checkpoint)
     config = from_dict(trained.record["config"]).unlock()
-    keys, flags = keys_of(config.agent), flags or {}
-    name = env_name or config.env_name
+    flags, name = flags or {}, env_name or config.env_name
     if name != config.env_name:
         # They belong to the other environment.
         config.reference_scores = config.env_kwargs = None
-    for key, value in (changes or {}).items():
-        if value is None:
-            continue
-        if key not in keys:
-            flag = flags.get(key, key)
-            raise UserError(f"{flag}: the agent {config.agent} does not use it")
-        if isinstance(value, str):
-            value = keys[key].parse(value, flags.get(key))
-        keys[key].validate(value, flags.get(key))
-        with config.ignore_type():
-            config[key] = value
-    conditioned = trained.agent.conditioned
-    env_flag = flags.get("env_name", "env_name")
+    _change(config, changes or {}, flags)
+    env_flag, conditioned = flags.get("env_name", "env_name"), trained.agent.conditioned
     if name is None:
         also = ""
         if conditioned and not config.target_returns:
@@ -132,23 +120,48 @@ def load_run(
         raise UserError(f"nothing to play: give {' and '.join(missing)}")
     spec = envs.spec_from_config(config)
     assert spec is not None  # it has a name
-    sizes = trained.agent.observation_size, trained.agent.action_size
-    if sizes != (spec.observation_size, spec.action_size):
-        raise UserError(
-            f"{workdir} was trained on observations of {sizes[0]} and actions of "
-            f"{sizes[1]} numbers, but {spec.name} has {spec.observation_size} and "
-            f"{spec.action_size}"
-        )
     returns = trained.record["dataset"].get("return_histogram")
     if conditioned and returns:
         least, *_, best = returns["edges"]
         if line := target_warning(config.target_returns, least, best):
             warnings.warn(line, stacklevel=1)
-    remedy = f"choose another {env_flag}"
-    if (bounds := trained.record.get("action_bounds")) is None:
-        _check_range(workdir, trained.agent.normalizer, config.max_action, spec, remedy)
-    check_bounds(workdir, bounds, spec, remedy)
+    _check_fits(trained, config.max_action, spec, f"choose another {env_flag}")
     return LoadedRun(config.lock(), spec, trained)
+
+
+def _change(
+    config: ConfigDict, changes: Mapping[str, Any], flags: Mapping[str, str]
+) -> None:
+    """Set keys of an unlocked configuration, from values or their texts."""
+    keys = keys_of(config.agent)
+    for key, value in changes.items():
+        if value is None:
+            continue
+        if key not in keys:
+            flag = flags.get(key, key)
+            raise UserError(f"{flag}: the agent {config.agent} does not use it")
+        if isinstance(value, str):
+            value = keys[key].parse(value, flags.get(key))
+        keys[key].validate(value, flags.get(key))
+        with config.ignore_type():
+            config[key] = value
+
+
+def _check_fits(
+    trained: TrainedAgent, max_action: float, spec: EnvSpec, remedy: str
+) -> None:
+    """Raise a UserError unless sizes and bounds are those that a run was trained on."""
+    run, units = trained.workdir, trained.agent.normalizer
+    sizes = units.observation_size, units.action_size
+    if sizes != (spec.observation_size, spec.action_size):
+        raise UserError(
+            f"{run} was trained on observations of {sizes[0]} and actions of "
+            f"{sizes[1]} numbers, but {spec.name} has {spec.observation_size} and "
+            f"{spec.action_size}"
+        )
+    if (bounds := trained.record.get("action_bounds")) is None:
+        _check_range(run, units, max_action, spec, remedy)
+    check_bounds(run, bounds, spec, remedy)
 
 
 def _check_range(

@@ -30,6 +30,33 @@ _MAX_WINDOWS = 2048  # held out; a few seconds on a laptop at CORL's sizes
 _MIN_EPISODES = 8  # from which two halves are faster than one: docs/parity.md
 
 
+def _parts(
+    count: int, groups: int, num_seeds: int, max_envs: int | None
+) -> list[np.ndarray]:
+    """Return the episodes, from 0 to below `count`, of each part of this process.
+
+    Target 0 with each episode's seed, then target 1, and so on, is one flat axis. It is
+    cut into parts of equal length, so that a few episodes may be played twice:
+    `Evaluator._join` drops them. Each seed of training plays all of a part.
+
+    Raises:
+      UserError: max_envs is too small.
+    """
+    parts, processes = groups, jax.process_count()
+    if max_envs is not None:
+        if max_envs < num_seeds:
+            raise UserError(
+                f"max_envs={max_envs} is less than num_seeds={num_seeds}, which "
+                "play side by side: increase it, or train each seed by itself"
+            )
+        each_process = -(-count // processes)
+        parts = -(-each_process // (max_envs // num_seeds))
+    share = -(-count // (processes * parts))
+    flat = np.resize(np.arange(count), (processes * parts, share))
+    ours = flat[jax.process_index() * parts :][:parts]
+    return [np.tile(part, num_seeds) for part in ours]
+
+
 class Evaluator:
     """Plays the episodes of all target returns, on one device per process."""
 
@@ -70,27 +97,11 @@ class Evaluator:
         )
         self._seeds = np.asarray(envs.episode_seeds(seed, episodes))
         self._num_seeds = num_seeds
-        # One flat axis: target 0 with each episode's seed, then target 1, and so on. It
-        # is cut into parts of equal length, so that a few episodes may be played twice;
-        # `_join` drops them. Each seed of training plays all of its part.
         count = len(self._targets) * episodes
-        local = count // jax.process_count()
-        halves = local >= _MIN_EPISODES and envs.ENGINES[spec.engine].thread_safe
+        halves = count // jax.process_count() >= _MIN_EPISODES
+        halves = halves and envs.ENGINES[spec.engine].thread_safe
         groups = 2 if halves and max_envs is None else 1  # of environments
-        parts = groups  # per process
-        if max_envs is not None:
-            if max_envs < num_seeds:
-                raise UserError(
-                    f"max_envs={max_envs} is less than num_seeds={num_seeds}, which "
-                    "play side by side: increase it, or train each seed by itself"
-                )
-            each_process = -(-count // jax.process_count())
-            parts = -(-each_process // (max_envs // num_seeds))
-        shape = jax.process_count() * parts, -1
-        share = -(-count // shape[0])
-        flat = np.resize(np.arange(count), shape[0] * share).reshape(shape)
-        flat = flat[jax.process_index() * parts :][:parts]
-        each = [np.tile(part, num_seeds) for part in flat]
+        each = _parts(count, groups, num_seeds, max_envs)
         self._target_of = [
             self._targets.astype(np.float32)[part // episodes] for part in each
         ]

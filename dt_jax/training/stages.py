@@ -46,6 +46,7 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
         stage = default_config(changes["agent"])
         shared = {key: config[key] for key in stage if key in config}
         shared |= {"name": f"{config.name}-{name}", "eval_episodes": 0}
+        shared["init_from"] = None  # it names a run of this agent, not of the stage's
         if config.env_name is not None and config.eval_episodes:
             # As for the run itself, which decides it by whether it is evaluated.
             shared["holdout_fraction"] = config.holdout_fraction or 0.0
@@ -112,6 +113,12 @@ def _make(dataset: Dataset, config: ConfigDict, workdir: Path) -> tuple[Labels, 
             raise UserError(
                 f"config.labels_from={source}: expected a run with labels, or one of "
                 f"the agent {changes['agent']} with one seed or {count}"
+            )
+        seen, here = stages[name].agent.observation_size, dataset.trajectories.sizes[0]
+        if seen != here:
+            raise UserError(
+                f"config.labels_from={source}: it was trained on observations of "
+                f"{seen} numbers, but {dataset.source} has {here}"
             )
     labels = [
         agent.make_labels(

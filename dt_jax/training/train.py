@@ -91,7 +91,8 @@ def train(
       workdir: the run's folder, created if missing; None: as on the command line.
       callbacks: each is called with the step, its row of metrics (aggregated over
         seeds, each seed's own under seed_<seed>/) and a function that stops the run:
-        it then saves a checkpoint and can be resumed. Only on the main process.
+        it then saves a checkpoint and can be resumed. Only on the main process, and
+        only for the run itself, not for its stages.
 
     Raises:
       UserError: the configuration is not valid; the data, the environment or the run in

@@ -14,6 +14,7 @@ from dt_jax.datasets.demo import collect_demo
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training import stages
 from dt_jax.training.dry_run import dry_run
+from dt_jax.training.stages import stage_configs
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
@@ -154,13 +155,17 @@ def assert_labels_equal(ours, theirs):
     np.testing.assert_array_equal(*[each["values"] for each in arrays])
 
 
-def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
+def test_labels_from_another_run_or_its_critic(finished, config, tmp_path, hopper_file):
     for source in finished, finished / "critic":
         workdir = tmp_path / source.name
         train(changed(config, labels_from=str(source)), workdir)
         assert not (workdir / "critic").exists()
         assert_labels_equal(workdir, finished)
         assert restored(workdir, "params") == restored(finished, "params")
+    hopper = changed(config, labels_from=str(finished / "critic"))
+    hopper = changed(hopper, env_name="hopper-demo", data_path=str(hopper_file))
+    with pytest.raises(UserError, match=r"of 3 numbers, but .* has 11"):
+        train(hopper, tmp_path / "hopper")
     other = changed(config, labels_from=str(finished), num_seeds=3)
     with pytest.raises(UserError, match="labels of 2 seeds, but num_seeds is 3"):
         train(other, tmp_path / "three")
@@ -187,6 +192,11 @@ def test_window_mode_shows_true_rewards_before_the_window_s_end(
         for mode in ("per_step", "window")
     }
     assert kinds == {"per_step": "windows", "window": "window_ends"}
+
+
+def test_a_warm_start_is_that_of_the_run_and_not_of_its_stages(finished, config):
+    warm = changed(config, init_from=str(finished))
+    assert [stage.init_from for stage in stage_configs(warm).values()] == [None]
 
 
 def test_a_dry_run_tries_every_stage(config, tmp_path, capsys):

@@ -1,0 +1,44 @@
+"""What agents share that see nothing but the current state."""
+
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from dt_jax.agents.base import Agent, Context
+from dt_jax.types import Array, Batch, Params
+
+
+class SingleStepAgent(Agent, Protocol):
+    """An agent without a memory and without a target return."""
+
+    context_len: ClassVar[int] = 1  # type: ignore[misc]
+    conditioned: ClassVar[bool] = False
+
+    def predict(self, params: Params, states: Array) -> Array:
+        """Return the actions [..., A] in states [..., S], both in the network's units.
+
+        Without noise, for acting.
+        """
+
+    def validation_loss(self, params: Params, batch: Batch) -> Array:
+        """Return the squared error of each predicted action, [B, T, A]."""
+        errors = self.predict(params, batch.states) - batch.actions
+        return jnp.square(errors) * batch.mask[..., None]
+
+    def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
+        """Return a context for N episodes, of which nothing is remembered."""
+        return ()
+
+    def act(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context and the actions; see `Agent.act`."""
+        states = self.normalizer.normalize_states(observations)
+        actions = self.predict(params, states)
+        return context, self.normalizer.to_environment(actions)

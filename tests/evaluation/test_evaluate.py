@@ -74,3 +74,8 @@ def test_targets_far_outside_the_training_data_are_a_warning(run_with):
         UserWarning, match=r"target_returns 1e\+06 are far outside .*4.09"
     ):
         load_run(run, changes={"target_returns": (1e6, 100.0)})
+
+
+def test_a_value_that_its_key_does_not_accept_is_refused(run_with):
+    with pytest.raises(UserError, match="eval_episodes=-1: expected"):
+        load_run(run_with(), changes={"eval_episodes": -1})

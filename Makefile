@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Without compiling: Python compiles what is imported, a small part of it.
+# pip does not compile: Python compiles what is imported, a small part of it.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--no-compile --constraint constraints.txt --editable
 

@@ -14,6 +14,9 @@ _BUILT_IN = {  # name -> module and class, imported on first use
     "iql": ("dt_jax.agents.iql", "ImplicitQLearning"),
     "cql": ("dt_jax.agents.cql", "ConservativeQLearning"),
     "qdt": ("dt_jax.agents.qdt", "QLearningDecisionTransformerAgent"),
+    "esper": ("dt_jax.agents.esper", "EsperAgent"),
+    "cluster_return": ("dt_jax.agents.cluster_return", "ClusterReturn"),
+    "expected_return": ("dt_jax.agents.expected_return", "ExpectedReturn"),
 }
 _REGISTERED: dict[str, type["Agent"]] = {}
 

@@ -39,12 +39,12 @@ class MLP(nn.Module):
     def __call__(self, x: Array, deterministic: bool = True) -> Array:
         """Map [..., D] to [..., E]; no dropout if `deterministic`."""
         for _ in range(self.hidden_layers):
-            x = self.activation(_linear(self.hidden_dim, x.shape[-1])(x))
+            x = self.activation(torch_linear(self.hidden_dim, x.shape[-1])(x))
             x = Dropout(self.dropout)(x, deterministic)
-        return _linear(self.outputs, x.shape[-1])(x)
+        return torch_linear(self.outputs, x.shape[-1])(x)
 
 
-def _linear(features: int, inputs: int) -> Linear:
+def torch_linear(features: int, inputs: int) -> Linear:
     """Return a layer with torch's default initialisation, uniform within ±1/√inputs."""
     bound = inputs**-0.5
 

@@ -3,7 +3,7 @@
 python launch.py --config=configs/esper/gambling.py
 """
 
-from dt_jax.config import check_dataset, default_config
+from dt_jax.config import default_config
 from dt_jax.config.presets import TABULAR
 
 

@@ -39,19 +39,23 @@ class MLP(nn.Module):
     def __call__(self, x: Array, deterministic: bool = True) -> Array:
         """Map [..., D] to [..., E]; no dropout if `deterministic`."""
         for _ in range(self.hidden_layers):
-            x = self.activation(torch_linear(self.hidden_dim, x.shape[-1])(x))
+            x = self.activation(_linear(self.hidden_dim, x.shape[-1])(x))
             x = Dropout(self.dropout)(x, deterministic)
-        return torch_linear(self.outputs, x.shape[-1])(x)
+        return _linear(self.outputs, x.shape[-1])(x)
 
 
-def torch_linear(features: int, inputs: int) -> Linear:
-    """Return a layer with torch's default initialisation, uniform within ±1/√inputs."""
+def _linear(features: int, inputs: int) -> Linear:
+    return Linear(features, torch_uniform(inputs), torch_uniform(inputs))
+
+
+def torch_uniform(inputs: int) -> nn.initializers.Initializer:
+    """Return torch's default initialisation of a linear layer, within ±1/√inputs."""
     bound = inputs**-0.5
 
     def uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return Linear(features, uniform, uniform)
+    return uniform
 
 
 class TwinQ(nn.Module):

@@ -10,28 +10,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dt_jax.networks.critics import torch_linear
-from dt_jax.networks.layers import linear
+from dt_jax.networks.critics import torch_uniform
+from dt_jax.networks.layers import Linear, linear
 from dt_jax.types import Array
 
 _MOMENTUM, _EPS = 0.1, 1e-5  # torch's
 
 
-class BatchNorm(nn.Module):
-    """torch's BatchNorm: running variances are unbiased, those of a batch are not.
+class NormedLinear(nn.Module):
+    """A linear layer and torch's BatchNorm, which makes a bias between them useless.
 
-    The running statistics are in the collection "batch_stats", which training moves.
+    Running variances are unbiased, those of a batch are not. The running statistics are
+    in the collection "batch_stats", which training moves.
     """
+
+    features: int
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Map rows [..., D] to [..., D]; in training by the statistics of all rows."""
-        shape = x.shape[-1:]
+        """Map rows [..., D] to [..., E]; in training by the statistics of all rows."""
+        shape, (*_, inputs) = (self.features,), x.shape
+        uniform = torch_uniform(inputs)
+        kernel = self.param("kernel", uniform, (inputs, *shape), jnp.float32)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, x.dtype)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape, x.dtype)
-        rows = x.reshape(-1, shape[0])
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        rows = x.reshape(-1, inputs) @ kernel
         if train:
             mean, var = rows.mean(axis=0), rows.var(axis=0)
             if not self.is_initializing():
@@ -41,7 +46,8 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         rate = scale * jax.lax.rsqrt(var + _EPS)
-        return ((rows - mean[None]) * rate[None] + bias[None]).reshape(x.shape)
+        rows = (rows - mean[None]) * rate[None] + bias[None]
+        return rows.reshape(*x.shape[:-1], -1)
 
 
 class NormedMLP(nn.Module):
@@ -55,9 +61,9 @@ class NormedMLP(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """Map [..., D] to [..., E]."""
         for _ in range(self.hidden_layers):
-            x = torch_linear(self.hidden_dim, x.shape[-1])(x)
-            x = nn.relu(BatchNorm()(x, train))
-        return torch_linear(self.outputs, x.shape[-1])(x)
+            x = nn.relu(NormedLinear(self.hidden_dim)(x, train))
+        uniform = torch_uniform(x.shape[-1])
+        return Linear(self.outputs, uniform, uniform)(x)
 
 
 class ReversedLSTM(nn.Module):
@@ -68,13 +74,10 @@ class ReversedLSTM(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map [B, T, D] to outputs [B, T, H], each of this timestep and later ones."""
-        bound = self.features**-0.5
 
         def weight(name: str, *shape: int) -> Array:
-            def uniform(key: jax.Array) -> jax.Array:
-                return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-            return self.param(name, uniform)
+            uniform = torch_uniform(self.features)
+            return self.param(name, uniform, shape, jnp.float32)
 
         gates = 4 * self.features  # input, forget, cell, output
         inputs = linear(

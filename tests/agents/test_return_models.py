@@ -1,6 +1,7 @@
 """Agents that learn returns: what moves in each phase, and what labels depend on."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import jax
@@ -70,8 +71,10 @@ def batches(agent, seed=0):
     )
 
 
-def trained(agent, updates, seed=0):
+@cache
+def trained(name, updates, seed=0):
     """Return the states before and after each of several updates, and the metrics."""
+    agent = make(name)
     sampler, update, rows = batches(agent, seed), jax.jit(agent.update), []
     states = [jax.jit(agent.init)(jax.random.key(seed))]
     for step in range(updates):
@@ -94,7 +97,7 @@ def differ(a, b):
 
 
 def test_returns_are_learned_after_the_clusters_and_dynamics_throughout():
-    states, metrics = trained(make(), 4)
+    states, metrics = trained("cluster_return", 4)
     moved = [differ(before.params, after.params) for before, after in pairwise(states)]
     clusters = {
         "cluster": True,
@@ -143,7 +146,7 @@ def test_past_steps_are_uniform_up_to_the_present_one():
 @pytest.mark.parametrize("name", SMALL)
 def test_labels_do_not_depend_on_other_trajectories(name):
     agent, data = make(name), trajectories()
-    params = trained(agent, 4)[0][-1].params
+    params = trained(name, 4)[0][-1].params
     labels = agent.labels(params, data)
     assert labels.shape == (sum(LENGTHS),)
     assert len(set(labels.tolist())) == sum(LENGTHS)
@@ -161,7 +164,7 @@ def test_labels_do_not_depend_on_other_trajectories(name):
 
 def test_padding_does_not_count_in_the_losses():
     agent, longer = make(), make(episode_len=10)
-    params = trained(agent, 4)[0][-1].params
+    params = trained("cluster_return", 4)[0][-1].params
     found = []
     for each in agent, longer:
         batch = batches(each).gather(trajectories().starts)
@@ -195,7 +198,7 @@ def test_seeds_side_by_side_are_those_of_separate_runs(name):
         state, metrics = update(state, jax.tree.map(lambda *x: np.stack(x), *each))
         losses.append(metrics)
     for i in range(2):
-        _, alone = trained(agent, 4, seed=i)
+        _, alone = trained(name, 4, seed=i)
         for ours, theirs in zip(losses, alone, strict=True):
             for loss in theirs:
                 np.testing.assert_allclose(ours[loss][i], theirs[loss], rtol=2e-3)
@@ -205,7 +208,7 @@ def test_seeds_side_by_side_are_those_of_separate_runs(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_the_mean_return_is_learned(name):
     agent = make(name)
-    states, _ = trained(agent, 300)
+    states, _ = trained(name, 300)
     batch = batches(agent).gather(trajectories().starts)
     before, after = (
         float(agent.validation_loss(states[i].params, batch).sum()) for i in (2, -1)

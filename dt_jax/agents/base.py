@@ -61,6 +61,8 @@ class Agent(Protocol):
         the trajectory's end; "window_ends" by their last, cut off at its start;
         "episodes" are whole trajectories, each with the same probability.
       conditioned: whether episodes start with a target return.
+      validation_metric: what `validation_loss` measures; its mean is logged as
+        eval/holdout_<validation_metric>.
     """
 
     KEYS: ClassVar[tuple[Key, ...]]
@@ -70,6 +72,7 @@ class Agent(Protocol):
     batch_fields: ClassVar[tuple[str, ...]]
     batch_kind: str = "windows"
     conditioned: ClassVar[bool]
+    validation_metric: str = "action_mse"
 
     @property
     def observation_size(self) -> int:
@@ -140,7 +143,9 @@ class Agent(Protocol):
         """Return the state after one more update, and its metrics by any names."""
 
     def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the error of each predicted action, [B, T, A], 0 in the padding.
+        """Return the error of each predicted number, [B, T, E], 0 in the padding.
+
+        E is A for squared errors of actions; for discrete actions 1, -log π(a).
 
         Args:
           params: as `acting_params` returns them.

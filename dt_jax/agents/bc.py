@@ -19,7 +19,7 @@ from dt_jax.agents.optim import OPTIMIZER_KEYS, apply_gradients, optimizer_from_
 from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.networks.critics import DeterministicPolicy, apply
+from dt_jax.networks.critics import CategoricalPolicy, DeterministicPolicy, apply
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import POSITIVE_INTEGER, Key, integer, number
 
@@ -39,12 +39,12 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class BehaviourCloning(SingleStepAgent):
-    """A deterministic policy with its optimiser."""
+    """A policy with its optimiser."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*_KEYS, *OPTIMIZER_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = ("states", "actions", "mask")
 
-    policy: DeterministicPolicy
+    policy: CategoricalPolicy | DeterministicPolicy
     normalizer: Normalizer
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -53,12 +53,14 @@ class BehaviourCloning(SingleStepAgent):
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
-        policy = DeterministicPolicy(
-            normalizer.action_size,
-            config.max_action,
-            config.hidden_dim,
-            config.hidden_layers,
-        )
+        sizes = config.hidden_dim, config.hidden_layers
+        policy: CategoricalPolicy | DeterministicPolicy
+        if normalizer.discrete:
+            policy = CategoricalPolicy(normalizer.action_size, *sizes)
+        else:
+            policy = DeterministicPolicy(
+                normalizer.action_size, config.max_action, *sizes
+            )
         optimizer, schedule = optimizer_from_config(config)
         return cls(policy, normalizer, optimizer, schedule, config.episode_len)
 
@@ -98,9 +100,9 @@ class BehaviourCloning(SingleStepAgent):
         return apply_gradients(self.optimizer, state, grads), metrics
 
     def loss(self, params: Params, batch: Batch) -> Array:
-        """Return the mean squared error; windows of one step have no padding."""
+        """Return the mean error; windows of one step have no padding."""
         return jnp.mean(self.validation_loss(params, batch))
 
     def predict(self, params: Params, states: Array) -> Array:
-        """Return the policy's actions, [..., A]."""
+        """Return the policy's actions or logits, [..., A]."""
         return apply(self.policy, params, states)

@@ -69,7 +69,9 @@ def check_agent(name: str, agent: Agent) -> None:
             refuse(f"a metric has the name {metric}, which is reserved")
     params = jax.eval_shape(agent.acting_params, state)
     errors = jax.eval_shape(agent.validation_loss, params, batch)
-    compare("validation_loss", errors, array(_B, steps, a))
+    per_action = agent.validation_metric == "action_mse"
+    size = a if per_action else errors.shape[-1]
+    compare("validation_loss", errors, array(_B, steps, size))
 
     targets = array(_N) if agent.conditioned else None
     context = jax.eval_shape(agent.start, targets, keys)

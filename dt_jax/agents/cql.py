@@ -20,6 +20,7 @@ from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params
+from dt_jax.utils.errors import UserError
 from dt_jax.utils.keys import NOT_NEGATIVE, POSITIVE, Key, integer
 
 _VALUE_SAMPLES = 10  # actions whose Q is averaged to a state's value
@@ -56,7 +57,16 @@ class ConservativeQLearning(Critic):
 
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
-        """Return the agent of a configuration and a dataset's units."""
+        """Return the agent of a configuration and a dataset's units.
+
+        Raises:
+          UserError: actions are discrete.
+        """
+        if normalizer.discrete:
+            raise UserError(
+                "the agent cql is for continuous actions, and those of the data are "
+                "discrete: choose iql"
+            )
         sizes = config.critic_dim, config.critic_layers
         optimizers = {
             "actor": optax.adam(config.actor_lr),

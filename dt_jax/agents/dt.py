@@ -14,6 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Agent, Metrics, TrainState
+from dt_jax.agents.discrete import choose, cross_entropy
 from dt_jax.agents.optim import (
     OPTIMIZER_KEYS,
     apply_gradients,
@@ -22,11 +23,13 @@ from dt_jax.agents.optim import (
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.decision_transformer import DecisionTransformer, TokenCache
 from dt_jax.types import Array, Batch, Params
+from dt_jax.utils.errors import UserError
 from dt_jax.utils.keys import (
     NOT_NEGATIVE,
     POSITIVE_INTEGER,
     PROBABILITY,
     Key,
+    boolean,
     integer,
     numbers,
     one_of,
@@ -64,6 +67,9 @@ _KEYS = (
                         lambda targets: len(set(targets)) == len(targets))),
         "Target returns of the evaluation, not scaled; None: the data's best and "
         "mean return.", resumable=True, from_data=True, corl=True),
+    Key("sample_actions", False, boolean(),
+        "Draw discrete actions from the network's distribution when acting, instead of "
+        "taking the likeliest.", resumable=True),
     Key("compute_dtype", "float32", one_of("float32", "bfloat16"),
         '"bfloat16" computes the matrix products of updates in it; parameters, '
         'normalisation, softmax, loss and acting stay in float32.'),
@@ -79,6 +85,7 @@ class Context(NamedTuple):
     length: Array  # [N] int32, timesteps since the episode's start
     next_return: Array  # [N] scaled return-to-go of the newest timestep
     target: Array  # [N] scaled return-to-go that an episode starts with
+    keys: jax.Array | None  # [N] for the next actions, if they are drawn
 
 
 @dataclass(frozen=True)
@@ -100,10 +107,20 @@ class DecisionTransformerAgent(Agent):
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     compute_dtype: str | None = None  # of the training loss; None: the parameters'
+    sample_actions: bool = False
 
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
-        """Return the agent of a configuration and a dataset's units."""
+        """Return the agent of a configuration and a dataset's units.
+
+        Raises:
+          UserError: continuous actions are to be drawn.
+        """
+        if config.sample_actions and not normalizer.discrete:
+            raise UserError(
+                "config.sample_actions: only discrete actions are drawn, and those of "
+                "the data are continuous: leave it out"
+            )
         model = DecisionTransformer(
             action_size=normalizer.action_size,
             seq_len=config.seq_len,
@@ -116,9 +133,15 @@ class DecisionTransformerAgent(Agent):
             embedding_dropout=config.embedding_dropout,
             max_action=config.max_action,
             activation=config.activation,
+            discrete=normalizer.discrete,
         )
-        dtype = None if config.compute_dtype == "float32" else config.compute_dtype
-        return cls(model, normalizer, *optimizer_from_config(config), dtype)
+        return cls(
+            model,
+            normalizer,
+            *optimizer_from_config(config),
+            None if config.compute_dtype == "float32" else config.compute_dtype,
+            config.sample_actions,
+        )
 
     @classmethod
     def check_config(cls, config: ConfigDict) -> None:
@@ -140,6 +163,11 @@ class DecisionTransformerAgent(Agent):
     def context_len(self) -> int:  # type: ignore[override]
         """T."""
         return self.model.seq_len
+
+    @property
+    def validation_metric(self) -> str:  # type: ignore[override]
+        """What `validation_loss` measures."""
+        return "action_nll" if self.normalizer.discrete else "action_mse"
 
     def init(self, key: jax.Array) -> TrainState:
         """Return the state before the first update."""
@@ -175,17 +203,26 @@ class DecisionTransformerAgent(Agent):
         return apply_gradients(self.optimizer, state, grads), metrics
 
     def loss(self, params: Params, batch: Batch, dropout_key: jax.Array) -> Array:
-        """Return Σ(mask·err²) / (B·T·A): as in CORL, padding counts in the mean."""
-        return jnp.mean(self._squared_error(params, batch, dropout_key))
+        """Return Σ(mask·err²) / (B·T·A): as in CORL, padding counts in the mean.
+
+        Of discrete actions, the mean cross-entropy, in which padding does not count.
+        """
+        errors = self._error(params, batch, dropout_key)
+        if self.normalizer.discrete:
+            return jnp.sum(errors) / jnp.maximum(jnp.sum(batch.mask), 1)
+        return jnp.mean(errors)
 
     def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the squared error of each predicted action, [B, T, A]; no dropout."""
-        return self._squared_error(params, batch, None)
+        """Return the error of each action without dropout; see `Agent`."""
+        return self._error(params, batch, None)
 
-    def _squared_error(
+    def _error(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None
     ) -> Array:
-        """Return the squared error of each action, [B, T, A], 0 in the padding."""
+        """Return each action's squared error [B, T, A], or cross-entropy [B, T, 1].
+
+        Both are 0 in the padding.
+        """
         inputs = batch.states, batch.actions, batch.returns_to_go
         if self.compute_dtype:
             params, inputs = jax.tree.map(
@@ -198,16 +235,20 @@ class DecisionTransformerAgent(Agent):
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
-        return jnp.square(predicted - batch.actions) * batch.mask[..., None]
+        if self.normalizer.discrete:
+            errors = cross_entropy(predicted, batch.actions)
+        else:
+            errors = jnp.square(predicted - batch.actions)
+        return errors * batch.mask[..., None]
 
     def start(
         self, target_returns: Array | None, keys: jax.Array | None = None
     ) -> Context:
-        """Return the empty context of N episodes; acting is deterministic.
+        """Return the empty context of N episodes.
 
         Args:
           target_returns: [N], in the environment's units.
-          keys: not used.
+          keys: [N], used if actions are drawn; else acting is deterministic.
         """
         assert target_returns is not None
         n, dtype = target_returns.shape[0], target_returns.dtype
@@ -219,6 +260,7 @@ class DecisionTransformerAgent(Agent):
             length=jnp.zeros(n, jnp.int32),
             next_return=target,
             target=target,
+            keys=keys if self.sample_actions else None,
         )
 
     def act(
@@ -250,11 +292,18 @@ class DecisionTransformerAgent(Agent):
             lambda kept, part: kept.at[rows, slots].set(part), context.cache, new
         )
         actions = self._apply(params, cache, timesteps, method="predict")
+        keys = context.keys
+        if units.discrete:
+            drawn = None
+            if keys is not None:
+                keys, drawn = jax.vmap(jax.random.split, out_axes=1)(keys)
+            actions = choose(actions, drawn)
         return context._replace(
             cache=cache,
             actions=actions,
             length=timesteps + 1,
             next_return=returns_to_go,
+            keys=keys,
         ), units.to_environment(actions)
 
     def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:

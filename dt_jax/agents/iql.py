@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.discrete import cross_entropy
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
+    CategoricalPolicy,
     DeterministicPolicy,
     GaussianPolicy,
     StateValue,
@@ -63,7 +65,7 @@ class ImplicitQLearning(Critic):
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
 
-    actor: DeterministicPolicy | GaussianPolicy
+    actor: CategoricalPolicy | DeterministicPolicy | GaussianPolicy
     critic: TwinQ
     value: StateValue
     normalizer: Normalizer
@@ -78,9 +80,6 @@ class ImplicitQLearning(Critic):
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         sizes = config.critic_dim, config.critic_layers
-        policy = DeterministicPolicy(
-            normalizer.action_size, config.max_action, *sizes, config.actor_dropout
-        )
         schedule = optax.cosine_decay_schedule(config.actor_lr, config.update_steps)
         optimizers = {
             "actor": optax.adam(schedule),
@@ -88,7 +87,7 @@ class ImplicitQLearning(Critic):
             "value": optax.adam(config.vf_lr),
         }
         return cls(
-            actor=policy if config.iql_deterministic else GaussianPolicy(policy),
+            actor=_policy(config, normalizer),
             critic=TwinQ(*sizes),
             value=StateValue(*sizes),
             normalizer=normalizer,
@@ -176,6 +175,8 @@ class ImplicitQLearning(Critic):
             deterministic=False,
             rngs={"dropout": dropout_key},
         )
+        if isinstance(self.actor, CategoricalPolicy):
+            return cross_entropy(predicted, actions)[..., 0]
         if isinstance(self.actor, GaussianPolicy):
             return -normal_log_prob(actions, *predicted).sum(axis=-1)
         return jnp.square(predicted - actions).sum(axis=-1)
@@ -187,6 +188,17 @@ class ImplicitQLearning(Critic):
         return v / self.normalizer.reward_scale
 
     def predict(self, params: Params, states: Array) -> Array:
-        """Return the policy's action, or the mean of its distribution, [..., A]."""
+        """Return the policy's action, or its mean or logits, [..., A]."""
         predicted = apply(self.actor, params["actor"], states)
         return predicted[0] if isinstance(self.actor, GaussianPolicy) else predicted
+
+
+def _policy(
+    config: ConfigDict, normalizer: Normalizer
+) -> CategoricalPolicy | DeterministicPolicy | GaussianPolicy:
+    """Return the network of the policy."""
+    sizes = config.critic_dim, config.critic_layers, config.actor_dropout
+    if normalizer.discrete:
+        return CategoricalPolicy(normalizer.action_size, *sizes)
+    policy = DeterministicPolicy(normalizer.action_size, config.max_action, *sizes)
+    return policy if config.iql_deterministic else GaussianPolicy(policy)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dt_jax.agents.base import Agent, Context
+from dt_jax.agents.discrete import choose, cross_entropy
 from dt_jax.types import Array, Batch, Params
 
 
@@ -18,13 +19,22 @@ class SingleStepAgent(Agent, Protocol):
     def predict(self, params: Params, states: Array) -> Array:
         """Return the actions [..., A] in states [..., S], both in the network's units.
 
-        Without noise, for acting.
+        Without noise, for acting. Of discrete actions, the logits.
         """
 
+    @property
+    def validation_metric(self) -> str:  # type: ignore[override]
+        """What `validation_loss` measures."""
+        return "action_nll" if self.normalizer.discrete else "action_mse"
+
     def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the squared error of each predicted action, [B, T, A]."""
-        errors = self.predict(params, batch.states) - batch.actions
-        return jnp.square(errors) * batch.mask[..., None]
+        """Return the error of each action, 0 in the padding; see `Agent`."""
+        predicted = self.predict(params, batch.states)
+        if self.normalizer.discrete:
+            errors = cross_entropy(predicted, batch.actions)
+        else:
+            errors = jnp.square(predicted - batch.actions)
+        return errors * batch.mask[..., None]
 
     def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
         """Return a context for N episodes, of which nothing is remembered."""
@@ -41,4 +51,6 @@ class SingleStepAgent(Agent, Protocol):
         """Return the context and the actions; see `Agent.act`."""
         states = self.normalizer.normalize_states(observations)
         actions = self.predict(params, states)
+        if self.normalizer.discrete:
+            actions = choose(actions)
         return context, self.normalizer.to_environment(actions)

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from dt_jax.analysis.published import PUBLISHED
 from dt_jax.config.keys import keys_of
 from dt_jax.data import minari
-from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve, join_curves
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import RunFolder, read_run
+from dt_jax.runs.metrics import holdout_words
 from dt_jax.utils.errors import UserError, printable
 
 # A resumed run may change these keys, but they affect its scores.
@@ -83,6 +83,12 @@ class Experiment:
         """Return the curve of a metric, one row per seed; T is 0 if it is missing."""
         return join_curves([run.curve(metric) for run in self.runs])
 
+    @property
+    def holdout(self) -> tuple[str, Curve]:
+        """What was measured on held-out trajectories, and its curve; T may be 0."""
+        name = self.runs[0].holdout_metric
+        return holdout_words(name), self.curve(name)
+
     def target_curve(self, target: float, quantity: str) -> Curve:
         """Return the mean over episodes at a target return.
 
@@ -123,7 +129,8 @@ def evaluated_step(run: RunFolder) -> int:
     """Return the completed updates at a run's last evaluation, 0 if there is none."""
     if run.newest:
         return run.newest[0]
-    return max((row["step"] for row in run.rows if HOLDOUT_METRIC in row), default=0)
+    name = run.holdout_metric
+    return max((row["step"] for row in run.rows if name in row), default=0)
 
 
 def read_experiments(folders: Iterable[Path]) -> list[Experiment]:

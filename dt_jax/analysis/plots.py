@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dt_jax.analysis.experiments import Experiment
-from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.utils.files import atomic_write
@@ -82,14 +81,14 @@ def panels(experiment: Experiment) -> list[Panel]:
                 dataset=experiment.runs[0].dataset,
             )
             found.append(Panel("returns", caption, draw))
-    loss, held_out = experiment.curve("train_loss"), experiment.curve(HOLDOUT_METRIC)
+    loss, (measured, held_out) = experiment.curve("train_loss"), experiment.holdout
     if loss.steps.size or held_out.steps.size:
-        draw = partial(plot_loss, loss=loss, held_out=held_out)
+        draw = partial(plot_loss, loss=loss, held_out=held_out, measured=measured)
         found.append(Panel("loss", "Loss", draw))
     return found
 
 
-def plot_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
+def plot_loss(axes: Axes, loss: Curve, held_out: Curve, measured: str) -> None:
     """Plot the training loss and, if it was evaluated, the held-out error."""
     if (loss.values > 0).all() and (held_out.values > 0).all():
         axes.set_yscale("log")
@@ -97,7 +96,7 @@ def plot_loss(axes: Axes, loss: Curve, held_out: Curve) -> None:
         marker = "o" if len(loss.steps) < 5 else None  # a single point has no line
         _plot(axes, loss, _BLUE, "training loss", linewidth=1, marker=marker)
     if held_out.steps.size:
-        _plot(axes, held_out, _ORANGE, "held-out action error", marker="o")
+        _plot(axes, held_out, _ORANGE, f"held-out {measured}", marker="o")
         _legend_below(axes)
     axes.set(xlabel="updates", ylabel="loss")
     axes.locator_params("x", nbins=6)

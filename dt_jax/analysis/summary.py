@@ -6,8 +6,8 @@ from rich.console import Console
 from dt_jax.analysis.experiments import Experiment, run_label
 from dt_jax.analysis.plots import panels
 from dt_jax.analysis.tables import evaluation_table
-from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.folder import RunFolder
+from dt_jax.runs.metrics import holdout_words
 from dt_jax.utils.files import atomic_write
 
 
@@ -18,11 +18,12 @@ def show(run: RunFolder) -> None:
         step, evaluation = run.newest
         title = f"{label}, after {step} updates"
         Console().print(evaluation_table(evaluation, title).rich())
-    if rows := [row for row in run.rows if HOLDOUT_METRIC in row]:
-        errors = [row[HOLDOUT_METRIC] for row in rows]
+    name = run.holdout_metric
+    if rows := [row for row in run.rows if name in row]:
+        errors = [row[name] for row in rows]
         lowest = min(errors)
         print(
-            f"{label}: squared error of held-out actions {errors[-1]:.4g}, lowest "
+            f"{label}: held-out {holdout_words(name)} {errors[-1]:.4g}, lowest "
             f"{lowest:.4g} after {rows[errors.index(lowest)]['step']} updates"
         )
     print(f"run folder {run.workdir}, plots {run.workdir / 'summary.png'}")

@@ -13,7 +13,6 @@ from rich.text import Text
 from dt_jax.analysis.experiments import Experiment
 from dt_jax.analysis.published import PUBLISHED, Spread
 from dt_jax.analysis.scores import Scores
-from dt_jax.evaluation.evaluator import HOLDOUT_METRIC
 from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import RunFolder
@@ -176,7 +175,7 @@ def _signed(number: float | None) -> str:
 
 def holdout_table(experiment: Experiment) -> Table | None:
     """Return the last and the lowest held-out error; None if it was not evaluated."""
-    curve = experiment.curve(HOLDOUT_METRIC)
+    measured, curve = experiment.holdout
     if not curve.steps.size:
         return None
     mean, std = curve.values.mean(axis=0), curve.values.std(axis=0)
@@ -185,7 +184,7 @@ def holdout_table(experiment: Experiment) -> Table | None:
     for name, i in (("last", -1), ("lowest", int(mean.argmin()))):
         error = f"{mean[i]:.4g} ± {std[i]:.2g}" if several else f"{mean[i]:.4g}"
         rows.append((name, error, f"{curve.steps[i]:,}"))
-    header = ("held-out action error", "MSE", "updates")
+    header = (f"held-out {measured}", "mean", "updates")
     return Table(header, rows, experiment.name)
 
 

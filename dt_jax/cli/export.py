@@ -30,6 +30,11 @@ def main(arguments: Sequence[str]) -> None:
             f"{args.run} is a run of the agent {name}: --to={args.to} is only for dt; "
             "choose --to=safetensors"
         )
+    if agent.normalizer.discrete and args.to != "safetensors":
+        raise UserError(
+            f"{args.run} has discrete actions, which the network of --to={args.to} "
+            "lacks: choose --to=safetensors"
+        )
     with new_folder(out) as temporary:
         agent = _SAVE[args.to](temporary, agent)
         units = agent.normalizer

@@ -16,6 +16,7 @@ from dt_jax.data.cache import (
     record_sha256,
     sha256_of,
 )
+from dt_jax.data.discrete import is_discrete, read_choices
 from dt_jax.data.ends import read_timeouts
 from dt_jax.data.hdf5 import hdf5_columns, open_hdf5
 from dt_jax.data.npz import npz_columns
@@ -37,6 +38,7 @@ def read_d4rl(
     path: Path,
     *,
     episode_len: int | None = None,
+    num_choices: int | None = None,
     memory_limit_gb: float | None = None,
     sha256: str | None = None,
 ) -> RawData:
@@ -50,6 +52,8 @@ def read_d4rl(
       path: a file with the keys of `RawData`; other keys are ignored. `timeouts` may be
         missing, see `ends.read_timeouts`.
       episode_len: maximum length of an episode, for a file without episode ends.
+      num_choices: of the environment's discrete actions; None: actions are discrete
+        where they are integers or bools, and their number is that in the data.
       memory_limit_gb: memory for the numbers; None for half of the machine's memory.
       sha256: hash of the file, which names the unpacked arrays; None computes it.
 
@@ -65,28 +69,36 @@ def read_d4rl(
         limit = machine_memory() / 2
         if memory_limit_gb is not None:
             limit = min(memory_limit_gb * 1e9, machine_memory())
+        discrete = num_choices is not None or is_discrete(columns["actions"])
+        read = [key for key in NUMBERS if not (discrete and key == "actions")]
         numbers = sum(math.prod(columns[key].shape) for key in NUMBERS)
         needed = 4 * (numbers + len(terminals))  # float32, returns-to-go included
-        rounding = {key: Rounding() for key in NUMBERS}
+        rounding = {key: Rounding() for key in read}
         if needed <= limit:
-            arrays = [_read_float32(columns[key], rounding[key]) for key in NUMBERS]
+            arrays = {key: _read_float32(columns[key], rounding[key]) for key in read}
         else:
             reason = (
                 f"{path}: {needed / 1e9:.3g} GB of numbers exceed the limit of "
                 f"{limit / 1e9:.3g} GB: memory-mapping them"
             )
-            arrays = _map(columns, sha256 or sha256_of(path), reason)
-            for key in MATRICES:
+            numeric = {key: columns[key] for key in read}
+            arrays = _map(numeric, sha256 or sha256_of(path), reason)
+            for key in set(read) & set(MATRICES):
                 if not is_exact(columns[key].dtype):
                     for block in columns[key].blocks():
                         rounding[key].add(block)
-        for key, array in zip(NUMBERS, arrays, strict=True):
+        for key, array in arrays.items():
             check_finite(array, f"{path}: {key}")
-        for key in MATRICES:
-            rounding[key].check(f"{path}: {key}")
-        observations, actions, rewards = arrays
+        for key in read:
+            if key in MATRICES:
+                rounding[key].check(f"{path}: {key}")
+        if discrete:
+            name = f"{path}: actions"
+            arrays["actions"] = read_choices(columns["actions"], name, num_choices)
+        observations = arrays["observations"]
         timeouts = read_timeouts(columns, terminals, observations, path, episode_len)
-    return RawData(observations, actions, rewards.reshape(-1), terminals, timeouts)
+    actions, rewards = arrays["actions"], arrays["rewards"].reshape(-1)
+    return RawData(observations, actions, rewards, terminals, timeouts)
 
 
 def read_env_name(path: Path) -> str | None:
@@ -129,12 +141,14 @@ def unpacked_folder() -> Path:
     return cache_folder() / "unpacked"
 
 
-def _map(columns: Mapping[str, Column], sha256: str, reason: str) -> list[np.ndarray]:
-    """Memory-map the numbers in the file, or unpacked where they are compressed.
+def _map(
+    columns: Mapping[str, Column], sha256: str, reason: str
+) -> dict[str, np.ndarray]:
+    """Memory-map columns in the file, or unpacked where they are compressed.
 
     `reason` is printed once the cache is known to have enough space.
     """
-    mapped: dict[str, np.ndarray | None] = {k: columns[k].memmap() for k in NUMBERS}
+    mapped: dict[str, np.ndarray | None] = {k: columns[k].memmap() for k in columns}
     unpacked = {
         key: unpacked_folder() / f"{sha256}-{key}.npy"
         for key, array in mapped.items()
@@ -152,7 +166,7 @@ def _map(columns: Mapping[str, Column], sha256: str, reason: str) -> list[np.nda
                 record_sha256(unpacked[key], sha256_of(unpacked[key]))
     for key, path in unpacked.items():
         mapped[key] = np.load(path, mmap_mode="r")
-    return [array for array in mapped.values() if array is not None]
+    return {key: array for key, array in mapped.items() if array is not None}
 
 
 def _unpack(column: Column, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dt_jax.data.arrays import check_finite
+from dt_jax.data.discrete import check_choices
 from dt_jax.data.hdf5 import check_self_contained, open_hdf5
 from dt_jax.data.rounding import Rounding
 from dt_jax.data.schema import MATRICES, NUMBERS, RawData
@@ -140,16 +141,19 @@ def read(
 
     Args:
       dataset: the result of `open_dataset`.
-      convert: an episode -> observations [T + 1, S], actions [T, A] and rewards [T].
+      convert: an episode -> observations [T + 1, S], actions [T, A], or choices [T],
+        and rewards [T].
 
     Raises:
       UserError: an episode cannot be read, or a number is NaN or infinite.
     """
     name, total = dataset.env_name, dataset.total_steps
+    discrete = dataset.action_space.shape == ()
     parts, rounding = [], (Rounding(), Rounding())
     for episode in episodes(dataset):
         observations, *others = convert(episode)
-        for seen, array in zip(rounding, (observations, others[0]), strict=True):
+        matrices = (observations,) if discrete else (observations, others[0])
+        for seen, array in zip(rounding, matrices, strict=False):
             seen.add(array)
         with np.errstate(over="ignore"):  # check_finite finds overflows
             numbers = [
@@ -165,6 +169,10 @@ def read(
     raw = RawData(*map(np.concatenate, zip(*parts, strict=True)))
     for key in NUMBERS:
         check_finite(getattr(raw, key), f"{name}: {key}")
+    if discrete:
+        num_choices = int(dataset.action_space.n)
+        choices = check_choices(raw.actions, f"{name}: actions", num_choices)
+        raw = raw._replace(actions=choices)
     for key, seen in zip(MATRICES, rounding, strict=True):
         seen.check(f"{name}: {key}")
     return raw

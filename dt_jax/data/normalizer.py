@@ -22,6 +22,7 @@ class Normalizer:
       action_center: [A] float32, the action that is 0 to the network.
       action_scale: [A] float32, positive; the network's 1 in the environment's units.
       reward_scale: factor from rewards and returns to the network's.
+      discrete: whether actions are one-hot choices, which keep their units.
     """
 
     state_mean: np.ndarray
@@ -29,6 +30,7 @@ class Normalizer:
     action_center: np.ndarray
     action_scale: np.ndarray
     reward_scale: float = 1.0
+    discrete: bool = False
 
     @property
     def observation_size(self) -> int:
@@ -39,6 +41,11 @@ class Normalizer:
     def action_size(self) -> int:
         """A."""
         return len(self.action_center)
+
+    @property
+    def action_kind(self) -> str:
+        """The word for messages."""
+        return "discrete" if self.discrete else "continuous"
 
     def normalize_states(self, observations: Array) -> Array:
         """Map observations [N, S] to the network's states, in their own dtype."""
@@ -73,9 +80,13 @@ class Normalizer:
             arrays = {
                 key: np.asarray(value, np.float32)
                 for key, value in record.items()
-                if key != "reward_scale"
+                if key not in ("reward_scale", "discrete")
             }
-            normalizer = cls(**arrays, reward_scale=float(record["reward_scale"]))
+            normalizer = cls(
+                **arrays,
+                reward_scale=float(record["reward_scale"]),
+                discrete=bool(record.get("discrete", False)),  # older versions lack it
+            )
             states, actions = normalizer.observation_size, normalizer.action_size
             sizes = [(states,), (states,), (actions,), (actions,)]
             if [array.shape for array in arrays.values()] != sizes:

@@ -64,11 +64,12 @@ class EnvSpec:
       url: the address of D4RL's file; None if there is nothing to download.
       max_episode_steps: the time limit in environment steps.
       observation_size: S.
-      action_size: A.
+      action_size: A; of discrete actions the number of choices.
       ref_min: the return with score 0, in D4RL a random policy's; None if unknown.
       ref_max: the return with score 100, in D4RL an expert's; None if unknown.
       action_low: the lower bound of actions, [A] or one number for all.
       action_high: the upper bound.
+      discrete: whether an action is one of A choices, as a one-hot vector.
       maze: D4RL's maze, "umaze", "medium" or "large"; empty in other environments.
       kwargs: further arguments of the environment's constructor.
     """
@@ -85,6 +86,7 @@ class EnvSpec:
     ref_max: float | None
     action_low: float | tuple[float, ...] = -1.0
     action_high: float | tuple[float, ...] = 1.0
+    discrete: bool = False
     maze: str = ""
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -136,6 +138,7 @@ def all_specs() -> dict[str, EnvSpec]:
             ref_min=ref_min,
             ref_max=ref_max,
             action_low=0.0,
+            discrete=True,
         )
     return specs
 

@@ -20,7 +20,7 @@ class RawData(NamedTuple):
     """
 
     observations: np.ndarray  # [M, S] float32
-    actions: np.ndarray  # [M, A] float32
+    actions: np.ndarray  # [M, A] float32, or choices [M] int64 if they are discrete
     rewards: np.ndarray  # [M] float32
     terminals: np.ndarray  # [M] bool: the task ended here
     timeouts: np.ndarray  # [M] bool: the recording ended here
@@ -101,12 +101,9 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
         shape, dtype = columns[key].shape, columns[key].dtype
         if dtype.kind not in "biuf":
             raise UserError(f"{path}: {key} has dtype {dtype}, expected numbers")
-        if key == "actions" and dtype.kind in "biu":
-            raise UserError(
-                f"{path}: actions has dtype {dtype}, and discrete actions are not "
-                "supported; store continuous actions as floats"
-            )
         rank = 2 if key in MATRICES else 1
+        if key == "actions" and len(shape) == 1 and dtype.kind in "biu":
+            rank = 1  # discrete
         # d4rl's get_dataset also accepts [M, 1] for [M].
         if len(shape) != rank and not (rank == 1 and shape[1:] == (1,)):
             expected = "[steps, size]" if rank == 2 else "[steps]"

@@ -12,6 +12,7 @@ import numpy as np
 
 from dt_jax.data.arrays import aligned_empty, column_statistics
 from dt_jax.data.cache import cache_space
+from dt_jax.data.discrete import one_hot
 from dt_jax.data.labels import Labels
 from dt_jax.data.schema import RawData
 from dt_jax.utils.errors import UserError
@@ -42,6 +43,7 @@ class Trajectories:
       dropped_tail: number of rows after the last trajectory's end; as in CORL, they
         only count in the mean and the standard deviation.
       source: the file, for error messages.
+      discrete: whether actions are one-hot choices.
       labels: what agents see in place of the returns-to-go, if anything.
     """
 
@@ -57,13 +59,21 @@ class Trajectories:
     constant: np.ndarray
     dropped_tail: int
     source: str
+    discrete: bool = False
     labels: Labels | None = None
 
     @classmethod
     def from_raw(
-        cls, raw: RawData, *, source: str, split: str = "corl"
+        cls,
+        raw: RawData,
+        *,
+        source: str,
+        split: str = "corl",
+        num_choices: int | None = None,
     ) -> "Trajectories":
         """Split `raw` into trajectories; the flat arrays are views, not copies.
+
+        Choices become one-hot actions.
 
         Args:
           raw: the rows of a file.
@@ -71,6 +81,7 @@ class Trajectories:
           split: "corl" ends a trajectory at each row with `terminals` or `timeouts`
             set, "timeouts" only at rows with `timeouts` set, for data in which episodes
             continue after the goal.
+          num_choices: A of discrete actions; None: as many as the data has.
 
         Raises:
           UserError: there is no complete trajectory, or a return exceeds float32.
@@ -90,9 +101,12 @@ class Trajectories:
         states = column_statistics(raw.observations)
         std = np.where(states.constant, 1, states.std + 1e-6)
         returns_to_go = _returns_to_go(raw.rewards, ends, lengths, source)
+        actions = raw.actions[:kept]
+        if discrete := actions.ndim == 1:
+            actions = one_hot(actions, num_choices)
         return cls(
             observations=_read_only(raw.observations[:kept]),
-            actions=_read_only(raw.actions[:kept]),
+            actions=_read_only(actions),
             rewards=_read_only(raw.rewards[:kept]),
             returns_to_go=_read_only(returns_to_go),
             starts=_read_only(starts),
@@ -103,6 +117,7 @@ class Trajectories:
             constant=_read_only(states.constant),
             dropped_tail=int(len(raw.rewards) - kept),
             source=source,
+            discrete=discrete,
         )
 
     def hold_out(self, fraction: float) -> tuple["Trajectories", "Trajectories"]:

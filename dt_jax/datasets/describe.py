@@ -105,6 +105,8 @@ def unit_warnings(
             "deviation below 1e-4, and the 1e-6 added to it makes them smaller to the "
             "network; use larger units, in the environment too"
         )
+    if trajectories.discrete:
+        return lines
     least, most, mean, std = column_statistics(trajectories.actions)
     reach = max_action * normalizer.action_scale
     small = (least < most) & (std < 0.02 * 2 * reach)
@@ -169,8 +171,12 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
     if spec is not None and spec.ref_min is not None and spec.ref_max is not None:
         scale = f"a return of {_number(spec.ref_min)} scores 0, "
         scale += f"{_number(spec.ref_max)} scores 100"
-    bounds = ""
-    if spec is not None:
+    actions, bounds = _value_range(column_statistics(trajectories.actions)), ""
+    if trajectories.discrete:
+        shares = column_statistics(trajectories.actions).mean
+        each = ", ".join(f"{i} {_percent(share)}" for i, share in enumerate(shares))
+        actions = f"discrete, {_count(len(shares), 'choice')}: {each}"
+    elif spec is not None:
         outside = out_of_range(trajectories.actions, *spec.action_bounds)
         bounds = f"{_share(outside.rows, rows)} outside {_bounds(*spec.action_bounds)}"
         bounds += f", up to {_number(outside.value)}" if outside.rows else ""
@@ -185,7 +191,7 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
         ("trajectories", f"{count:,}; of one step: {_share(one_step, count)}"),
         ("dropped tail", _count(trajectories.dropped_tail, "row")),
         ("rewards", f"{_share(rewarded, rows)} nonzero"),
-        ("actions", _value_range(column_statistics(trajectories.actions))),
+        ("actions", actions),
         ("", bounds),
         ("observations", _value_range(observed)),
         ("", f"constant: {constant}"),

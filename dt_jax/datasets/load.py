@@ -125,6 +125,7 @@ def read_dataset(
     Raises:
       UserError: there is no such dataset, or its file is unusable.
     """
+    num_choices = spec.action_size if spec and spec.discrete else None
     if spec is not None and data_path is None and spec.name.startswith(minari.PREFIX):
         # Imported here because its engines take a second or two to import.
         from dt_jax.envs import minari_env
@@ -154,11 +155,20 @@ def read_dataset(
         raw = read_d4rl(
             path,
             episode_len=episode_len,
+            num_choices=num_choices,
             memory_limit_gb=memory_limit_gb,
             sha256=sha256,
         )
-    trajectories = Trajectories.from_raw(raw, source=source, split=split)
+    trajectories = Trajectories.from_raw(
+        raw, source=source, split=split, num_choices=num_choices
+    )
     if spec is not None:
+        if trajectories.discrete and not spec.discrete:
+            raise UserError(
+                f"{source} has discrete actions, but those of {spec.name} are "
+                "continuous: store them as floats, or set env_name to the environment "
+                "of the recording"
+            )
         trajectories.check_sizes(spec.observation_size, spec.action_size)
     return Dataset(trajectories, source, sha256)
 

@@ -114,13 +114,17 @@ class HostEnv(ABC):
     def host_step(self, actions: Array) -> Step:
         """Advance each episode by one action [N, A], clipped, without JAX.
 
+        Discrete actions are one-hot, or choices [N] as `Policy.act` returns them.
         Actions of episodes that have ended are ignored.
 
         Raises:
           UserError: the engine fails, or an action, observation or reward is not
             finite.
         """
-        actions = np.where(self._running[:, None], np.asarray(actions, np.float64), 0)
+        actions = np.asarray(actions)
+        if actions.ndim == 1:
+            actions = np.eye(self.action_size)[actions]
+        actions = np.where(self._running[:, None], actions.astype(np.float64), 0)
         bad = np.isnan(actions).any(axis=-1)
         if bad.any():
             raise UserError(

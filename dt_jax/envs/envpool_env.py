@@ -16,7 +16,7 @@ import numpy as np
 
 from dt_jax.data.registry import EnvSpec
 from dt_jax.envs.base import HostEnv, usable_cores, wrap_build_errors
-from dt_jax.envs.spaces import spec_from_spaces
+from dt_jax.envs.spaces import action_bounds, is_discrete, spec_from_spaces
 
 
 def describe(env_id: str) -> EnvSpec:
@@ -71,9 +71,10 @@ class EnvPoolEnv(HostEnv):
         **options: Any,
     ):
         _, observation_space, action_space = _spec_and_spaces(env_id)
-        sizes = len(seeds), *observation_space.shape, *action_space.shape
-        bounds = action_space.low, action_space.high
+        bounds = action_bounds(action_space)
+        sizes = len(seeds), *observation_space.shape, len(bounds[0])
         super().__init__(env_id, sizes, max_episode_steps, bounds)
+        self._discrete = is_discrete(action_space)
         self._num_threads = min(num_threads or usable_cores(), len(seeds))
         self.seeds = [int(seed) for seed in seeds]
         self._options = options
@@ -103,6 +104,8 @@ class EnvPoolEnv(HostEnv):
             _trim_heap()
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        if self._discrete:
+            actions = actions.argmax(axis=1).astype(np.int32)
         observations, rewards, terminated, truncated, self.info = self.pool.step(
             actions
         )

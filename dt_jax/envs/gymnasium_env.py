@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with vectors as observations and actions."""
+"""Any Gymnasium environment of vectors, or with discrete actions."""
 
 import re
 import warnings
@@ -16,7 +16,7 @@ from dt_jax.data.minari import FARAMA_PACKAGES
 from dt_jax.data.registry import EnvSpec, all_specs
 from dt_jax.envs.base import HostEnv, wrap_build_errors
 from dt_jax.envs.mujoco_batch import mujoco
-from dt_jax.envs.spaces import spec_from_spaces
+from dt_jax.envs.spaces import action_bounds, is_discrete, spec_from_spaces
 from dt_jax.utils.errors import UserError
 
 # In Gymnasium's own registry, of environments of vectors that EnvPool has as well.
@@ -181,10 +181,11 @@ class GymnasiumEnv(HostEnv):
         except BaseException:
             self.close()
             raise
-        sizes = len(seeds), *observation_space.shape, *action_space.shape
-        bounds = action_space.low, action_space.high
+        bounds = action_bounds(action_space)
+        sizes = len(seeds), *observation_space.shape, len(bounds[0])
         super().__init__(env_id, sizes, max_episode_steps, bounds)
         self._action_dtype = action_space.dtype
+        self._discrete = is_discrete(action_space)
         self.seeds = [int(seed) for seed in seeds]
         self._observations = np.zeros(sizes[:2])  # the last one of each episode
 
@@ -200,6 +201,8 @@ class GymnasiumEnv(HostEnv):
         return self._observations
 
     def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        if self._discrete:
+            actions = actions.argmax(axis=1)
         actions = actions.astype(self._action_dtype)
         rewards, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
         for i in np.flatnonzero(self._running):
@@ -244,8 +247,13 @@ class GymnasiumEnv(HostEnv):
         return observation
 
     @staticmethod
-    def _step_one(env: Any, action: np.ndarray) -> tuple[Any, ...]:
-        """Return the observation [S], the reward, and what may end the episode."""
+    def _step_one(env: Any, action: Any) -> tuple[Any, ...]:
+        """Return the observation [S], the reward, and what may end the episode.
+
+        Args:
+          env: as `_make` returns it.
+          action: [A], or of a discrete space the choice.
+        """
         observation, reward, terminated, truncated, _ = env.step(action)
         return observation, reward, terminated, truncated
 

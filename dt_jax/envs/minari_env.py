@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs import registration
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import TransformObservation
 
 from dt_jax.data import minari
@@ -89,7 +89,7 @@ class MinariEnv(GymnasiumEnv):
         if returned.shape != recorded.shape:
             shapes = f"shape {recorded.shape}", f"shape {returned.shape}"
             raise _mismatch(env_id, "observations", *shapes)
-        if not _same_bounds(dataset.action_space, env.action_space):
+        if not _same_actions(dataset.action_space, env.action_space):
             raise _mismatch(env_id, "actions", dataset.action_space, env.action_space)
         return env
 
@@ -104,9 +104,9 @@ def _recover(dataset: Any, env_name: str, /, **options: Any) -> gymnasium.Env:
         )
 
 
-def _same_bounds(recorded: Box, actual: Any) -> bool:
-    if not isinstance(actual, Box):
-        return False
+def _same_actions(recorded: Box | Discrete, actual: Any) -> bool:
+    if isinstance(recorded, Discrete) or not isinstance(actual, Box):
+        return recorded == actual
     pairs = (recorded.low, actual.low), (recorded.high, actual.high)
     return all(np.array_equal(np.float32(a), np.float32(b)) for a, b in pairs)
 

@@ -28,11 +28,19 @@ def spec_from_spaces(
       max_episode_steps: None if the environment has no time limit.
 
     Raises:
-      UserError: a space is not a vector of numbers, or actions are unbounded.
+      UserError: observations are not vectors of numbers, or actions neither bounded
+        vectors nor one of N choices.
     """
     _check_vector(env_id, "observations", observation_space, "fiu")
-    _check_vector(env_id, "actions", action_space, "f")  # integers are discrete
-    low, high = action_space.low.tolist(), action_space.high.tolist()
+    discrete = is_discrete(action_space)
+    if discrete and action_space.start != 0:
+        raise UserError(
+            f"{env_id} has actions from {action_space.start} on; only a Discrete space "
+            "that starts at 0 is supported: shift it with a wrapper"
+        )
+    if not discrete:
+        _check_vector(env_id, "actions", action_space, "f")
+    low, high = (bound.tolist() for bound in action_bounds(action_space))
     if not (np.isfinite([low, high]).all() and np.less(low, high).all()):
         raise UserError(
             f"{env_id} has actions between {low} and {high}; each action needs a "
@@ -46,25 +54,43 @@ def spec_from_spaces(
         url=None,
         max_episode_steps=max_episode_steps or NO_LIMIT,
         observation_size=observation_space.shape[0],
-        action_size=action_space.shape[0],
+        action_size=len(low),
         ref_min=None,
         ref_max=None,
         action_low=tuple(low),
         action_high=tuple(high),
+        discrete=discrete,
     )
+
+
+def is_discrete(space: Any) -> bool:
+    """Return whether a space of Gymnasium or gym is one of N choices."""
+    # By name, because gym's classes are not Gymnasium's.
+    return "Discrete" in {parent.__name__ for parent in type(space).__mro__}
+
+
+def action_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and the upper bounds of actions [A], one-hot if discrete."""
+    if is_discrete(space):
+        return np.zeros(int(space.n)), np.ones(int(space.n))
+    return space.low, space.high
 
 
 def _check_vector(env_id: str, what: str, space: Any, dtype_kinds: str) -> None:
     """Raise a UserError unless `space` is a Box [size] of the given dtype kinds."""
     kind = type(space).__name__
-    # By name, because gym's Box is not Gymnasium's class.
     if "Box" in {parent.__name__ for parent in type(space).__mro__}:
         if len(space.shape) == 1 and space.dtype.kind in dtype_kinds:
             return
         kind += f" of {space.dtype}, shape {space.shape}"
+    supported = "a Box of real numbers with one axis"
+    if what == "actions":
+        supported += ", or Discrete"
+    elif is_discrete(space):
+        supported += "; gymnasium.wrappers.FlattenObservation makes one-hot vectors"
     raise UserError(
-        f"{env_id} has {what} of the kind {kind}; only vectors are supported: a Box of "
-        "real numbers with one axis"
+        f"{env_id} has {what} of the kind {kind}; only vectors are supported: "
+        + supported
     )
 
 

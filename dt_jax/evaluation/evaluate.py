@@ -159,7 +159,13 @@ def _check_fits(
             f"{sizes[1]} numbers, but {spec.name} has {spec.observation_size} and "
             f"{spec.action_size}"
         )
-    if (bounds := trained.record.get("action_bounds")) is None:
+    if units.discrete != spec.discrete:
+        raise UserError(
+            f"{run} was trained on {units.action_kind} actions, but those of "
+            f"{spec.name} are not; {remedy}"
+        )
+    bounds = trained.record.get("action_bounds")
+    if bounds is None and not units.discrete:
         _check_range(run, units, max_action, spec, remedy)
     check_bounds(run, bounds, spec, remedy)
 

@@ -20,12 +20,11 @@ from dt_jax.data.sampler import Sampler
 from dt_jax.rollout.rollout import Rollout
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.evaluations import Evaluation
+from dt_jax.runs.metrics import HOLDOUT, holdout_words
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 
-HOLDOUT_METRIC = "eval/holdout_action_mse"
-_RELATIVE_METRIC = f"{HOLDOUT_METRIC}_relative"
 _MAX_WINDOWS = 2048  # held out; a few seconds on a laptop at CORL's sizes
 _MIN_EPISODES = 8  # from which two halves are faster than one: docs/parity.md
 
@@ -232,6 +231,7 @@ class RunEvaluator:
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)
         self._holdout = holdout and HoldoutError(agent, holdout, config.num_seeds)
+        self._measured = agent.validation_metric
         self._evaluator = make_evaluator(config, agent, spec)
 
     def close(self) -> None:
@@ -260,11 +260,12 @@ class RunEvaluator:
         score, evaluation = 0.0, None
         if self._holdout:
             errors, relative = self._holdout(params)
-            found = {HOLDOUT_METRIC: errors}
+            name = HOLDOUT + self._measured
+            found = {name: errors}
             score = -float(errors.mean())
-            line = f"held-out action error {-score:.5g}"
+            line = f"held-out {holdout_words(name)} {-score:.5g}"
             if relative.size:
-                found[_RELATIVE_METRIC] = relative.mean(axis=-1)
+                found[f"{name}_relative"] = relative.mean(axis=-1)
                 numbers = zip(self._holdout.varying, relative.T, strict=True)
                 each = ", ".join(f"{i}: {values.mean():.3g}" for i, values in numbers)
                 line += f"; of its variance, by action number: {each}"
@@ -287,14 +288,15 @@ class RunEvaluator:
 
 
 class HoldoutError:
-    """The mean error of predicted actions on held-out trajectories.
+    """The mean of `Agent.validation_loss` on held-out trajectories.
 
-    The trajectories are tiled with windows, so that every action is predicted once; of
+    The trajectories are tiled with windows, so that every step is predicted once; of
     more than 2048 windows, so many are taken at equal distances. With several seeds
     parameters have a leading axis.
 
     Attributes:
-      varying: the V action numbers that are not constant in the windows, increasing.
+      varying: the V action numbers that are not constant in the windows, increasing;
+        none where the error is not that of each action number.
     """
 
     def __init__(self, agent: Agent, sampler: Sampler, num_seeds: int = 1):
@@ -302,12 +304,13 @@ class HoldoutError:
         count = min(len(starts), _MAX_WINDOWS)
         self._starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
         self._sampler = sampler
-        self._action_size = agent.action_size
         windows, slots = sampler.windows(self._starts), np.arange(sampler.context_len)
         rows = windows.rows[:, None] + slots
         rows = rows[slots < windows.left[:, None]]
         actions = column_statistics(sampler.dataset.actions[rows])
         self.varying = np.flatnonzero(~actions.constant)
+        if agent.validation_metric != "action_mse":
+            self.varying = self.varying[:0]
         variance = np.square(actions.std / sampler.dataset.action_scale)
         self._variance = variance[self.varying]  # in the network's units
         evaluated = agent if num_seeds == 1 else MultiSeedAgent(agent, num_seeds)
@@ -320,14 +323,14 @@ class HoldoutError:
         self._sums = jax.jit(sums)
 
     def __call__(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean errors over all actions of the windows.
+        """Return the mean errors over all steps of the windows.
 
         Returns:
           The error, [] or [S], and that of each varying action number relative to its
           variance, [V] or [S, V]: 1 is no better than always the mean.
         """
         size = self._sampler.batch_size
-        error, each, count = np.zeros(()), np.zeros(()), np.zeros(())
+        error, each, count = np.zeros(()), np.zeros(1), np.zeros(())
         for first in range(0, len(self._starts), size):
             starts = self._starts[first : first + size]
             # All batches have one shape, so that one program serves them.
@@ -336,4 +339,4 @@ class HoldoutError:
             sums = map(np.float64, jax.device_get(self._sums(params, batch)))
             error, each, count = map(np.add, (error, each, count), sums)
         relative = each[..., self.varying] / (count * self._variance)
-        return error / (count * self._action_size), relative
+        return error / (count * each.shape[-1]), relative

@@ -193,6 +193,8 @@ class Policy:
     ) -> np.ndarray:
         """Return the next action of each episode, [N, A], in environment units.
 
+        Discrete actions are integers, [N], the numbers of the choices.
+
         Args:
           observations: [N, S], raw.
           rewards: [N], for the previous actions; from the second step on.
@@ -236,6 +238,8 @@ class Policy:
             )
         context, actions = self._act(context, observations, rewards, ended)
         actions = np.array(actions)
+        if self.agent.normalizer.discrete:
+            actions = actions.argmax(axis=-1)
         after = _Episodes(context, seen + 1, single)
         return after, actions[0] if single else actions
 

@@ -205,7 +205,8 @@ def load(
     # Our table also has rows for the padding after an episode's end.
     padding = np.zeros((config["seq_len"], table.shape[1]), np.float32)
     params["timestep_emb"]["embedding"] = np.concatenate([table, padding])
-    normalizer = Normalizer(**units, reward_scale=config["reward_scale"])
+    scale = config["reward_scale"]
+    normalizer = Normalizer(**units, reward_scale=scale, discrete=False)
     return PortableAgent(params, config, normalizer), weights
 
 

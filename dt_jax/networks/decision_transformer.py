@@ -37,6 +37,8 @@ class DecisionTransformer(nn.Module):
       episode_len: the longest episode, in environment steps.
       max_action: actions lie in [-max_action, max_action].
       activation: a key of `layers.ACTIVATIONS`.
+      discrete: whether actions are one-hot choices. What is predicted is then the
+        logits of their probabilities, of any size.
     """
 
     action_size: int
@@ -50,6 +52,7 @@ class DecisionTransformer(nn.Module):
     embedding_dropout: float
     max_action: float
     activation: str = "gelu"
+    discrete: bool = False
 
     def setup(self) -> None:
         """Define the submodules."""
@@ -81,7 +84,7 @@ class DecisionTransformer(nn.Module):
         timesteps: Array,
         deterministic: bool = True,
     ) -> Array:
-        """Return the action after each (return-to-go, state), [B, T, A].
+        """Return the action or logits after each (return-to-go, state), [B, T, A].
 
         Windows shorter than T are padded on the right. No padding mask is needed:
         under the causal mask no later token reaches a valid output.
@@ -139,7 +142,7 @@ class DecisionTransformer(nn.Module):
         return TokenCache(x, *projections)
 
     def predict(self, cache: TokenCache, timesteps: Array) -> Array:
-        """Return the action of each episode, [N, A], from its last T timesteps.
+        """Return the action or logits of each episode, [N, A], from T timesteps.
 
         Args:
           cache: [N, T, 3, D], timestep t in slot t mod T.
@@ -168,5 +171,6 @@ class DecisionTransformer(nn.Module):
         return self._action(features)[:, 0]
 
     def _action(self, features: Array) -> Array:
-        """Map [..., D] to actions [..., A], in float32 at least."""
-        return jnp.tanh(at_least_float32(self.action_head(features))) * self.max_action
+        """Map [..., D] to actions or logits [..., A], in float32 at least."""
+        outputs = at_least_float32(self.action_head(features))
+        return outputs if self.discrete else jnp.tanh(outputs) * self.max_action

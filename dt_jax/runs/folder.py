@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from dt_jax.runs.aggregate import Curve
 from dt_jax.runs.checkpoint import Checkpoint, choose_checkpoint
 from dt_jax.runs.evaluations import Evaluation, last_evaluation
-from dt_jax.runs.metrics import read_metrics
+from dt_jax.runs.metrics import holdout_metric, read_metrics
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import to_json, user_path, write_text
 
@@ -41,6 +41,11 @@ class RunFolder:
         """The S seeds of training."""
         first = self.config.train_seed
         return range(first, first + self.config.num_seeds)
+
+    @cached_property
+    def holdout_metric(self) -> str:
+        """The name of the metric of held-out trajectories, if there is one."""
+        return holdout_metric(self.rows)
 
     def curve(self, metric: str) -> Curve:
         """Return a metric over the updates, of each seed; T may be 0."""

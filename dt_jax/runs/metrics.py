@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import read_regular, to_json, write_text
 
 TIMING = ("steps_per_second", "eval/seconds")  # metrics that no two runs share
+HOLDOUT = "eval/holdout_"  # and what was measured on held-out trajectories
 
 
 class MetricsLog:
@@ -39,6 +41,18 @@ class MetricsLog:
     def __exit__(self, *exception: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def holdout_metric(rows: Iterable[Mapping[str, float]]) -> str:
+    """Return the name of the metric of held-out trajectories; HOLDOUT without one."""
+    names = (name for row in rows for name in row)
+    return next((name for name in names if name.startswith(HOLDOUT)), HOLDOUT)
+
+
+def holdout_words(name: str) -> str:
+    """Return "action MSE" for "eval/holdout_action_mse"."""
+    *words, kind = name.removeprefix(HOLDOUT).split("_")
+    return " ".join([*words, kind.upper()])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -91,12 +91,15 @@ def _random_dataset(spec: EnvSpec, length: int) -> Dataset:
     """Return random trajectories of an environment's sizes and bounds."""
     rng, rows = np.random.default_rng(0), 4 * length
     low, high = spec.action_low, spec.action_high
+    actions = rng.uniform(low, high, (rows, spec.action_size)).astype(np.float32)
     raw = RawData(
         observations=rng.standard_normal((rows, spec.observation_size), np.float32),
-        actions=rng.uniform(low, high, (rows, spec.action_size)).astype(np.float32),
+        actions=actions.argmax(axis=1) if spec.discrete else actions,
         rewards=rng.uniform(0, 100, rows).astype(np.float32),
         terminals=np.zeros(rows, bool),
         timeouts=np.arange(1, rows + 1) % length == 0,
     )
-    trajectories = Trajectories.from_raw(raw, source="random data")
+    trajectories = Trajectories.from_raw(
+        raw, source="random data", num_choices=spec.action_size
+    )
     return Dataset(trajectories, source="random data", sha256="")

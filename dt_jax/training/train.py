@@ -321,6 +321,14 @@ def make_normalizer(
     config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
 ) -> Normalizer:
     """Return the normaliser of a new run; print where bounds are not used."""
+    std, scale = trajectories.state_std, config.get("reward_scale", 1.0)
+    if not is_d4rl(spec):
+        std = np.where(trajectories.nearly_constant, np.maximum(std, 1), std)
+    states = trajectories.state_mean, std
+    if trajectories.discrete:
+        size = trajectories.sizes[1]
+        units = np.zeros(size, np.float32), np.ones(size, np.float32)
+        return Normalizer(*states, *units, scale, discrete=True)
     low, high, narrow = action_range(spec, trajectories.actions)
     if spec is not None and narrow.any():
         print(
@@ -334,12 +342,4 @@ def make_normalizer(
             f"{trajectories.source}: action numbers {index_ranges(*small.nonzero())} "
             "vary less than float32 can represent; use larger units for them"
         )
-    std = trajectories.state_std
-    if not is_d4rl(spec):
-        std = np.where(trajectories.nearly_constant, np.maximum(std, 1), std)
-    return Normalizer(
-        trajectories.state_mean,
-        std,
-        *action_units(low, high, config.max_action),
-        reward_scale=config.get("reward_scale", 1.0),
-    )
+    return Normalizer(*states, *action_units(low, high, config.max_action), scale)

@@ -23,12 +23,12 @@ from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.datasets import Dataset
-from dt_jax.evaluation.evaluator import HOLDOUT_METRIC, RunEvaluator
+from dt_jax.evaluation.evaluator import RunEvaluator
 from dt_jax.runs.aggregate import aggregate_seeds
 from dt_jax.runs.checkpoint import Checkpoint, CheckpointWriter
 from dt_jax.runs.evaluations import delete_evaluations_after
 from dt_jax.runs.folder import write_description
-from dt_jax.runs.metrics import MetricsLog
+from dt_jax.runs.metrics import MetricsLog, holdout_metric
 from dt_jax.training.batches import check_batch_memory, make_batches, prefetch
 from dt_jax.training.loggers import Loggers
 from dt_jax.training.multi_step import MultiStep, step_chunks
@@ -307,8 +307,9 @@ class Trainer:
                 metrics, score = self._evaluate(step)
             except Stopped as stopped:
                 raise self._stopped(stopped.signal, step, pending=row) from None
-            error = metrics.get(HOLDOUT_METRIC, 0.0)
-            for name, value in (HOLDOUT_METRIC, error), ("score", score):
+            held_out = holdout_metric([metrics])
+            error = metrics.get(held_out, 0.0)
+            for name, value in (held_out, error), ("score", score):
                 if not math.isfinite(value):
                     raise self._not_finite(f"step {step}: {name} is {value}")
         if metrics or (row and self._logs(step)):

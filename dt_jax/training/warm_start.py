@@ -60,6 +60,11 @@ class WarmStart(NamedTuple):
                 f"of {sizes[1]} numbers, but {data} has {sizes_here[0]} and "
                 f"{sizes_here[1]}: leave init_from out"
             )
+        if units.discrete != trajectories.discrete:
+            raise UserError(
+                f"{self.source} was trained on {units.action_kind} actions, but those "
+                f"of {data} are not: leave init_from out"
+            )
         check_bounds(self.source, self.action_bounds, spec, "leave init_from out")
         reach = config.max_action * units.action_scale
         low, high = units.action_center - reach, units.action_center + reach

@@ -32,7 +32,7 @@ FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
 MODEL_KEYS = [
     field.name
     for field in dataclasses.fields(DecisionTransformer)
-    if field.name not in ("action_size", "activation", "parent", "name")
+    if field.name not in ("action_size", "activation", "discrete", "parent", "name")
 ]
 
 

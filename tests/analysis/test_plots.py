@@ -44,31 +44,31 @@ def test_line_is_the_mean_and_band_the_deviation_over_seeds(axes):
 
 def test_single_seed_has_no_band(axes):
     curve = Curve(np.array([0, 10]), np.array([[1.0, 3.0]]))
-    plot_loss(axes, curve, curve)
-    assert set(lines(axes)) == {"training loss", "held-out action error"}
+    plot_loss(axes, curve, curve, "action MSE")
+    assert set(lines(axes)) == {"training loss", "held-out action MSE"}
     assert not axes.collections
 
 
 def test_logarithmic_band_ends_at_the_lowest_value(axes):
     values = np.array([[0.001, 0.1], [0.001, 0.1], [1.0, 0.1]])
-    plot_loss(axes, Curve(np.array([1, 2]), values), EMPTY)
+    plot_loss(axes, Curve(np.array([1, 2]), values), EMPTY, "")
     (band,) = axes.collections
     assert band.get_paths()[0].vertices[:, 1].min() == 0.001
 
 
 @pytest.mark.parametrize(("value", "scale"), [(0.5, "log"), (-0.5, "linear")])
 def test_loss_axis_is_logarithmic_for_positive_values(axes, value, scale):
-    plot_loss(axes, Curve(np.array([1]), np.array([[value]])), EMPTY)
+    plot_loss(axes, Curve(np.array([1]), np.array([[value]])), EMPTY, "")
     assert axes.get_yscale() == scale
 
 
 def test_only_recorded_curves_are_plotted(axes):
     curve = Curve(np.array([1]), np.array([[0.5]]))
-    plot_loss(axes, curve, EMPTY)
+    plot_loss(axes, curve, EMPTY, "")
     assert lines(axes) == {"training loss": [[1, 0.5]]}
     other = Figure().subplots()
-    plot_loss(other, EMPTY, curve)
-    assert lines(other) == {"held-out action error": [[1, 0.5]]}
+    plot_loss(other, EMPTY, curve, "action MSE")
+    assert lines(other) == {"held-out action MSE": [[1, 0.5]]}
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -32,7 +32,7 @@ def test_report_on_trained_runs(small_config, tmp_path):
     assert "# Report on 2 experiments: 3 runs, 4 seeds" in text
     assert "3 seeds (10, 20, 21), 8 of 8 updates" in text
     assert "own data" in text
-    held_out = text[text.index("held-out action error") :]
+    held_out = text[text.index("held-out action MSE") :]
     rows = [json.loads(x) for x in (runs[2] / "metrics.jsonl").read_text().splitlines()]
     errors = [row["eval/holdout_action_mse"] for row in rows if "eval/seconds" in row]
     for name, error in ("last", errors[-1]), ("lowest", min(errors)):

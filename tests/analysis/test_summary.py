@@ -53,5 +53,5 @@ def test_last_results_are_printed(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "after 200 updates" in out
     assert "200.0 ± 100.0" in out
-    assert "held-out actions 0.7, lowest 0.5 after 100 updates" in out
+    assert "held-out action MSE 0.7, lowest 0.5 after 100 updates" in out
     assert str(tmp_path / "summary.png") in out

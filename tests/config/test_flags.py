@@ -202,7 +202,7 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path):
         ("--config.deterministic=maybe", ["deterministic=maybe", "true or false"]),
         ("--config.name=a/b", ["name=a/b", "without a path"]),
         ("--config.env_name=hoper-medium-v2", ["nearest: hopper-medium-v2"]),
-        ("--config.env_name=CartPole-v1", ["has actions of the kind Discrete"]),
+        ("--config.env_name=FrozenLake-v1", ["observations of the kind Discrete"]),
         ("--config.env_name=None", ["env_name=None", "data_path"]),
         ("--config.env_name=Pendulum-v1", ["Pendulum-v1", "needs its data"]),
         ("--config.loggers=tensorbord", ["('tensorbord',)", "tensorboard,wandb"]),

@@ -86,18 +86,6 @@ def test_invalid_arrays_are_reported(raw, write_hdf5, changes, message):
     assert_refused(write_hdf5(raw, **changes(raw)), message)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64])
-@pytest.mark.parametrize("shape", [(71,), (71, 1), (71, 2)])
-@pytest.mark.parametrize("kind", ["hdf5", "npz"])
-def test_discrete_actions_are_refused(raw, write_hdf5, tmp_path, dtype, shape, kind):
-    actions = np.zeros(shape, dtype)
-    path = write_hdf5(raw, actions=actions)
-    if kind == "npz":
-        path = tmp_path / "data.npz"
-        np.savez(path, **(raw._asdict() | {"actions": actions}))
-    assert_refused(path, "and discrete actions are not supported; store continuous")
-
-
 def test_reported_row_counts_over_blocks(write_hdf5):
     rows = BLOCK_ROWS + 100
     flags, rewards = np.zeros(rows, bool), np.zeros(rows, np.float32)

@@ -9,7 +9,7 @@ import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from playing import play
 
 from dt_jax import envs
@@ -246,7 +246,6 @@ def test_failing_close_is_a_warning(monkeypatch):
         ("hoper-medium-v2", "nearest: hopper-medium-v2"),
         ("qqqqqq", "unknown env_name 'qqqqqq'"),
         ("no_such_package:Drift-v0", "No module named 'no_such_package'"),
-        ("CartPole-v1", "actions of the kind Discrete"),
         ("FrozenLake-v1", "observations of the kind Discrete"),
         ("Pong-v5", r"observations of the kind Box of uint8, shape \(4, 84, 84\)"),
     ],
@@ -262,7 +261,9 @@ def test_unsupported_environment_is_refused_in_one_line(env_name, message):
         ({"action_space": STATE}, "actions between .*inf"),
         ({"action_space": Box(1, 1, (2,))}, "greater, finite upper bound"),
         ({"action_space": Box(0, 9, (2,), int)}, "actions of the kind Box of int64"),
-        ({"action_space": Discrete(3)}, "actions of the kind Discrete"),
+        ({"action_space": Discrete(3, start=1)}, "has actions from 1 on; only a Disc"),
+        ({"action_space": MultiDiscrete([2, 3])}, "actions of the kind MultiDiscrete"),
+        ({"observation_space": Discrete(3)}, "FlattenObservation makes one-hot"),
         ({"observation_space": Dict(a=STATE)}, "observations of the kind Dict"),
         ({"observation_space": Box(0, 1, (2, 2))}, r"shape \(2, 2\)"),
     ],

@@ -299,10 +299,17 @@ def test_dictionaries_of_other_tasks_are_refused(tmp_path):
             use("minari:mine-v0")
 
 
-def test_discrete_actions_are_refused():
+def test_discrete_actions_are_read_as_choices_and_played():
     record("CartPole-v1", "cart-v0", (3,))
-    with pytest.raises(UserError, match="cart-v0 has actions of the kind Discrete"):
-        envs.lookup("minari:cart-v0")
+    spec = envs.lookup("minari:cart-v0")
+    assert (spec.discrete, spec.action_size) == (True, 2)
+    raw = minari_env.read(spec.name)
+    recorded = [episode.actions for episode in open_dataset(spec.name)]
+    np.testing.assert_array_equal(raw.actions, np.concatenate(recorded))
+    env = MinariEnv(spec.name, [0], spec.max_episode_steps)
+    first = env.host_reset()
+    step = env.host_step(np.eye(2)[[1]])
+    assert step.observations[0, 1] > first[0, 1]  # pushed to the right
 
 
 class Halved(minari.StepDataCallback):

@@ -155,7 +155,7 @@ def test_mismatched_environment_is_refused_before_anything_is_written(tmp_path):
     )
     for env_name, message in [
         ("Pendulum-v1", "observation size 2 and action size 2 do not match"),
-        ("CartPole-v1", "actions of the kind Discrete"),
+        ("CartPole-v1", "row 0 is not one-hot"),
         ("Lopsded-v0", "nearest: Lopsided-v0"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -14,7 +14,7 @@ def get_config(size: str = "laptop"):
         env_name="gambling-demo",
         target_returns=(5.0, 1.0, -2.5, -5.0),
         reward_scale=0.2,
-        **TABULAR | {"eval_episodes": 100, "episode_len": 2},
+        **TABULAR | {"eval_episodes": 100},
         cluster_groups=1,
         cluster_classes=8,
         return_dim=64,

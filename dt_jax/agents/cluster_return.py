@@ -17,6 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
+from dt_jax.agents.discrete import cross_entropy
 from dt_jax.agents.expected_return import RETURN_KEYS, ReturnModel, make_adamw
 from dt_jax.agents.optim import apply_gradients
 from dt_jax.data.normalizer import Normalizer
@@ -77,7 +78,6 @@ class ClusterReturn(ReturnModel):
     Attributes:
       networks: "cluster", "returns", "action" and "dynamics". `TrainState.params` has
         the parameters of each, and as "statistics" their running ones.
-      discrete: whether actions are one-hot choices.
     """
 
     KEYS: ClassVar[tuple[Key, ...]] = (*RETURN_KEYS, *_KEYS)
@@ -90,7 +90,6 @@ class ClusterReturn(ReturnModel):
     cluster_updates: int
     action_loss_weight: float
     dynamics_loss_weight: float
-    discrete: bool = False
 
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
@@ -277,8 +276,8 @@ class ClusterReturn(ReturnModel):
 
     def _action_errors(self, predicted: Array, batch: Batch) -> Array:
         """Return the cross-entropy of choices, or the squared error, [B, T]."""
-        if self.discrete:
-            return -jnp.sum(batch.actions * jax.nn.log_softmax(predicted), axis=-1)
+        if self.normalizer.discrete:
+            return cross_entropy(predicted, batch.actions)[..., 0]
         return jnp.square(predicted - batch.actions).mean(axis=-1)
 
     def predict(self, params: Params, batch: Batch, key: jax.Array) -> Array:

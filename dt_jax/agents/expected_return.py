@@ -55,7 +55,7 @@ class ReturnModel(Agent, Protocol):
         "mask",
     )
     conditioned: ClassVar[bool] = False
-    validation_metric: ClassVar[str] = "return_mse"
+    validation_metric: str = "return_mse"
 
     def predict(self, params: Params, batch: Batch, key: jax.Array) -> Array:
         """Return the scaled returns-to-go that are expected, [B, T].

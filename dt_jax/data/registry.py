@@ -48,7 +48,7 @@ _DEMOS = {
 # of the best policy. Their episodes end before the limit.
 _TABULAR = {
     "corridor": (3, 2, 10, 0.0, 10.0),
-    "gambling": (7, 3, 10, -5.0, 1.0),
+    "gambling": (7, 3, 3, -5.0, 1.0),
 }
 
 

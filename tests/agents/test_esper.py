@@ -100,12 +100,12 @@ class Case:
         )
         states, actions = self.config["obs_size"], self.config["action_size"]
         normalizer = Normalizer(
-            *np.eye(2, states, dtype=np.float32) * 0 + [[0], [1]],
-            *np.eye(2, actions, dtype=np.float32) * 0 + [[0], [1]],
+            *np.repeat([[0.0], [1.0]], states, axis=1),
+            *np.repeat([[0.0], [1.0]], actions, axis=1),
             reward_scale=1 / train["scale"],
+            discrete=self.config["discrete"],
         )
         self.agent = ClusterReturn.from_config(config, normalizer)
-        object.__setattr__(self.agent, "discrete", self.config["discrete"])
         self.classes = nets["groups"], nets["rep_size"] // nets["groups"]
 
     def params(self, prefix, before=None):

@@ -32,7 +32,7 @@ def config(gambling):
         embedding_dim=8,
         num_layers=1,
         seq_len=2,
-        episode_len=2,
+        episode_len=3,
         batch_size=4,
         update_steps=4,
         warmup_steps=2,

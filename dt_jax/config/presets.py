@@ -136,8 +136,37 @@ def q_learning_dt(family: str, dataset: str, **keys: Any) -> ConfigDict:
     Raises:
       UserError: the file does not know the dataset.
     """
-    dt = read_config_file(f"configs/{family}.py:{dataset}")
-    shared = {key: dt[key] for key in dt if key not in ("agent", "name")}
     is_demo = dataset.endswith("demo")
     ours = {"critic_update_steps": 10_000} if is_demo else _QDT
-    return default_config("qdt", **shared | ours | keys)
+    return default_config("qdt", **_decision_transformer(family, dataset) | ours | keys)
+
+
+# Ours, for the demo datasets: networks of whole episodes that a laptop trains.
+_ESPER_DEMO: dict[str, Any] = {
+    "return_dim": 64,
+    "return_batch_size": 8,
+    "return_lr": 1e-3,
+    "dynamics_lr": 5e-3,
+    "cluster_updates": 1_000,
+    "return_updates": 1_000,
+}
+
+
+def esper(family: str, dataset: str) -> ConfigDict:
+    """Return the keys of a family's Decision Transformer, and those of its labels.
+
+    Args:
+      family: of `configs/FAMILY.py`.
+      dataset: what that file accepts.
+
+    Raises:
+      UserError: the file does not know the dataset.
+    """
+    ours = _ESPER_DEMO if dataset.endswith("demo") else {}
+    return default_config("esper", **_decision_transformer(family, dataset) | ours)
+
+
+def _decision_transformer(family: str, dataset: str) -> dict[str, Any]:
+    """Return the keys of the Decision Transformer in `configs/FAMILY.py`."""
+    dt = read_config_file(f"configs/{family}.py:{dataset}")
+    return {key: dt[key] for key in dt if key not in ("agent", "name")}

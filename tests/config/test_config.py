@@ -61,7 +61,7 @@ def test_every_known_dataset_has_a_configuration():
         assert load_config(reference(env_name)).env_name == env_name
 
 
-@pytest.mark.parametrize("agent", ["bc", "iql", "qdt"])
+@pytest.mark.parametrize("agent", ["bc", "iql", "qdt", "esper"])
 def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
     for env_name, spec in all_specs().items():
         if spec.engine == "tabular":
@@ -70,7 +70,7 @@ def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
         config = load_config(path)
         assert (config.agent, config.env_name) == (agent, env_name)
         assert config.name == f"{agent}-{env_name}"
-        assert config.batch_size == 256 or agent == "qdt"
+        assert config.batch_size == 256 or agent in ("qdt", "esper")
 
 
 def test_qdt_has_the_papers_hyperparameters():

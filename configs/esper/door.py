@@ -1,0 +1,13 @@
+"""Adroit door, ESPER: the datasets of configs/door.py.
+
+  python launch.py --config=configs/esper/door.py:human
+
+The paper has no scores on these datasets. Scores of dt_jax: not measured.
+"""
+
+from dt_jax.config.presets import esper
+
+
+def get_config(dataset: str = "human"):
+    """Return the configuration for `dataset`."""
+    return esper("door", dataset)

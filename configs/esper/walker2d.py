@@ -1,0 +1,13 @@
+"""Walker2d, ESPER: the datasets of configs/walker2d.py.
+
+  python launch.py --config=configs/esper/walker2d.py:medium
+
+The paper has no scores on these datasets. Scores of dt_jax: not measured.
+"""
+
+from dt_jax.config.presets import esper
+
+
+def get_config(dataset: str = "medium"):
+    """Return the configuration for `dataset`."""
+    return esper("walker2d", dataset)

@@ -36,8 +36,8 @@ def _restore_process():
     sys.unraisablehook = hook
 
 
-# Tests of exact numbers: they need the program as users run it.
-_OPTIMISED = ("test_multi_step", "test_batches")
+# Tests of exact numbers, which need the program as users run it, and of many updates.
+_OPTIMISED = ("test_multi_step", "test_batches", "test_stochasticity")
 
 
 def _compile_options(*args, _original=compiler.get_compile_options, **kwargs):

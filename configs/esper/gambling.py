@@ -19,8 +19,9 @@ LAPTOP = {
     "residual_dropout": 0.0,
     "embedding_dropout": 0.0,
     "return_dim": 32,
-    "return_lr": 1e-3,
-    "dynamics_lr": 5e-3,
+    "return_batch_size": 128,
+    "return_lr": 3e-3,
+    "dynamics_lr": 3e-2,
     "cluster_updates": 1_000,
     "return_updates": 400,
 }

@@ -39,13 +39,12 @@ def achieved(gambling, tmp_path):
         config = load_config(
             str(CONFIGS / config_file),
             data_path=str(gambling),
-            num_seeds=SEEDS,
             eval_episodes=0,
             holdout_fraction=0.0,
             checkpoint_every=10_000,
             log_every=100,
             steps_per_dispatch=100,
-            **changes,
+            **{"num_seeds": SEEDS} | changes,
         )
         train(config, tmp_path)
         trained = load_agent(tmp_path, "last")
@@ -55,10 +54,10 @@ def achieved(gambling, tmp_path):
         if path.exists():
             values = np.load(path)["values"][:, ::2]
             labels = [values[:, first == action] for action in range(3)]
-        params = [trained.seed_params(10 + i) for i in range(SEEDS)]
+        params = [trained.seed_params(10 + i) for i in range(config.num_seeds)]
 
         def returns(targets):
-            targets = np.broadcast_to(targets, (SEEDS, np.shape(targets)[-1]))
+            targets = np.broadcast_to(targets, (len(params), np.shape(targets)[-1]))
             return np.stack(
                 [
                     first_action_probabilities(trained.agent, *each) @ VALUES
@@ -110,7 +109,6 @@ def test_expected_returns_are_achieved_by_whom_asks_for_them(achieved):
         update_steps=1_200,
     )
     for each, value in zip(labels, VALUES, strict=True):
-        print(each.mean(axis=1))
         np.testing.assert_allclose(each.mean(axis=1), value, atol=0.75)
         assert (each.std(axis=1) < 0.01).all()  # one state, one action, one label
     np.testing.assert_allclose(returns(VALUES), [VALUES] * SEEDS, atol=0.75)
@@ -118,7 +116,23 @@ def test_expected_returns_are_achieved_by_whom_asks_for_them(achieved):
 
 
 def test_esper_asked_for_its_largest_label_returns_1(achieved):
-    labels, returns = achieved("esper/gambling.py", update_steps=1_200)
+    """Asked for the mean label of another choice, it makes that choice.
+
+    Labels of the choices with luck are noisy: their means are less than 2 from the
+    truth, as those of the reference.
+    """
+    labels, returns = achieved(
+        "esper/gambling.py",
+        cluster_updates=800,
+        return_updates=200,
+        update_steps=800,
+    )
     for each, value in zip(labels, VALUES, strict=True):
-        print(value, each.mean(axis=1), each.std(axis=1))
-    print(assert_skill(labels, returns))
+        np.testing.assert_allclose(each.mean(axis=1), value, atol=2)
+    np.testing.assert_allclose(assert_skill(labels, returns), [VALUES] * SEEDS, atol=1)
+
+
+@pytest.mark.slow
+def test_esper_of_the_papers_sizes_returns_1(achieved):
+    labels, returns = achieved("esper/gambling.py:paper", num_seeds=1)
+    np.testing.assert_allclose(assert_skill(labels, returns), [VALUES], atol=1)

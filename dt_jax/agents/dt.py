@@ -51,6 +51,9 @@ _KEYS = (
     Key("seq_len", 20, integer(1, 10_000_000),
         "Context length in steps; each has three tokens: return-to-go, state, action.",
         architecture=True, corl=True),
+    Key("timestep_embedding", True, boolean(),
+        "Add an embedding of the timestep to each token. Without it tokens have no "
+        "position but that of the causal mask.", architecture=True),
     Key("attention_dropout", 0.1, PROBABILITY,
         "Dropout on the attention weights.", corl=True),
     Key("residual_dropout", 0.1, PROBABILITY,
@@ -134,6 +137,7 @@ class DecisionTransformerAgent(Agent):
             max_action=config.max_action,
             activation=config.activation,
             discrete=normalizer.discrete,
+            timestep_embedding=config.timestep_embedding,
         )
         return cls(
             model,

@@ -37,6 +37,29 @@ TABULAR: dict[str, Any] = {
     "episode_len": None,
 }
 
+# Ours, for the grid of 36 states, in which the best move does not depend on the time.
+GRID: dict[str, Any] = {
+    "embedding_dim": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "seq_len": 1,
+    "timestep_embedding": False,
+    "attention_dropout": 0.0,
+    "residual_dropout": 0.0,
+    "embedding_dropout": 0.0,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.0,
+    "clip_grad": None,
+    "batch_size": 128,
+    "update_steps": 1_500,
+    "warmup_steps": 100,
+    "eval_every": 500,
+    "eval_episodes": 5,
+    "episode_len": None,
+    "reward_scale": 0.01,
+    "target_returns": (50.0,),
+}
+
 
 def locomotion(
     body: str,

@@ -45,10 +45,11 @@ _DEMOS = {
 }
 
 # Environments given by a table: S, A, the time limit, and the returns of the worst and
-# of the best policy. Their episodes end before the limit.
+# of the best policy. Episodes of the first two end before the limit.
 _TABULAR = {
     "corridor": (3, 2, 10, 0.0, 10.0),
     "gambling": (7, 3, 3, -5.0, 1.0),
+    "grid": (36, 8, 100, -1000.0, 50.0),
 }
 
 

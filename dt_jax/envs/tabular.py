@@ -7,6 +7,9 @@ Observations are one-hot states, actions one-hot choices, of which the largest c
 - "gambling" has the returns 5 and 1 in the data. Only 1 can be achieved on purpose:
   5 is one of two equally likely outcomes of an action, the other is -15
   (Paster et al., 2022, arXiv 2205.15967, section 5.1).
+- "grid" asks for stitching in more steps: a goal in the far corner of 6 x 6 states. Its
+  data is random, with returns far below the best one (Yamagata et al., 2023, arXiv
+  2209.03993, section 5.1).
 """
 
 from collections.abc import Callable, Sequence
@@ -50,6 +53,25 @@ def gambling() -> Table:
     return Table(next_states, rewards, done)
 
 
+def grid() -> Table:
+    """Return a grid to cross from corner to corner by eight moves in each state.
+
+    A step returns -10, and the one to the goal 90. The number of a move differs from
+    state to state, and one that leaves the grid stops at its edge.
+    """
+    size = 6
+    next_states, rewards, done = _empty(size**2, 8, 1)
+    steps = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
+    for state in range(size**2):
+        for action in range(8):
+            x, y = np.add((state % size, state // size), steps[(action - state) % 8])
+            x, y = np.clip((x, y), 0, size - 1)
+            next_states[state, action] = x + size * y
+    done[:] = next_states == size**2 - 1
+    rewards[:] = np.where(done, 90, -10)
+    return Table(next_states, rewards, done)
+
+
 def _empty(states: int, actions: int, outcomes: int) -> Table:
     """Return a table in which every action ends the episode in its state, for 0."""
     shape = states, actions, outcomes
@@ -60,6 +82,7 @@ def _empty(states: int, actions: int, outcomes: int) -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     "corridor": corridor,
     "gambling": gambling,
+    "grid": grid,
 }
 
 

@@ -4,14 +4,20 @@ Chen et al., 2021 (https://arxiv.org/abs/2106.01345), in CORL's variant: pre-LN 
 only an action head, with a tanh.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dt_jax.networks.layers import Linear, at_least_float32
 from dt_jax.networks.transformer import Transformer
 from dt_jax.types import Array
+
+
+def _uniform(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -1, 1)
 
 
 class TokenCache(NamedTuple):
@@ -39,6 +45,7 @@ class DecisionTransformer(nn.Module):
       activation: a key of `layers.ACTIVATIONS`.
       discrete: whether actions are one-hot choices. What is predicted is then the
         logits of their probabilities, of any size.
+      timestep_embedding: whether tokens know their timestep.
     """
 
     action_size: int
@@ -53,18 +60,24 @@ class DecisionTransformer(nn.Module):
     max_action: float
     activation: str = "gelu"
     discrete: bool = False
+    timestep_embedding: bool = True
 
     def setup(self) -> None:
         """Define the submodules."""
         d = self.embedding_dim
         # Timesteps continue through the padding of windows near an episode's end:
         # hence seq_len more rows than an episode has steps.
-        self.timestep_emb = nn.Embed(
-            self.episode_len + self.seq_len,
-            d,
-            embedding_init=nn.initializers.normal(0.02),
-        )
-        self.return_emb, self.state_emb, self.action_emb = (Linear(d) for _ in range(3))
+        if self.timestep_embedding:
+            self.timestep_emb = nn.Embed(
+                self.episode_len + self.seq_len,
+                d,
+                embedding_init=nn.initializers.normal(0.02),
+            )
+        # With a bias of 0 and no time, the layer norm would leave only the return's
+        # sign. This is torch's initialisation, and Online DT's.
+        init = () if self.timestep_embedding else (_uniform, _uniform)
+        self.return_emb = Linear(d, *init)
+        self.state_emb, self.action_emb = Linear(d), Linear(d)
         self.transformer = Transformer(
             d,
             self.num_layers,
@@ -98,7 +111,7 @@ class DecisionTransformer(nn.Module):
         """
         b, t = timesteps.shape
         # The three tokens of a timestep share one positional embedding.
-        time = self.timestep_emb(timesteps)
+        time = self._time(timesteps)
         tokens = jnp.stack(
             [
                 self.return_emb(returns_to_go[..., None]) + time,
@@ -128,8 +141,8 @@ class DecisionTransformer(nn.Module):
           returns_to_go: [N], scaled.
           timesteps: [N] int32, from 0.
         """
-        time = self.timestep_emb(timesteps)
-        time_before = self.timestep_emb(jnp.maximum(timesteps - 1, 0))
+        time = self._time(timesteps)
+        time_before = self._time(jnp.maximum(timesteps - 1, 0))
         tokens = jnp.stack(
             [
                 self.action_emb(last_actions) + time_before,
@@ -169,6 +182,10 @@ class DecisionTransformer(nn.Module):
             x, (q, k, v), visible=visible, select=select, deterministic=True
         )
         return self._action(features)[:, 0]
+
+    def _time(self, timesteps: Array) -> Array | float:
+        """Return what is added to the tokens of timesteps [...], [..., D] or 0."""
+        return self.timestep_emb(timesteps) if self.timestep_embedding else 0.0
 
     def _action(self, features: Array) -> Array:
         """Map [..., D] to actions or logits [..., A], in float32 at least."""

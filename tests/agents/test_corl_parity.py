@@ -29,10 +29,12 @@ from dt_jax.rollout.rollout import Rollout
 
 HERE = Path(__file__).parents[1] / "data" / "corl_parity"
 FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
+NOT_CORLS = {"activation", "discrete", "timestep_embedding"}
+OTHERS = {"action_size", "parent", "name"}
 MODEL_KEYS = [
     field.name
     for field in dataclasses.fields(DecisionTransformer)
-    if field.name not in ("action_size", "activation", "discrete", "parent", "name")
+    if field.name not in NOT_CORLS | OTHERS
 ]
 
 

@@ -18,11 +18,12 @@ STD = RNG.uniform(0.5, 2, S).astype(np.float32)
 UNITS = normalizer(S, A, SCALE, state_mean=MEAN, state_std=STD)
 
 
-def make_agent(dropout=0.0, num_layers=2, units=UNITS):
+def make_agent(dropout=0.0, num_layers=2, units=UNITS, **network):
     return small_agent(
         units,
         num_layers=num_layers,
         num_heads=2,
+        **network,
         attention_dropout=dropout,
         residual_dropout=dropout,
         embedding_dropout=dropout,
@@ -94,10 +95,14 @@ class NaiveEpisode:
         return self.actions[-1]
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_act_equals_corls_unpadded_contexts(num_layers):
+@pytest.mark.parametrize(
+    "network",
+    [{"num_layers": 1}, {"num_layers": 3}, {"timestep_embedding": False}],
+    ids=str,
+)
+def test_act_equals_corls_unpadded_contexts(network):
     """Also where episodes end and restart at different times."""
-    agent, rng = make_agent(num_layers=num_layers), np.random.default_rng(1)
+    agent, rng = make_agent(**network), np.random.default_rng(1)
     params = large_params(agent)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda p: p.astype(np.float64), params)

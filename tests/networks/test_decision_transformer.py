@@ -99,3 +99,15 @@ def test_each_dropout_acts_only_in_training(variables, which):
     np.testing.assert_array_equal(
         jax.jit(model.apply)(variables, **inputs), apply(variables, inputs)
     )
+
+
+def test_without_an_embedding_of_the_timestep_only_the_order_counts():
+    model = make_model(timestep_embedding=False)
+    variables, inputs = init(model), make_inputs()
+    assert "timestep_emb" not in variables["params"]
+    expected = model.apply(variables, **inputs)
+    later = inputs | {"timesteps": inputs["timesteps"] + 5}
+    np.testing.assert_array_equal(model.apply(variables, **later), expected)
+    # The layer norm keeps the size of a return, not only its sign.
+    larger = inputs | {"returns_to_go": 2 * inputs["returns_to_go"]}
+    assert np.abs(model.apply(variables, **larger) - expected).max() > 1e-3

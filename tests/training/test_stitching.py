@@ -51,3 +51,23 @@ def test_q_learning_dt_joins_trajectories_and_returns_10(corridor, tmp_path):
     with np.load(workdir / "labels" / "labels.npz") as file:
         first = file["values"][:, 0]  # S with the action that leads to M
     assert ((first > 6) & (first < 9)).all()  # 7 under expectile .7
+
+
+@pytest.mark.slow
+def test_q_learning_dt_finds_the_shortest_way_through_the_grid(tmp_path):
+    """10 datasets; the Decision Transformer of the same size beside it."""
+    reached = {"grid.py": [], "qdt/grid.py": []}
+    for seed in range(10):
+        path = tmp_path / f"grid-{seed}.hdf5"
+        collect_demo("grid-demo", path, seed=seed)
+        for config_file, returns in reached.items():
+            config = load_config(
+                str(CONFIGS / config_file), data_path=str(path), train_seed=seed
+            )
+            workdir = tmp_path / f"{config.agent}-{seed}"
+            train(config, workdir)
+            returns.append(read_run(workdir).newest[1].returns.mean())
+    dt, qdt = (np.array(returns) for returns in reached.values())
+    print("Decision Transformer:", dt, "Q-learning DT:", qdt)
+    assert (qdt >= 45).all()
+    assert (qdt > dt).sum() >= 8

@@ -24,6 +24,7 @@ _STEPS = {
     "antmaze": 200_000,
     "corridor": 1_500,
     "gambling": 100_000,
+    "grid": 4_500,  # about 100 episodes
 }
 # By `EnvSpec.engine`.
 _COLLECTORS = {

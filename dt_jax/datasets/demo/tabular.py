@@ -17,7 +17,8 @@ def collect(
 ) -> list[list[Episode]]:
     """Return whole episodes with at least `steps` transitions; see `collect_demo`.
 
-    The corridor's are its three trajectories in turn, gambling's uniformly random.
+    The corridor's are its three trajectories in turn, the others' uniformly random; the
+    grid's have at most 49 steps.
     """
     if spec.env_id == "corridor":
         three = [
@@ -28,7 +29,7 @@ def collect(
         advance(steps)
         return [three * -(-steps // 5)]
     rng, episodes, done = np.random.default_rng(seed), list[Episode](), 0
-    limit = spec.max_episode_steps
+    limit = 49 if spec.env_id == "grid" else spec.max_episode_steps
     while done < steps:
         seeds = rng.integers(2**31, size=_EPISODES).tolist()
         played = run_episodes(Tabular(spec.env_id, seeds, limit), _Uniform(spec, rng))

@@ -1,0 +1,25 @@
+"""Grid with Q-learning DT, which joins the best parts of random trajectories.
+
+  python launch.py --config=configs/qdt/grid.py
+
+A Decision Transformer on the same data: configs/grid.py. Moves are not random, so an
+expectile near 1 is the value of the best move in the data.
+"""
+
+from dt_jax.config import default_config
+from dt_jax.config.presets import GRID
+
+
+def get_config():
+    """Return the configuration."""
+    return default_config(
+        "qdt",
+        env_name="grid-demo",
+        discount=1.0,
+        iql_tau=0.99,
+        qf_lr=1e-3,
+        vf_lr=1e-3,
+        critic_dim=64,
+        critic_update_steps=3_000,
+        **GRID,
+    )

@@ -14,6 +14,7 @@ _BUILT_IN = {  # name -> module and class, imported on first use
     "iql": ("dt_jax.agents.iql", "ImplicitQLearning"),
     "cql": ("dt_jax.agents.cql", "ConservativeQLearning"),
     "qdt": ("dt_jax.agents.qdt", "QLearningDecisionTransformerAgent"),
+    "qt": ("dt_jax.agents.qt", "QRegularizedTransformerAgent"),
 }
 _REGISTERED: dict[str, type["Agent"]] = {}
 

@@ -154,6 +154,10 @@ class DecisionTransformerAgent(Agent):
 
     def init_params(self, key: jax.Array) -> Params:
         """Return freshly initialised parameters."""
+        return self._init_params(key)
+
+    def _init_params(self, key: jax.Array, method: str | None = None) -> Params:
+        """Return the parameters that a method of the network uses, by default all."""
         t = self.model.seq_len
         return self.model.init(
             key,
@@ -161,6 +165,7 @@ class DecisionTransformerAgent(Agent):
             actions=jnp.zeros((1, t, self.action_size), jnp.float32),
             returns_to_go=jnp.zeros((1, t), jnp.float32),
             timesteps=jnp.zeros((1, t), jnp.int32),
+            method=method,
         )["params"]
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -230,6 +235,24 @@ class DecisionTransformerAgent(Agent):
         done: Array,
     ) -> tuple[Context, Array]:
         """Return the context after this timestep, and the actions; see `Agent.act`."""
+        context, _ = self._observe(params, context, observations, rewards, done)
+        timesteps = context.length - 1
+        actions = self._apply(params, context.cache, timesteps, method="predict")
+        context = context._replace(actions=actions)
+        return context, self.normalizer.to_environment(actions)
+
+    def _observe(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context with this timestep but its actions, and the states [N, S].
+
+        The states are normalised. The arguments are those of `act`.
+        """
         dtype, units = context.actions.dtype, self.normalizer
         states = units.normalize_states(observations.astype(dtype))
         earned = rewards.astype(dtype) * jnp.asarray(units.reward_scale, dtype)
@@ -249,13 +272,10 @@ class DecisionTransformerAgent(Agent):
         cache = jax.tree.map(
             lambda kept, part: kept.at[rows, slots].set(part), context.cache, new
         )
-        actions = self._apply(params, cache, timesteps, method="predict")
-        return context._replace(
-            cache=cache,
-            actions=actions,
-            length=timesteps + 1,
-            next_return=returns_to_go,
-        ), units.to_environment(actions)
+        context = context._replace(
+            cache=cache, length=timesteps + 1, next_return=returns_to_go
+        )
+        return context, states
 
     def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:
         return self.model.apply({"params": params}, *inputs, **kwargs)

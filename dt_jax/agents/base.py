@@ -147,7 +147,8 @@ class Agent(Protocol):
         Args:
           state: as `init` or `warm_start` returns it; of several seeds with a leading
             axis.
-          stages: the results of `stages`, likewise; none in a dry run.
+          stages: the results of `stages`, likewise. A dry run has none, and a run
+            without stages does not call this.
         """
         return state
 

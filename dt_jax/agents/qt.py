@@ -146,7 +146,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
         base = DecisionTransformerAgent.from_config(config, normalizer)
         is_qt = config.mode == "qt"
         model = base.model
-        if is_qt:
+        if is_qt and config.seq_len > 1:  # else no window has a next state
             model = model.clone(state_size=normalizer.observation_size)
 
         def schedule(rate: float) -> optax.Schedule:
@@ -250,10 +250,6 @@ class QRegularizedTransformerAgent(CandidateAgent):
         Raises:
           UserError: the run of `labels_from` has another critic than the configuration.
         """
-        if self.mode == "qt":
-            return state
-        if "critic" not in stages:
-            raise UserError("labels_from: expected a run of the agent iql for mode=qcs")
         agent, params = stages["critic"]
         theirs, ours = params["critic"], state.extra["critic"]
         same_shapes = jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
@@ -270,9 +266,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
 
     def init_params(self, key: jax.Array) -> Params:
         """Return freshly initialised parameters of the policy."""
-        if self.mode == "qcs":
-            return super().init_params(key)
-        return self._init_params(key, method="predict_with_states")
+        return self._init_params(key, self._method)
 
     # Learning.
 
@@ -394,9 +388,10 @@ class QRegularizedTransformerAgent(CandidateAgent):
         action_loss = _mean(
             jnp.square(predicted - batch.actions).mean(axis=-1), batch.mask
         )
-        assert next_states is not None
-        errors = jnp.square(next_states - batch.states[:, 1:]).mean(axis=-1)
-        state_loss = _mean(errors, batch.mask[:, 1:])
+        state_loss: Array = jnp.zeros_like(action_loss)
+        if next_states is not None:
+            errors = jnp.square(next_states - batch.states[:, 1:]).mean(axis=-1)
+            state_loss = _mean(errors, batch.mask[:, 1:])
         q = apply(self.critic, critic, batch.states, predicted)
         first, second = jnp.where(coin, q, q[::-1])
         size = jax.lax.stop_gradient(_mean(jnp.abs(second), batch.mask))
@@ -464,7 +459,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
     def _forward(
         self, actor: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> tuple[Array, Array | None]:
-        """Return the actions [B, T, A], and in "qt" the states after them."""
+        """Return the actions [B, T, A], and the states after them, if predicted."""
         inputs = batch.states, batch.actions, batch.returns_to_go
         if self.compute_dtype:
             actor, inputs = jax.tree.map(
@@ -476,9 +471,14 @@ class QRegularizedTransformerAgent(CandidateAgent):
             batch.timesteps,
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
-            method="predict_with_states" if self.mode == "qt" else None,
+            method=self._method,
         )
-        return predicted if self.mode == "qt" else (predicted, None)
+        return predicted if self._method else (predicted, None)
+
+    @property
+    def _method(self) -> str | None:
+        """Of the network, in training."""
+        return None if self.model.state_size is None else "predict_with_states"
 
     def _acts(self, acting: Params, batch: Batch) -> Array:
         """Return the actions of the averaged policy, [B, T, A]."""

@@ -156,7 +156,7 @@ def golden_trajectories(arrays):
 
 
 def golden_batch(arrays, sizes, step, dtype):
-    """Return the windows of a step in the reference's precision, padded on the right."""
+    """Return a step's windows in the reference's precision, padded on the right."""
     data = golden_trajectories(arrays)
     scale, k = sizes["scale"], sizes["K"]
     windows = []

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dt_jax.agents import dt
 from dt_jax.agents.dt import DecisionTransformerAgent
@@ -17,11 +18,15 @@ from dt_jax.networks.critics import TwinQ, apply
 from dt_jax.types import Array, Params
 from dt_jax.utils.keys import NOT_NEGATIVE, POSITIVE, POSITIVE_INTEGER, Key, or_none
 
+# Levels to which normal numbers are rounded, up to 2.45 deviations; the first is 0.
+_LEVELS = np.array([0, *range(-7, 0), *range(1, 8)], np.int32)
+_LEVEL_WIDTH = 0.35
+
 # fmt: off
 CANDIDATE_KEYS = (
     Key("num_candidates", None, or_none(POSITIVE_INTEGER),
-        "Newest returns-to-go that are tried in each step of an episode, the first of "
-        "them the actual one; None: 50 in qt, 1 in qcs.", resumable=True),
+        "Newest returns-to-go that are tried in each step of an episode, one of them "
+        "the actual one; None: 50 in qt, 1 in qcs.", resumable=True),
     Key("candidate_std", 0.1, NOT_NEGATIVE,
         "Standard deviation of the others around it, times reward_scale.",
         resumable=True),
@@ -72,12 +77,14 @@ class CandidateAgent(DecisionTransformerAgent):
     ) -> tuple[Context, Array]:
         """Return the context after this timestep, and the actions; see `Agent.act`.
 
-        Of C candidates for the newest return-to-go, the actual one and others around
-        it, one is drawn by softmax of the least Q of the actions to which they lead.
-        Q is standardised over the candidates, so that neither its scale nor its offset
-        matters: with (Q - mean) / deviation the choice is the same for rewards in any
-        unit. The reference does not, so that its choice is uniform for small rewards
-        and the best for large ones.
+        Of the candidates for the newest return-to-go, the actual one and C - 1 normal
+        ones around it, one is drawn by softmax of the least Q of the action to which it
+        leads. Q is standardised over the candidates, so that neither its scale nor its
+        offset matters. The reference's choice depends on the unit of rewards: it is
+        uniform for small ones and the best for large ones.
+
+        The normal numbers are rounded to few levels, so that many candidates are equal.
+        Each level is computed once and counts as often as it was drawn.
         """
         inner, keys = context
         arguments = inner, observations, rewards, done
@@ -86,31 +93,44 @@ class CandidateAgent(DecisionTransformerAgent):
             return Context(inner, keys), actions
         inner, states = self._observe(params["actor"], *arguments)
         pairs = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
-        noise = jax.vmap(
-            lambda key: jax.random.normal(
-                key, (self.num_candidates - 1,), inner.next_return.dtype
-            )
-        )(pairs[:, 1])
-        candidates = self._apply(
+        steps = self.candidate_std * _LEVEL_WIDTH * _LEVELS[1:]
+        actions = self._apply(
             params["actor"],
             inner.cache,
             inner.length - 1,
-            inner.next_return[:, None] + self.candidate_std * noise,
+            inner.next_return[:, None] + steps[None].astype(inner.next_return.dtype),
             method="predict_candidates",
         )
-        logits = self.candidate_logits(params["critic"], states, candidates)
+        counts = jax.vmap(self.draw_candidates)(pairs[:, 1])
+        logits = self.candidate_logits(params["critic"], states, actions, counts)
         chosen = jax.vmap(jax.random.categorical)(pairs[:, 2], logits)
-        actions = jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]
+        actions = jnp.take_along_axis(actions, chosen[:, None, None], axis=1)[:, 0]
         inner = inner._replace(actions=actions)
         return Context(inner, pairs[:, 0]), self.normalizer.to_environment(actions)
 
-    def candidate_logits(self, critic: Params, states: Array, actions: Array) -> Array:
-        """Return the logits [N, C] of the actions [N, C, A] in the states [N, S]."""
+    def draw_candidates(self, key: jax.Array) -> Array:
+        """Return how many of the candidates are at each level, [L] int32."""
+        drawn = jax.random.normal(key, (self.num_candidates - 1,)) / _LEVEL_WIDTH
+        drawn = jnp.clip(jnp.round(drawn), _LEVELS.min(), _LEVELS.max())
+        levels = drawn.astype(jnp.int32)[:, None] == _LEVELS[None]
+        return levels.sum(axis=0, dtype=jnp.int32) + (_LEVELS == 0)
+
+    def candidate_logits(
+        self, critic: Params, states: Array, actions: Array, counts: Array
+    ) -> Array:
+        """Return the logits [N, L] of the choice between levels.
+
+        Args:
+          critic: parameters of the critic.
+          states: [N, S], normalised.
+          actions: [N, L, A], those of each level.
+          counts: [N, L] candidates at each level.
+        """
         shape = *actions.shape[:2], states.shape[-1]
         states = jnp.broadcast_to(states[:, None], shape)
         q = apply(self.critic, critic, states, actions).min(axis=0)
-        deviation = q.std(axis=1, keepdims=True)
-        standard = (q - q.mean(axis=1, keepdims=True)) / jnp.where(
-            deviation > 0, deviation, 1
-        )
-        return standard / self.choice_temperature
+        share = counts.astype(q.dtype) / self.num_candidates
+        centred = q - jnp.sum(share * q, axis=1, keepdims=True)
+        deviation = jnp.sqrt(jnp.sum(share * centred**2, axis=1, keepdims=True))
+        standard = centred / jnp.where(deviation > 0, deviation, 1)
+        return standard / self.choice_temperature + jnp.log(share)

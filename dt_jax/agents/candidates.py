@@ -19,7 +19,7 @@ from dt_jax.types import Array, Params
 from dt_jax.utils.keys import NOT_NEGATIVE, POSITIVE, POSITIVE_INTEGER, Key, or_none
 
 # Levels to which normal numbers are rounded, up to 2.45 deviations; the first is 0.
-_LEVELS = np.array([0, *range(-7, 0), *range(1, 8)], np.int32)
+_LEVELS = np.array([0, *range(-7, 0), *range(1, 8)], np.float32)
 _LEVEL_WIDTH = 0.35
 
 # fmt: off
@@ -101,22 +101,22 @@ class CandidateAgent(DecisionTransformerAgent):
             inner.next_return[:, None] + steps[None].astype(inner.next_return.dtype),
             method="predict_candidates",
         )
-        counts = jax.vmap(self.draw_candidates)(pairs[:, 1])
-        logits = self.candidate_logits(params["critic"], states, actions, counts)
+        shares = jax.vmap(self.draw_candidates)(pairs[:, 1])
+        logits = self.candidate_logits(params["critic"], states, actions, shares)
         chosen = jax.vmap(jax.random.categorical)(pairs[:, 2], logits)
         actions = jnp.take_along_axis(actions, chosen[:, None, None], axis=1)[:, 0]
         inner = inner._replace(actions=actions)
         return Context(inner, pairs[:, 0]), self.normalizer.to_environment(actions)
 
     def draw_candidates(self, key: jax.Array) -> Array:
-        """Return how many of the candidates are at each level, [L] int32."""
-        drawn = jax.random.normal(key, (self.num_candidates - 1,)) / _LEVEL_WIDTH
-        drawn = jnp.clip(jnp.round(drawn), _LEVELS.min(), _LEVELS.max())
-        levels = drawn.astype(jnp.int32)[:, None] == _LEVELS[None]
-        return levels.sum(axis=0, dtype=jnp.int32) + (_LEVELS == 0)
+        """Return the share of the candidates at each level, [L]."""
+        noise = jax.random.normal(key, (self.num_candidates - 1,))
+        noise = jnp.concatenate([jnp.zeros(1, noise.dtype), noise])
+        drawn = jnp.round(noise / _LEVEL_WIDTH).clip(_LEVELS.min(), _LEVELS.max())
+        return (drawn[:, None] == _LEVELS[None].astype(drawn.dtype)).mean(axis=0)
 
     def candidate_logits(
-        self, critic: Params, states: Array, actions: Array, counts: Array
+        self, critic: Params, states: Array, actions: Array, shares: Array
     ) -> Array:
         """Return the logits [N, L] of the choice between levels.
 
@@ -124,12 +124,12 @@ class CandidateAgent(DecisionTransformerAgent):
           critic: parameters of the critic.
           states: [N, S], normalised.
           actions: [N, L, A], those of each level.
-          counts: [N, L] candidates at each level.
+          shares: [N, L] of the candidates at each level.
         """
         shape = *actions.shape[:2], states.shape[-1]
         states = jnp.broadcast_to(states[:, None], shape)
         q = apply(self.critic, critic, states, actions).min(axis=0)
-        share = counts.astype(q.dtype) / self.num_candidates
+        share = shares.astype(q.dtype)
         centred = q - jnp.sum(share * q, axis=1, keepdims=True)
         deviation = jnp.sqrt(jnp.sum(share * centred**2, axis=1, keepdims=True))
         standard = centred / jnp.where(deviation > 0, deviation, 1)

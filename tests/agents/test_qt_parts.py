@@ -167,7 +167,7 @@ def test_qcs_weighs_q_by_the_distance_to_the_best_return():
 def test_candidates_equal_the_window_repeated_for_each(heads, layers):
     """In float64, at every step from the first on."""
     with jax.enable_x64(True):
-        agent, params, _ = make_small()
+        agent, _, _ = make_small()
         model = agent.model.clone(num_layers=layers, num_heads=heads)
         agent = replace(agent, model=model)
         actor = jax.jit(agent.init_params)(jax.random.key(1))
@@ -189,6 +189,7 @@ def test_candidates_equal_the_window_repeated_for_each(heads, layers):
                 method="predict_candidates",
             )
         )
+        naive_of = jax.jit(lambda *inputs: agent._apply(actor, *inputs))
         for t in range(7):
             context, _ = observe(
                 actor, context, states[t], rewards[t], np.zeros(2, bool)
@@ -202,8 +203,7 @@ def test_candidates_equal_the_window_repeated_for_each(heads, layers):
                 all_returns[1:, -1] = returns[episode]
                 taken = [a[episode] for a in seen_actions[window]] + [np.zeros(2)]
                 n = all_returns.shape[1]
-                naive = agent._apply(
-                    actor,
+                naive = naive_of(
                     jnp.asarray(np.tile(states[window, episode], (50, 1, 1))),
                     jnp.asarray(np.tile(np.array(taken)[-n:], (50, 1, 1))),
                     jnp.asarray(all_returns),

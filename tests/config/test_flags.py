@@ -113,7 +113,7 @@ def test_a_key_of_another_agent_names_that_agent(tmp_path, monkeypatch):
             f"def get_config(): return default_config('mine'{changes})\n"
         )
         message = refusal(f"--config={file}", "--config.reward_scale=1")
-        assert "; it is a key of dt, iql, cql, qdt, not of mine" in message
+        assert "; it is a key of dt, iql, cql, qdt, qt, not of mine" in message
         assert message.startswith(str(file)) == (changes != "")
 
 

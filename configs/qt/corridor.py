@@ -1,6 +1,11 @@
 """Corridor with a Q-value regularised Transformer.
 
-python launch.py --config=configs/qt/corridor.py
+  python launch.py --config=configs/qt/corridor.py
+  python launch.py --config=configs/qt/corridor.py --config.mode=qcs
+
+Both return 10, for each of 5 seeds; a Decision Transformer (configs/corridor.py) 1.
+One-step targets join the trajectories, and candidates that span the data's returns
+contain the one under which the policy takes the first step: without either it is 1.
 """
 
 from dt_jax.config import default_config

@@ -8,7 +8,7 @@ has a critic that is trained first and then frozen, and weighs it by how far a
 trajectory's return is from the data's best.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -118,10 +118,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
     """
 
     KEYS: ClassVar[tuple[Key, ...]] = united(
-        _KEYS,
-        CANDIDATE_KEYS,
+        (*_KEYS, *CANDIDATE_KEYS, *STAGE_KEYS),
         DecisionTransformerAgent.KEYS,
-        STAGE_KEYS,
         ImplicitQLearning.KEYS,
     )
 
@@ -153,7 +151,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
             lengths = config.warmup_steps, config.update_steps
             return make_schedule(config.lr_schedule, rate, *lengths)
 
-        own = schedule(config.learning_rate)
+        own, of_critic = schedule(config.learning_rate), schedule(config.qf_lr)
+        activation = mish if is_qt else nn.relu
         make, clip = adam_with_l2 if is_qt else make_optimizer, config.clip_grad
         same = {  # as the keys of these names
             name: config[name]
@@ -166,12 +165,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
             optimizer=make(own, config.betas, config.weight_decay, clip),
             schedule=own,
             compute_dtype=base.compute_dtype,
-            critic=TwinQ(
-                config.critic_dim, _critic_layers(config), mish if is_qt else nn.relu
-            ),
-            critic_optimizer=adam_with_l2(
-                schedule(config.qf_lr), (0.9, 0.999), 0.0, clip
-            ),
+            critic=TwinQ(config.critic_dim, _critic_layers(config), activation),
+            critic_optimizer=adam_with_l2(of_critic, (0.9, 0.999), 0.0, clip),
             critic_scale=_critic_reward_scale(config) / config.reward_scale,
             **{"num_candidates": _CANDIDATES[config.mode]} | same,
         )
@@ -291,20 +286,17 @@ class QRegularizedTransformerAgent(CandidateAgent):
             second, or the other way round.
           dropout_key: for the policy.
         """
-        actor, critic = state.params["actor"], state.params["critic"]
+        critic, critic_opt = state.params["critic"], state.opt_state["critic"]
         y, valid = self.targets(state.extra, batch)
-        critic_loss, grads = jax.value_and_grad(self.critic_loss)(
-            critic, batch, y, valid
-        )
+        loss = jax.value_and_grad(self.critic_loss)
+        critic_loss, grads = loss(critic, batch, y, valid)
         critic, critic_opt = optimizer_step(
-            self.critic_optimizer, critic, state.opt_state["critic"], grads
+            self.critic_optimizer, critic, critic_opt, grads
         )
-
         # The policy's loss has the critic after its step, as in the reference.
-        loss = jax.value_and_grad(self.actor_loss, has_aux=True)
-        (actor_loss, parts), grads = loss(actor, critic, batch, coin, dropout_key)
-        actor, actor_opt = optimizer_step(
-            self.optimizer, actor, state.opt_state["actor"], grads
+        actor, actor_opt, metrics = self._actor_step(
+            state,
+            lambda actor: self.actor_loss(actor, critic, batch, coin, dropout_key),
         )
 
         due = (state.step > self.ema_start) & (state.step % self.ema_every == 0)
@@ -315,19 +307,12 @@ class QRegularizedTransformerAgent(CandidateAgent):
             state.extra["actor"],
         )
         target = optax.incremental_update(critic, state.extra["critic"], self.tau)
-        metrics = {
-            "train_loss": actor_loss,
-            **parts,
-            "critic_loss": critic_loss,
-            "target_mean": _mean(y, valid) / self._unit(y),
-            "learning_rate": jnp.asarray(self.schedule(state.step), actor_loss.dtype),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        state = TrainState(
+        target_mean = _mean(y, valid) / self._unit(y)
+        metrics |= {"critic_loss": critic_loss, "target_mean": target_mean}
+        state = state.replace(
             step=state.step + 1,
             params={"actor": actor, "critic": critic},
             opt_state={"actor": actor_opt, "critic": critic_opt},
-            key=state.key,
             extra={"actor": average, "critic": target},
         )
         return state, metrics
@@ -409,24 +394,27 @@ class QRegularizedTransformerAgent(CandidateAgent):
         self, state: TrainState, batch: Batch, dropout_key: jax.Array
     ) -> tuple[TrainState, Metrics]:
         """Return the state after one more update in mode "qcs", and its metrics."""
-        loss = jax.value_and_grad(self.qcs_loss, has_aux=True)
-        actor, critic = state.params["actor"], state.extra["critic"]
-        (value, parts), grads = loss(actor, critic, batch, dropout_key)
-        actor, opt_state = optimizer_step(
-            self.optimizer, actor, state.opt_state["actor"], grads
+        critic = state.extra["critic"]
+        actor, opt_state, metrics = self._actor_step(
+            state, lambda actor: self.qcs_loss(actor, critic, batch, dropout_key)
         )
+        params, opt_state = {"actor": actor}, {"actor": opt_state}
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return state, metrics
+
+    def _actor_step(
+        self, state: TrainState, loss: Callable[[Params], tuple[Array, Metrics]]
+    ) -> tuple[Params, optax.OptState, Metrics]:
+        """Return the policy and its optimiser's state after a step, and metrics."""
+        actor, opt_state = state.params["actor"], state.opt_state["actor"]
+        (value, parts), grads = jax.value_and_grad(loss, has_aux=True)(actor)
         metrics = {
             "train_loss": value,
             **parts,
             "learning_rate": jnp.asarray(self.schedule(state.step), value.dtype),
             "grad_norm": optax.tree.norm(grads),
         }
-        state = state.replace(
-            step=state.step + 1,
-            params={"actor": actor},
-            opt_state={"actor": opt_state},
-        )
-        return state, metrics
+        return *optimizer_step(self.optimizer, actor, opt_state, grads), metrics
 
     def qcs_loss(
         self, actor: Params, critic: Params, batch: Batch, dropout_key: jax.Array

@@ -113,7 +113,6 @@ class QRegularizedTransformerAgent(CandidateAgent):
     Attributes:
       critic_optimizer: of mode "qt".
       critic_scale: factor from a batch's rewards to those that the critic learns.
-      best_return, return_range: in the environment's units.
       others: see the keys.
     """
 
@@ -135,8 +134,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
     critic_scale: float
     q_scale: float
     q_min: float
-    best_return: float
-    return_range: float
+    best_return: float = 0.0
+    return_range: float = 1.0
 
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
@@ -151,6 +150,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
             lengths = config.warmup_steps, config.update_steps
             return make_schedule(config.lr_schedule, rate, *lengths)
 
+        scale = normalizer.reward_scale
         own, of_critic = schedule(config.learning_rate), schedule(config.qf_lr)
         activation = mish if is_qt else nn.relu
         make, clip = adam_with_l2 if is_qt else make_optimizer, config.clip_grad
@@ -167,7 +167,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
             compute_dtype=base.compute_dtype,
             critic=TwinQ(config.critic_dim, _critic_layers(config), activation),
             critic_optimizer=adam_with_l2(of_critic, (0.9, 0.999), 0.0, clip),
-            critic_scale=_critic_reward_scale(config) / config.reward_scale,
+            critic_scale=_critic_reward_scale(config, scale) / scale,
             **{"num_candidates": _CANDIDATES[config.mode]} | same,
         )
 
@@ -191,13 +191,14 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """Return the critic's run, in mode "qcs"."""
         if config.mode == "qt":
             return {}
+        scale = config.reward_scale
         return {
             "critic": {
                 "agent": "iql",
                 "update_steps": config.critic_update_steps,
                 "batch_size": config.critic_batch_size,
                 "critic_layers": _critic_layers(config),
-                "reward_scale": config.reward_scale and _critic_reward_scale(config),
+                "reward_scale": scale and _critic_reward_scale(config, scale),
             }
         }
 
@@ -502,6 +503,6 @@ def _critic_layers(config: ConfigDict) -> int:
     return _CRITIC_LAYERS[config.mode] if layers is None else layers
 
 
-def _critic_reward_scale(config: ConfigDict) -> float:
+def _critic_reward_scale(config: ConfigDict, reward_scale: float) -> float:
     """Return the factor from rewards to those that the critic learns."""
-    return config.critic_reward_scale or _CRITIC_SCALE * config.reward_scale
+    return config.critic_reward_scale or _CRITIC_SCALE * reward_scale

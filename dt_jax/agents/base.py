@@ -132,7 +132,7 @@ class Agent(Protocol):
 
         Args:
           state: as `init` returns it; of several seeds with a leading axis.
-          params: acting parameters, of the shapes of `state.params`.
+          params: acting parameters, of the shapes that `acting_params` returns.
         """
         return state.replace(params=params)
 

@@ -157,7 +157,8 @@ class Trainer:
             return
         self._state = init(seeds)
         if self._params is not None:
-            shapes = jax.tree.map(jnp.shape, self._state.params)
+            acting = self._actor.acting_params(self._state)
+            shapes = jax.tree.map(jnp.shape, acting)
 
             def warm_start(state: TrainState, params: Params) -> TrainState:
                 params = jax.tree.map(jnp.broadcast_to, params, shapes)

@@ -32,6 +32,8 @@ class Batch(NamedTuple):
         next state D4RL's files lack.
       has_next: [B, T], 1 where next_states is in the data. A one-step target is valid
         where this or terminals is 1: not at the end by a time limit.
+      episode_returns: [B, T], the return of the whole trajectory, times reward_scale;
+        the true one also where labels replace returns_to_go.
     """
 
     states: Array = _ABSENT
@@ -43,6 +45,7 @@ class Batch(NamedTuple):
     terminals: Array = _ABSENT
     next_states: Array = _ABSENT
     has_next: Array = _ABSENT
+    episode_returns: Array = _ABSENT
 
 
 class Step(NamedTuple):

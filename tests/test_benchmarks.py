@@ -13,6 +13,7 @@ SHORT = {
     "large_data.py": "--gigabytes=0.01 --seconds=0.2 --folder={folder}",
     "load.py": "",
     "precision.py": "{data} --updates=20 --batch_size=4",
+    "qt.py": "--sizes=laptop --work=act --rounds=1 --seconds=0.1",
     "rollout.py": "--episodes=2 --rounds=1",
     "seeds.py": "--seeds=1,2 --batch_size=4 --rounds=1 --seconds=0.1",
     "stepping.py": "",

@@ -17,6 +17,7 @@ _BUILT_IN = {  # name -> module and class, imported on first use
     "esper": ("dt_jax.agents.esper", "EsperAgent"),
     "cluster_return": ("dt_jax.agents.cluster_return", "ClusterReturn"),
     "expected_return": ("dt_jax.agents.expected_return", "ExpectedReturn"),
+    "qt": ("dt_jax.agents.qt", "QRegularizedTransformerAgent"),
 }
 _REGISTERED: dict[str, type["Agent"]] = {}
 

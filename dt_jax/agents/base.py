@@ -135,9 +135,25 @@ class Agent(Protocol):
 
         Args:
           state: as `init` returns it; of several seeds with a leading axis.
-          params: acting parameters, of the shapes of `state.params`.
+          params: acting parameters, of the shapes that `acting_params` returns.
         """
         return state.replace(params=params)
+
+    def with_stages(
+        self, state: TrainState, stages: Mapping[str, Trained]
+    ) -> TrainState:
+        """Return the state before the first update with what it needs of the stages.
+
+        Agents override it that keep a stage's parameters, such as those of a frozen
+        critic, in `extra`: checkpoints have them, and a resumed run needs no stage.
+
+        Args:
+          state: as `init` or `warm_start` returns it; of several seeds with a leading
+            axis.
+          stages: the results of `stages`, likewise. A dry run has none, and a run
+            without stages does not call this.
+        """
+        return state
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics by any names."""

@@ -41,6 +41,13 @@ CRITIC_KEYS = (
         "Factor from rewards to those that Q and V learn; None: the power of ten that "
         "brings the data's largest return to between 1 and 10.", from_data=True),
 )
+
+# Of agents that begin with a run of a critic.
+STAGE_KEYS = (
+    Key("critic_update_steps", 100_000, POSITIVE_INTEGER, "Updates of the critic."),
+    Key("critic_batch_size", 256, POSITIVE_INTEGER,
+        "Transitions in one update of the critic."),
+)
 # fmt: on
 
 

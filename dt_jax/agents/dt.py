@@ -88,7 +88,7 @@ class Context(NamedTuple):
     length: Array  # [N] int32, timesteps since the episode's start
     next_return: Array  # [N] scaled return-to-go of the newest timestep
     target: Array  # [N] scaled return-to-go that an episode starts with
-    keys: jax.Array | None  # [N] for the next actions, if they are drawn
+    keys: jax.Array | None  # [N] for what is drawn next, if anything is
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,10 @@ class DecisionTransformerAgent(Agent):
 
     def init_params(self, key: jax.Array) -> Params:
         """Return freshly initialised parameters."""
+        return self._init_params(key)
+
+    def _init_params(self, key: jax.Array, method: str | None = None) -> Params:
+        """Return the parameters that a method of the network uses, by default all."""
         t = self.model.seq_len
         return self.model.init(
             key,
@@ -193,6 +197,7 @@ class DecisionTransformerAgent(Agent):
             actions=jnp.zeros((1, t, self.action_size), jnp.float32),
             returns_to_go=jnp.zeros((1, t), jnp.float32),
             timesteps=jnp.zeros((1, t), jnp.int32),
+            method=method,
         )["params"]
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -239,11 +244,13 @@ class DecisionTransformerAgent(Agent):
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
+        return self.action_error(predicted, batch.actions) * batch.mask[..., None]
+
+    def action_error(self, predicted: Array, actions: Array) -> Array:
+        """Return squared errors [..., A], or cross-entropies [..., 1] of logits."""
         if self.normalizer.discrete:
-            errors = cross_entropy(predicted, batch.actions)
-        else:
-            errors = jnp.square(predicted - batch.actions)
-        return errors * batch.mask[..., None]
+            return cross_entropy(predicted, actions)
+        return jnp.square(predicted - actions)
 
     def start(
         self, target_returns: Array | None, keys: jax.Array | None = None
@@ -276,6 +283,30 @@ class DecisionTransformerAgent(Agent):
         done: Array,
     ) -> tuple[Context, Array]:
         """Return the context after this timestep, and the actions; see `Agent.act`."""
+        context, _ = self._observe(params, context, observations, rewards, done)
+        timesteps = context.length - 1
+        actions = self._apply(params, context.cache, timesteps, method="predict")
+        keys, draws = context.keys, None
+        if self.sample_actions:
+            assert keys is not None
+            keys, draws = jax.vmap(jax.random.split, out_axes=1)(keys)
+        if self.normalizer.discrete:
+            actions = choose(actions, draws)
+        context = context._replace(actions=actions, keys=keys)
+        return context, self.normalizer.to_environment(actions)
+
+    def _observe(
+        self,
+        params: Params,
+        context: Context,
+        observations: Array,
+        rewards: Array,
+        done: Array,
+    ) -> tuple[Context, Array]:
+        """Return the context with this timestep but its actions, and the states [N, S].
+
+        The states are normalised. The arguments are those of `act`.
+        """
         dtype, units = context.actions.dtype, self.normalizer
         states = units.normalize_states(observations.astype(dtype))
         earned = rewards.astype(dtype) * jnp.asarray(units.reward_scale, dtype)
@@ -295,20 +326,10 @@ class DecisionTransformerAgent(Agent):
         cache = jax.tree.map(
             lambda kept, part: kept.at[rows, slots].set(part), context.cache, new
         )
-        actions = self._apply(params, cache, timesteps, method="predict")
-        keys = context.keys
-        if units.discrete:
-            drawn = None
-            if keys is not None:
-                keys, drawn = jax.vmap(jax.random.split, out_axes=1)(keys)
-            actions = choose(actions, drawn)
-        return context._replace(
-            cache=cache,
-            actions=actions,
-            length=timesteps + 1,
-            next_return=returns_to_go,
-            keys=keys,
-        ), units.to_environment(actions)
+        context = context._replace(
+            cache=cache, length=timesteps + 1, next_return=returns_to_go
+        )
+        return context, states
 
     def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:
         return self.model.apply({"params": params}, *inputs, **kwargs)

@@ -1,10 +1,11 @@
 """Agents that differ only in their seed, trained and acting side by side."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from dt_jax.agents.base import Agent, Context, Metrics, TrainState
+from dt_jax.agents.base import Agent, Context, Metrics, Trained, TrainState
 from dt_jax.types import Array, Batch, Params
 
 
@@ -26,6 +27,12 @@ class MultiSeedAgent:
     def warm_start(self, state: TrainState, params: Params) -> TrainState:
         """Return the states with parameters of another run, of all seeds."""
         return self._agent.warm_start(state, params)
+
+    def with_stages(
+        self, state: TrainState, stages: Mapping[str, Trained]
+    ) -> TrainState:
+        """Return the states with what they need of the stages, of all seeds."""
+        return self._agent.with_stages(state, stages)
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Update each seed on its own batch [seeds, B, ...]."""

@@ -44,11 +44,21 @@ def apply_gradients(
     optimizer: optax.GradientTransformation, state: TrainState, grads: Params
 ) -> TrainState:
     """Return the state after one step of the optimiser on its parameters."""
+    params, opt_state = optimizer_step(optimizer, state.params, state.opt_state, grads)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+
+
+def optimizer_step(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    opt_state: optax.OptState,
+    grads: Params,
+) -> tuple[Params, optax.OptState]:
+    """Return the parameters and the optimiser's state after one of its steps."""
     # optax mixes integers and floats, which fails under strict dtype promotion.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
 
 
 def make_schedule(
@@ -56,21 +66,29 @@ def make_schedule(
 ) -> optax.Schedule:
     """Return the learning rate as a function of the completed updates.
 
-    Both kinds rise linearly like CORL's: the first update uses 1/warmup_steps of the
-    peak, update number warmup_steps the peak itself. Then "warmup_constant" stays
-    there, as in CORL, and "warmup_cosine" falls to a tenth of it by update_steps. With
-    warmup_steps >= update_steps there is only the warm-up.
+    Those with a warm-up rise linearly like CORL's: the first update uses 1/warmup_steps
+    of the peak, update number warmup_steps the peak itself. Then "warmup_constant"
+    stays there, as in CORL, and "warmup_cosine" falls to a tenth of it by update_steps.
+    With warmup_steps >= update_steps there is only the warm-up. "cosine" has no warm-up
+    and falls to 0.
     """
+    if kind == "cosine":
+        return lambda count: learning_rate * _cosine(count / update_steps)
 
     def schedule(count):
         warmup = jnp.minimum((count + 1) / max(warmup_steps, 1), 1.0)
         if kind == "warmup_constant" or warmup_steps >= update_steps:
             return learning_rate * warmup
         progress = (count - warmup_steps) / (update_steps - warmup_steps)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        cosine = _cosine(progress)
         return learning_rate * warmup * (_FINAL_SHARE + (1 - _FINAL_SHARE) * cosine)
 
     return schedule
+
+
+def _cosine(progress):
+    """Return half a wave that falls from 1 to 0 while `progress` rises from 0 to 1."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
 
 
 def make_optimizer(
@@ -87,6 +105,21 @@ def make_optimizer(
     if clip_grad is None:
         return adamw
     return optax.chain(optax.clip_by_global_norm(clip_grad), adamw)
+
+
+def adam_with_l2(
+    schedule: optax.Schedule,
+    betas: tuple[float, float],
+    weight_decay: float,
+    clip_grad: float | None,
+) -> optax.GradientTransformation:
+    """Return torch's Adam with `weight_decay`, after clipping by global norm.
+
+    It is part of the gradient, and so not decoupled as in AdamW.
+    """
+    clip = [] if clip_grad is None else [optax.clip_by_global_norm(clip_grad)]
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(*clip, *decay, optax.adam(schedule, *betas))
 
 
 def optimizer_from_config(

@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Trained
 from dt_jax.agents.cql import ConservativeQLearning
-from dt_jax.agents.critic import Critic
+from dt_jax.agents.critic import STAGE_KEYS, Critic
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.iql import ImplicitQLearning
 from dt_jax.data.labels import Labels, relabel
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.utils.keys import POSITIVE_INTEGER, Key, one_of, or_none, text, united
+from dt_jax.utils.keys import Key, one_of, or_none, text, united
 
 _BLOCK_ROWS = 1 << 16  # whose values are computed together
 
@@ -30,9 +30,7 @@ _BLOCK_ROWS = 1 << 16  # whose values are computed together
 _KEYS = (
     Key("critic", "iql", one_of("iql", "cql"),
         "The agent whose values relabel the data; cql is the paper's."),
-    Key("critic_update_steps", 100_000, POSITIVE_INTEGER, "Updates of the critic."),
-    Key("critic_batch_size", 256, POSITIVE_INTEGER,
-        "Transitions in one update of the critic."),
+    *STAGE_KEYS,
     Key("label_mode", "per_step", one_of("per_step", "window"),
         '"per_step": each position of a window shows its own label. "window", as in '
         'the paper: the last one does, and true rewards lead from the earlier ones to '

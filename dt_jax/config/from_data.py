@@ -47,11 +47,16 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))
     if largest < _MIN_RETURN:
         scale = 1.0
+    low, high = float(returns.min()), best
+    if spec is not None and spec.ref_min is not None and spec.ref_max is not None:
+        low, high = spec.ref_min, spec.ref_max
     return {
         "episode_len": episode_len,
         "max_action": (1.0, ""),  # any range of actions is mapped to ±max_action
         "reward_scale": (scale, f"returns reach ±{largest:.3g}"),
         "target_returns": (targets, f"the data's best and mean return{within}"),
+        "best_return": (best, ""),
+        "return_range": (high - low or 1.0, ""),
     }
 
 

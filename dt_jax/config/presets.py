@@ -189,6 +189,47 @@ def esper(family: str, dataset: str) -> ConfigDict:
     return default_config("esper", **_decision_transformer(family, dataset) | ours)
 
 
+# The paper's network and optimiser, from charleshsc/QT's experiment.py and run.sh.
+_QT: dict[str, Any] = {
+    "embedding_dim": 256,
+    "num_layers": 4,
+    "num_heads": 4,
+    "activation": "relu",
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "lr_schedule": "cosine",
+    "update_steps": 500_000,
+    "eval_every": 5_000,
+    "eval_episodes": 10,
+    "critic_update_steps": 500_000,
+}
+# Ours, for demo datasets and your own data.
+QT_LAPTOP: dict[str, Any] = {
+    "learning_rate": 8e-4,
+    "lr_schedule": "warmup_cosine",
+    "clip_grad": 5.0,
+    "ema_every": 1,
+    "ema_start": 0,
+    "critic_update_steps": 10_000,
+}
+
+
+def q_regularized_dt(family: str, dataset: str, **keys: Any) -> ConfigDict:
+    """Return the paper's keys of "qt" for a family, for a demo dataset ours.
+
+    Args:
+      family: of `configs/FAMILY.py`, whose environment, targets and, for a demo,
+        sizes are used.
+      dataset: what that file accepts.
+      **keys: those of the dataset.
+
+    Raises:
+      UserError: the file does not know the dataset.
+    """
+    ours = QT_LAPTOP if dataset.endswith("demo") else _QT
+    return default_config("qt", **_decision_transformer(family, dataset) | ours | keys)
+
+
 def _decision_transformer(family: str, dataset: str) -> dict[str, Any]:
     """Return the keys of the Decision Transformer in `configs/FAMILY.py`."""
     dt = read_config_file(f"configs/{family}.py:{dataset}")

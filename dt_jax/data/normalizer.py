@@ -62,6 +62,11 @@ class Normalizer:
         center = self.action_center[None].astype(dtype)
         return center + self.action_scale[None].astype(dtype) * actions
 
+    def same_inputs(self, other: "Normalizer") -> bool:
+        """Return whether states and actions have the same units in both."""
+        names = "state_mean", "state_std", "action_center", "action_scale"
+        return all(np.array_equal(getattr(self, x), getattr(other, x)) for x in names)
+
     def to_record(self) -> dict[str, Any]:
         """Return the values as JSON has them."""
         return {

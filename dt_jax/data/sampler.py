@@ -20,9 +20,10 @@ class DeviceDataset(NamedTuple):
 
     observations: np.ndarray  # [M, S]
     actions: np.ndarray  # [M, A]
-    rewards: np.ndarray  # [M]; like the next two, [1] where no field needs it
+    rewards: np.ndarray  # [M]; like the next three, [1] where no field needs it
     returns_to_go: np.ndarray  # [M], or labels in their place
     offsets: np.ndarray  # [M], see `Labels`
+    true_returns: np.ndarray  # [M], the returns-to-go even where there are labels
     state_mean: np.ndarray  # [S]
     state_std: np.ndarray  # [S]
     action_center: np.ndarray  # [A]
@@ -95,6 +96,7 @@ class Sampler:
             trajectories.rewards if "rewards" in fields else _UNUSED,
             labels.values if "returns_to_go" in fields else _UNUSED,
             _UNUSED if labels.offsets is None else labels.offsets,
+            trajectories.returns_to_go if "episode_returns" in fields else _UNUSED,
             normalizer.state_mean,
             normalizer.state_std,
             normalizer.action_center,
@@ -105,7 +107,7 @@ class Sampler:
         self._starts, self._lengths = trajectories.starts, trajectories.lengths
         self._terminated = trajectories.terminated
         self._ends = np.cumsum(self._lengths)  # counted in transitions
-        for array in self.dataset[:5]:
+        for array in self.dataset[:6]:
             _disable_read_ahead(array)
 
     def indices(self, step: int) -> np.ndarray:
@@ -158,6 +160,10 @@ class Sampler:
             taken[slots >= size] = 0
             return taken
 
+        def episode_returns() -> np.ndarray:
+            taken = _take(data.true_returns, windows.rows - windows.timesteps)
+            return np.where(slots < size, (taken * data.reward_scale)[:, None], 0)
+
         def terminals() -> np.ndarray:
             last = (slots == left - 1) & (slots < size)
             return (last & windows.terminated[:, None]).astype(np.float32)
@@ -177,6 +183,7 @@ class Sampler:
             "has_next": lambda: ((slots < size) & (slots < left - 1)).astype(
                 np.float32
             ),
+            "episode_returns": episode_returns,
         }
         return Batch(**{name: make[name]() for name in self.fields})
 

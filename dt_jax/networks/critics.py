@@ -66,6 +66,7 @@ class TwinQ(nn.Module):
 
     hidden_dim: int
     hidden_layers: int
+    activation: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, states: Array, actions: Array) -> Array:
@@ -77,8 +78,13 @@ class TwinQ(nn.Module):
             in_axes=None,
             axis_size=2,
         )
-        q = twin(1, self.hidden_dim, self.hidden_layers, name="q")
+        q = twin(1, self.hidden_dim, self.hidden_layers, self.activation, name="q")
         return q(jnp.concatenate([states, actions], axis=-1))[..., 0]
+
+
+def mish(x: Array) -> Array:
+    """Return x · tanh(log(1 + exp x)) (Misra, 2019, https://arxiv.org/abs/1908.08681)."""
+    return x * jnp.tanh(jax.nn.softplus(x))
 
 
 class StateValue(nn.Module):

@@ -1,7 +1,7 @@
 """The Decision Transformer's network: returns, states and actions in, actions out.
 
 Chen et al., 2021 (https://arxiv.org/abs/2106.01345), in CORL's variant: pre-LN blocks,
-only an action head, with a tanh.
+an action head with a tanh, and on request a head for the next state.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dt_jax.networks.layers import Linear, at_least_float32
-from dt_jax.networks.transformer import Transformer
+from dt_jax.networks.transformer import Select, Transformer
 from dt_jax.types import Array
 
 
@@ -46,6 +46,7 @@ class DecisionTransformer(nn.Module):
       discrete: whether actions are one-hot choices. What is predicted is then the
         logits of their probabilities, of any size.
       timestep_embedding: whether tokens know their timestep.
+      state_size: S, for a head that predicts the next state; None: no such head.
     """
 
     action_size: int
@@ -61,6 +62,7 @@ class DecisionTransformer(nn.Module):
     activation: str = "gelu"
     discrete: bool = False
     timestep_embedding: bool = True
+    state_size: int | None = None
 
     def setup(self) -> None:
         """Define the submodules."""
@@ -88,6 +90,8 @@ class DecisionTransformer(nn.Module):
             self.activation,
         )
         self.action_head = Linear(self.action_size)
+        if self.state_size is not None:
+            self.state_head = Linear(self.state_size)
 
     def __call__(
         self,
@@ -109,6 +113,51 @@ class DecisionTransformer(nn.Module):
           timesteps: [B, T] int32, counted from the episode's start.
           deterministic: whether dropout is off; else it uses the "dropout" stream.
         """
+        features = self._features(
+            states,
+            actions,
+            returns_to_go,
+            timesteps,
+            select=lambda x: x[:, 1::3],  # the states
+            deterministic=deterministic,
+        )
+        return self._action(features)
+
+    def predict_with_states(
+        self,
+        states: Array,
+        actions: Array,
+        returns_to_go: Array,
+        timesteps: Array,
+        deterministic: bool = True,
+    ) -> tuple[Array, Array]:
+        """Return the actions [B, T, A], and the states that follow them [B, T - 1, S].
+
+        A state is predicted from the action before it. The arguments are those of
+        `__call__`.
+        """
+        t = timesteps.shape[1]
+        features = self._features(
+            states,
+            actions,
+            returns_to_go,
+            timesteps,
+            select=lambda x: jnp.concatenate([x[:, 1::3], x[:, 2::3]], axis=1),
+            deterministic=deterministic,
+        )
+        next_states = at_least_float32(self.state_head(features[:, t:]))
+        return self._action(features[:, :t]), next_states
+
+    def _features(
+        self,
+        states: Array,
+        actions: Array,
+        returns_to_go: Array,
+        timesteps: Array,
+        select: Select,
+        deterministic: bool,
+    ) -> Array:
+        """Return the features of the selected tokens of windows, [B, R, D]."""
         b, t = timesteps.shape
         # The three tokens of a timestep share one positional embedding.
         time = self._time(timesteps)
@@ -122,13 +171,12 @@ class DecisionTransformer(nn.Module):
         )  # [B, T, 3, D] -> [B, L, D]: R_0, s_0, a_0, R_1, ..., s_T-1
         tokens = tokens.reshape(b, 3 * t, -1)[:, :-1]
         causal = jnp.tril(jnp.ones((3 * t - 1, 3 * t - 1), bool))[None]
-        features = self.transformer.forward(
+        return self.transformer.forward(
             *self.transformer.embed(tokens, deterministic),
             visible=causal,
-            select=lambda x: x[:, 1::3],  # the states
+            select=select,
             deterministic=deterministic,
         )
-        return self._action(features)
 
     def encode_step(
         self, states: Array, last_actions: Array, returns_to_go: Array, timesteps: Array
@@ -162,17 +210,7 @@ class DecisionTransformer(nn.Module):
           timesteps: [N] int32, the newest.
         """
         n, t = cache.x.shape[:2]
-        now = timesteps[:, None]
-        # The newest timestep in each slot; negative while the slot is empty.
-        of_slot = now - (now - jnp.arange(t, dtype=now.dtype)[None]) % t  # [N, T]
-        # a_t-1, R_t and s_t share slot t: their positions are 3t, 3t + 1 and 3t + 2.
-        token = jnp.arange(3, dtype=now.dtype)[None, None]
-        position = (3 * of_slot[..., None] + token).reshape(n, 3 * t)
-        # The window starts with a return-to-go, without the action before it.
-        first = 3 * jnp.maximum(now - t + 1, 0) + 1
-        causal = position[:, None] <= position[..., None]
-        visible = (position >= first)[:, None] & causal
-        newest = 3 * (now % t) + 2  # [N, 1], the state's
+        visible, newest = self._window(t, timesteps)
 
         def select(x: Array) -> Array:
             return jnp.take_along_axis(x, newest[..., None], axis=1)
@@ -186,6 +224,81 @@ class DecisionTransformer(nn.Module):
     def _time(self, timesteps: Array) -> Array | float:
         """Return what is added to the tokens of timesteps [...], [..., D] or 0."""
         return self.timestep_emb(timesteps) if self.timestep_embedding else 0.0
+
+    def predict_candidates(
+        self, cache: TokenCache, timesteps: Array, returns_to_go: Array
+    ) -> Array:
+        """Return the actions of each episode under C + 1 newest returns, [N, C + 1, A].
+
+        The first is that of `predict`, under the return in the cache. Each of the
+        others follows from a return and a state token of its own, which are appended to
+        the window: they see all of it but its newest return and state, and nothing of
+        each other. So the window itself is computed once.
+
+        Args:
+          cache: [N, T, 3, D], timestep t in slot t mod T.
+          timesteps: [N] int32, the newest.
+          returns_to_go: [N, C], scaled, of the newest timestep.
+        """
+        n, t = cache.x.shape[:2]
+        c = returns_to_go.shape[1]
+        visible, newest = self._window(t, timesteps)
+        time = self._time(timesteps[:, None])
+        x, projections = self.transformer.embed(
+            self.return_emb(returns_to_go[..., None]) + time, deterministic=True
+        )
+
+        def extend(window: Array, returns: Array) -> Array:
+            """Append the return tokens and as many copies of the state token."""
+            window = window.reshape(n, 3 * t, -1)
+            state = jnp.take_along_axis(window, newest[..., None], axis=1)
+            return jnp.concatenate([window, returns, jnp.repeat(state, c, 1)], axis=1)
+
+        x, q, k, v = map(extend, cache, (x, *projections))
+        # What the newest state sees but the prompt and itself, [N, 1, 3T].
+        token = jnp.arange(3 * t, dtype=newest.dtype)[None]
+        history = jnp.take_along_axis(visible, newest[..., None], axis=1)
+        history &= (token < newest - 1)[:, None] | (token > newest)[:, None]
+        own = jnp.broadcast_to(jnp.eye(c, dtype=bool)[None], (n, c, c))
+        nothing = jnp.zeros_like(own)
+        past = jnp.broadcast_to(history, (n, 2 * c, 3 * t))
+        returns = jnp.concatenate([own, nothing], axis=2)
+        states = jnp.concatenate([own, own], axis=2)
+        appended = jnp.concatenate([returns, states], axis=1)  # [N, 2C, 2C]
+        blind = jnp.zeros((n, 3 * t, 2 * c), bool)
+        visible = jnp.concatenate(
+            [
+                jnp.concatenate([visible, blind], axis=2),
+                jnp.concatenate([past, appended], axis=2),
+            ],
+            axis=1,
+        )
+
+        def select(x: Array) -> Array:
+            prompt = jnp.take_along_axis(x, newest[..., None], axis=1)
+            return jnp.concatenate([prompt, x[:, 3 * t + c :]], axis=1)
+
+        features = self.transformer.forward(
+            x, (q, k, v), visible=visible, select=select, deterministic=True
+        )
+        return self._action(features)
+
+    def _window(self, t: int, timesteps: Array) -> tuple[Array, Array]:
+        """Return which tokens of a cache of T timesteps see which, [N, 3T, 3T].
+
+        And the index of the newest state, [N, 1].
+        """
+        now = timesteps[:, None]
+        # The newest timestep in each slot; negative while the slot is empty.
+        of_slot = now - (now - jnp.arange(t, dtype=now.dtype)[None]) % t  # [N, T]
+        # a_t-1, R_t and s_t share slot t: their positions are 3t, 3t + 1 and 3t + 2.
+        token = jnp.arange(3, dtype=now.dtype)[None, None]
+        position = (3 * of_slot[..., None] + token).reshape(len(timesteps), 3 * t)
+        # The window starts with a return-to-go, without the action before it.
+        first = 3 * jnp.maximum(now - t + 1, 0) + 1
+        causal = position[:, None] <= position[..., None]
+        visible = (position >= first)[:, None] & causal
+        return visible, 3 * (now % t) + 2
 
     def _action(self, features: Array) -> Array:
         """Map [..., D] to actions or logits [..., A], in float32 at least."""

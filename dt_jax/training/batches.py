@@ -123,6 +123,10 @@ class DeviceBatches(Batches):
                 return jax.vmap(take)(values, rows)
             return jnp.take(values, rows, mode="clip")
 
+        def episode_returns() -> Array:
+            taken = take(data.true_returns, inputs.rows - inputs.timesteps)
+            return jnp.where(slots < size, (taken * data.reward_scale)[..., None], 0)
+
         def terminals() -> Array:
             last = (slots == left - 1) & (slots < size)
             return jnp.where(last, inputs.terminated[..., None], 0).astype(float_type)
@@ -143,6 +147,7 @@ class DeviceBatches(Batches):
             "has_next": lambda: ((slots < size) & (slots < left - 1)).astype(
                 float_type
             ),
+            "episode_returns": episode_returns,
         }
         return Batch(**{name: make[name]() for name in sampler.fields})
 
@@ -166,7 +171,7 @@ def make_batches(
     Data that takes more than `share` of a device's memory stays on the host, and so
     does data that is mapped from the disk.
     """
-    arrays = samplers[0].dataset[:5]
+    arrays = samplers[0].dataset[:6]
     stats = jax.local_devices()[0].memory_stats() or {}  # none on the CPU
     available = stats.get("bytes_limit", machine_memory())
     mapped = any(isinstance(array, np.memmap) for array in arrays)

@@ -1,4 +1,4 @@
-"""Stages: the runs that a run begins with, and the labels made of their results.
+"""Stages: the runs that a run begins with, and what is made of their results.
 
 runs/qdt/critic/   a run of its own
 runs/qdt/labels/   labels.npz, summary.json and histogram.png
@@ -6,7 +6,7 @@ runs/qdt/          the run that is trained on these labels
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.agents import agent_class
-from dt_jax.agents.base import Trained
+from dt_jax.agents.base import Agent, Trained
 from dt_jax.analysis.plots import draw_label_histogram
 from dt_jax.config.load import default_config
 from dt_jax.data.labels import Labels, describe_labels
@@ -57,57 +57,30 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     return stages
 
 
-def with_labels(
-    dataset: Dataset,
-    config: ConfigDict,
-    workdir: Path,
-    before: Mapping[str, Any] | None,
-) -> Dataset:
-    """Return the dataset with the labels of a run, whose stages are complete.
+def stage_results(
+    dataset: Dataset, config: ConfigDict, workdir: Path
+) -> list[dict[str, Trained]]:
+    """Return the results of the stages of a run for each seed, by their names.
 
-    A new run makes them, prints how they differ from the returns, and writes
-    `workdir`/labels. A resumed one reads them.
+    They are complete. Where `labels_from` names a run of the first stage's agent, that
+    run is its result; where it names a run with labels, there are no results.
 
     Args:
       dataset: the run's data.
       config: of the run.
       workdir: its folder.
-      before: the identity of the data in the checkpoint it resumes from, if any.
 
     Raises:
-      UserError: the run of `labels_from` is of no use, or a resumed run's labels have
-        changed.
+      UserError: the run of `labels_from` is of no use.
     """
-    folder = workdir / "labels"
-    resumed = before is not None and (folder / "labels.npz").exists()
-    labels = _read(folder) if resumed else _make(dataset, config, workdir)
-    if not labels:
-        return dataset
-    labelled = replace(dataset, labels=labels)
-    hashes = [each.sha256() for each in labels]
-    distributed.check_equal(labels=hashes)
-    if before is not None and before["labels"] != hashes:
-        raise UserError(
-            f"{folder}: the labels are not those that the run was trained on: restore "
-            "the folder, or choose another --workdir"
-        )
-    if not resumed and distributed.is_main_process():
-        _write(labelled, folder)
-    return labelled
-
-
-def _make(dataset: Dataset, config: ConfigDict, workdir: Path) -> tuple[Labels, ...]:
-    """Return the labels of each seed; none where the agent uses the returns."""
     agent, count = agent_class(config.agent), config.num_seeds
     stages = {
         name: load_agent(workdir / name, "last") for name in stage_configs(config)
     }
-    if source := config.get("labels_from"):
-        folder = user_path(source)
-        if (folder / "labels" / "labels.npz").is_file():
-            return _labels_of(folder / "labels", dataset, count)
+    source = config.get("labels_from")
+    if source and not _has_labels(config):
         name, changes = next(iter(agent.stages(config).items()))
-        stages = {name: load_agent(folder, "last")}
+        stages = {name: load_agent(user_path(source), "last")}
         theirs = stages[name].record["config"]
         if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
             raise UserError(
@@ -120,15 +93,90 @@ def _make(dataset: Dataset, config: ConfigDict, workdir: Path) -> tuple[Labels, 
                 f"config.labels_from={source}: it was trained on observations of "
                 f"{seen} numbers, but {dataset.source} has {here}"
             )
-    labels = [
-        agent.make_labels(
-            config,
-            {name: _of_seed(trained, i) for name, trained in stages.items()},
-            dataset.trajectories,
-        )
+    return [
+        {name: _of_seed(trained, i) for name, trained in stages.items()}
         for i in range(count)
     ]
-    return tuple(each for each in labels if each is not None)
+
+
+def new_labels(
+    dataset: Dataset,
+    config: ConfigDict,
+    workdir: Path,
+    stages: Sequence[Mapping[str, Trained]],
+) -> Dataset:
+    """Return the dataset with the labels of a run, made of the results of its stages.
+
+    Prints how they differ from the returns, and writes `workdir`/labels. The dataset
+    itself where the agent uses the returns.
+
+    Args:
+      dataset: the run's data.
+      config: of the run.
+      workdir: its folder.
+      stages: as `stage_results` returns them.
+
+    Raises:
+      UserError: the run of `labels_from` is of no use.
+    """
+    if _has_labels(config):
+        source = user_path(config.labels_from) / "labels"
+        labels = _labels_of(source, dataset, len(stages))
+    else:
+        agent = agent_class(config.agent)
+        each = [agent.make_labels(config, x, dataset.trajectories) for x in stages]
+        labels = tuple(labels for labels in each if labels is not None)
+    labelled = _labelled(dataset, labels)
+    if labels and distributed.is_main_process():
+        _write(labelled, workdir / "labels")
+    return labelled
+
+
+def resumed_labels(
+    dataset: Dataset, config: ConfigDict, workdir: Path, before: Mapping[str, Any]
+) -> Dataset:
+    """Return the dataset with the labels that a run was trained on, if any.
+
+    They are read from `workdir`/labels, or made again where that is missing.
+
+    Args:
+      dataset: the run's data.
+      config: of the run.
+      workdir: its folder.
+      before: the identity of the data in the checkpoint that it resumes from.
+
+    Raises:
+      UserError: the labels have changed.
+    """
+    hashes, folder = before.get("labels"), workdir / "labels"
+    if not hashes:
+        return dataset
+    if (folder / "labels.npz").exists():
+        labelled = _labelled(dataset, _read(folder))
+    else:
+        stages = stage_results(dataset, config, workdir)
+        labelled = new_labels(dataset, config, workdir, stages)
+    if hashes != [each.sha256() for each in labelled.labels]:
+        raise UserError(
+            f"{folder}: the labels are not those that the run was trained on: restore "
+            "the folder, or choose another --workdir"
+        )
+    return labelled
+
+
+def _labelled(dataset: Dataset, labels: tuple[Labels, ...]) -> Dataset:
+    """Return the dataset with labels, which are the same on all processes."""
+    distributed.check_equal(labels=[each.sha256() for each in labels])
+    return replace(dataset, labels=labels)
+
+
+def _has_labels(config: ConfigDict) -> bool:
+    """Return whether a run uses the labels of the run that `labels_from` names."""
+    source, agent = config.get("labels_from"), agent_class(config.agent)
+    inherited = vars(Agent)["make_labels"].__func__
+    if not source or agent.make_labels.__func__ is inherited:
+        return False
+    return (user_path(source) / "labels" / "labels.npz").is_file()
 
 
 def _of_seed(trained: TrainedAgent, index: int) -> Trained:

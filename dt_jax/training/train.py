@@ -41,7 +41,12 @@ from dt_jax.training.resume import (
     last_checkpoint,
     resumed_config,
 )
-from dt_jax.training.stages import stage_configs, with_labels
+from dt_jax.training.stages import (
+    new_labels,
+    resumed_labels,
+    stage_configs,
+    stage_results,
+)
 from dt_jax.training.trainer import Callback, Trainer
 from dt_jax.training.warm_start import WarmStart
 from dt_jax.types import Params
@@ -164,19 +169,22 @@ def _start(
     Processes synchronise between steps, never inside one: a failed process would miss
     a collective.
     """
+    stages = None  # whose results a new run starts with
     with distributed.all_succeed():
         check_installed(config.loggers)
         if last is None:
             _check_fresh(workdir)
             spec = envs.spec_from_config(config)
             config, source = read_source(config)
-            dataset = with_labels(load_data(config, spec), config, workdir, None)
+            dataset = load_data(config, spec)
+            stages = stage_results(dataset, config, workdir)
+            dataset = new_labels(dataset, config, workdir, stages)
             trainer = new_trainer(config, workdir, dataset, spec, source, callbacks)
         else:
             trainer = _resumed_trainer(config, workdir, last, callbacks)
         stack.callback(trainer.close)
     with distributed.all_succeed():
-        trainer.start(last)
+        trainer.start(last, stages)
     distributed.check_equal(
         data=trainer.record["dataset"]["sha256"],
         parameters=_digest(trainer.params),
@@ -205,10 +213,10 @@ def _resumed_trainer(
             f"{now['source']} differs (sha256 {before['sha256'][:12]}... -> "
             f"{now['sha256'][:12]}...): restore the file, or choose another --workdir"
         )
-    dataset = with_labels(dataset, config, workdir, before)
+    dataset = resumed_labels(dataset, config, workdir, before)
     print(f"resuming from the checkpoint at step {last.step}")
     updates = last.record["config"]["update_steps"]
-    decays = config.get("lr_schedule") == "warmup_cosine"
+    decays = "cosine" in config.get("lr_schedule", "")
     if config.update_steps != updates and decays:
         print(
             f"update_steps {updates} -> {config.update_steps}: the cosine schedule is "

@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents import make_agent
-from dt_jax.agents.base import Agent, Metrics, TrainState
+from dt_jax.agents.base import Agent, Metrics, Trained, TrainState
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec
@@ -125,10 +125,18 @@ class Trainer:
 
     # Start: a fresh state, or that of a checkpoint.
 
-    def start(self, checkpoint: Checkpoint | None) -> None:
+    def start(
+        self,
+        checkpoint: Checkpoint | None,
+        stages: Sequence[Mapping[str, Trained]] | None = None,
+    ) -> None:
         """Initialise the training state, or restore it from a checkpoint.
 
         All processes do this together.
+
+        Args:
+          checkpoint: of the run that is resumed; None: a new one.
+          stages: for a new run, the results of its stages for each seed.
         """
         batches = make_batches(
             self._samplers, self._sharding, self.config.device_memory_share
@@ -149,7 +157,8 @@ class Trainer:
             return
         self._state = init(seeds)
         if self._params is not None:
-            shapes = jax.tree.map(jnp.shape, self._state.params)
+            acting = self._actor.acting_params(self._state)
+            shapes = jax.tree.map(jnp.shape, acting)
 
             def warm_start(state: TrainState, params: Params) -> TrainState:
                 params = jax.tree.map(jnp.broadcast_to, params, shapes)
@@ -157,6 +166,27 @@ class Trainer:
 
             warm_start = jax.jit(warm_start, out_shardings=self._sharding.state)
             self._state = warm_start(self._state, self._params)
+        if stages and stages[0]:
+            self._state = self._with_stages(stages)
+
+    def _with_stages(self, stages: Sequence[Mapping[str, Trained]]) -> TrainState:
+        """Return the state of a new run with what it needs of the stages."""
+
+        def join(*params: Any) -> Any:
+            return params[0] if len(params) == 1 else np.stack(params)
+
+        agents = {name: trained.agent for name, trained in stages[0].items()}
+        params = {
+            name: jax.tree.map(join, *(jax.device_get(s[name].params) for s in stages))
+            for name in agents
+        }
+
+        def with_stages(state: TrainState, params: dict[str, Params]) -> TrainState:
+            results = {name: Trained(agents[name], params[name]) for name in agents}
+            return self._actor.with_stages(state, results)
+
+        with_stages = jax.jit(with_stages, out_shardings=self._sharding.state)
+        return with_stages(self._state, params)
 
     def _restore(self, checkpoint: Checkpoint, shapes: TrainState) -> TrainState:
         self._saved = checkpoint.step

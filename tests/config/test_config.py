@@ -61,7 +61,7 @@ def test_every_known_dataset_has_a_configuration():
         assert load_config(reference(env_name)).env_name == env_name
 
 
-@pytest.mark.parametrize("agent", ["bc", "iql", "qdt", "esper"])
+@pytest.mark.parametrize("agent", ["bc", "iql", "qdt", "esper", "qt"])
 def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
     for env_name, spec in all_specs().items():
         if spec.engine == "tabular":
@@ -70,7 +70,7 @@ def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
         config = load_config(path)
         assert (config.agent, config.env_name) == (agent, env_name)
         assert config.name == f"{agent}-{env_name}"
-        assert config.batch_size == 256 or agent in ("qdt", "esper")
+        assert config.batch_size == 256 or agent in ("qdt", "esper", "qt")
 
 
 def test_qdt_has_the_papers_hyperparameters():
@@ -78,6 +78,25 @@ def test_qdt_has_the_papers_hyperparameters():
     assert config.target_returns == (5000.0,)
     assert (config.batch_size, config.learning_rate) == (64, 1e-4)
     assert (config.critic_update_steps, config.critic_batch_size) == (500_000, 256)
+
+
+def test_qt_has_the_papers_hyperparameters():
+    """Source: charleshsc/QT's experiment.py and run.sh."""
+    keys = "eta", "clip_grad", "seq_len", "update_steps"
+    for path, *expected in (
+        ("halfcheetah.py:medium", 5.0, 15.0, 5, 500_000),
+        ("halfcheetah.py:medium-expert", 0.4, 15.0, 20, 100_000),
+        ("hopper.py:medium-replay", 3.0, 9.0, 20, 500_000),
+        ("walker2d.py:medium", 2.0, 5.0, 20, 500_000),
+        ("antmaze.py:large-diverse", 0.005, 9.0, 20, 500_000),
+        ("door.py:cloned", 0.001, 9.0, 20, 500_000),
+    ):
+        config = load_config(f"configs/qt/{path}")
+        assert [config[key] for key in keys] == expected
+        sizes = config.embedding_dim, config.num_layers, config.num_heads
+        assert (*sizes, config.activation) == (256, 4, 4, "relu")
+        assert (config.batch_size, config.learning_rate) == (256, 3e-4)
+        assert (config.discount, config.tau, config.weight_decay) == (0.99, 0.005, 1e-4)
 
 
 def test_iql_has_corls_hyperparameters():

@@ -64,6 +64,9 @@ def naive_window(trajectories, units, k: int, start: int, context_len: int) -> B
         "terminals": terminals[window],
         "next_states": states[start + 1 : start + 1 + context_len],
         "has_next": np.ones(length - 1, np.float32)[window],
+        "episode_returns": np.full(
+            length, trajectories.returns_to_go[whole][0] * scale
+        )[window],
     }
     return Batch(
         timesteps=np.arange(start, start + context_len, dtype=np.int32),

@@ -45,6 +45,7 @@ AGENTS = {
     "bc": {"hidden_dim": 8},
     "iql": {"critic_dim": 8},
     "qdt": TRANSFORMER | {"critic_dim": 8, "critic_update_steps": 2},
+    "qt": TRANSFORMER | {"critic_dim": 8, "sample_actions": True},
 }
 
 

@@ -71,3 +71,19 @@ def test_q_learning_dt_finds_the_shortest_way_through_the_grid(tmp_path):
     print("Decision Transformer:", dt, "Q-learning DT:", qdt)
     assert (qdt >= 45).all()
     assert (qdt > dt).sum() >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["qt", "qcs"])
+def test_a_q_regularised_transformer_joins_trajectories_and_returns_10(
+    corridor, tmp_path, mode
+):
+    """Of qt with its candidates; one that acts by the prompt returns 1."""
+    changes = {"update_steps": 2_000, "eval_every": 2_000, "mode": mode}
+    file = "qt/corridor.py"
+    assert (returns_of(file, corridor, tmp_path / "a", **changes) >= 9).all()
+    if mode == "qt":
+        returns = returns_of(
+            file, corridor, tmp_path / "b", **changes, num_candidates=1
+        )
+        assert (returns <= 1.5).all()

@@ -1,0 +1,33 @@
+"""Adroit hammer, Q-value regularised Transformer: the datasets of configs/hammer.py.
+
+  python launch.py --config=configs/qt/hammer.py:human
+
+Published scores: not repeated here, because they are maxima over evaluations.
+
+Hyper-parameters: the authors' run.sh (charleshsc/QT), those
+of expert ours; q_scale and q_min, of
+`--config.mode=qcs`, are ours, as of pen.
+
+Scores of dt_jax: not measured.
+"""
+
+from dt_jax.config.presets import q_regularized_dt
+
+BY_DATASET = {
+    "human": {"eta": 0.1, "clip_grad": 5.0},
+    "cloned": {"eta": 0.01, "clip_grad": 9.0},
+    "expert": {"eta": 0.01, "clip_grad": 9.0},
+}
+
+
+def get_config(dataset: str = "human"):
+    """Return the paper's hyper-parameters for `dataset`."""
+    own = BY_DATASET.get(dataset, {})
+    return q_regularized_dt(
+        "hammer",
+        dataset,
+        q_scale=0.01,
+        reward_scale=0.001,
+        target_returns=(12000.0, 6000.0),
+        **own,
+    )

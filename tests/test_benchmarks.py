@@ -19,7 +19,7 @@ SHORT = {
     "stepping.py": "",
     "train_step.py": "--batch_sizes=4 --rounds=1 --seconds=0.1",
 }
-LONG = {"return_conditioning.py", "scaling.py"}  # minutes
+LONG = {"algorithms.py", "return_conditioning.py", "scaling.py"}  # minutes to hours
 TESTED_ELSEWHERE = {"replay.py"}  # tests/envs/test_replay.py
 
 

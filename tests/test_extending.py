@@ -118,7 +118,7 @@ def test_the_report_shows_it(folder, trained):
 
 def test_without_its_registration_there_is_one_line(trained, monkeypatch):
     monkeypatch.setattr(agents, "_REGISTERED", {})  # other tests run the page's code
-    message = "unknown agent 'my_bc'; known: bc, cql, dt"
+    message = "unknown agent 'my_bc'; known: bc, cluster_return, cql, dt"
     with pytest.raises(UserError, match=message) as error:
         evaluate([str(trained), "--episodes=2"])
     assert "\n" not in str(error.value)

@@ -6,6 +6,7 @@ they lead.
 """
 
 from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np

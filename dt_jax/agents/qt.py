@@ -479,7 +479,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
         shape = *predicted.shape, self.action_size
         states = jnp.repeat(batch.states[..., None, :], self.action_size, axis=-2)
         q = apply(self.critic, critic, states, jnp.broadcast_to(choices, shape))
-        return jnp.sum(jax.nn.softmax(predicted) * q, axis=-1)
+        return jnp.sum(jax.nn.softmax(predicted)[None] * q, axis=-1)
 
     def _next_window(self, batch: Batch) -> Batch:
         """Return the window one step later, valid where `has_next` is 1."""

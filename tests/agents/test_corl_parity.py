@@ -29,7 +29,7 @@ from dt_jax.rollout.rollout import Rollout
 
 HERE = Path(__file__).parents[1] / "data" / "corl_parity"
 FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
-NOT_CORLS = {"activation", "discrete", "timestep_embedding"}
+NOT_CORLS = {"activation", "discrete", "state_size", "timestep_embedding"}
 OTHERS = {"action_size", "parent", "name"}
 MODEL_KEYS = [
     field.name

@@ -350,7 +350,7 @@ def test_golden_qt_actions_of_the_chosen_candidates(case):
         agent = golden_agent(arrays, sizes)
         actor = networks(subtree(arrays, "final/"), sizes["K"])["actor"]
         keys = jax.random.split(jax.random.key(0), n)
-        context, _ = agent.start(jnp.asarray(prompts), keys)
+        context = agent.start(jnp.asarray(prompts), keys)
         no, rewards, compared = np.zeros(n, bool), np.zeros(n), 0
         observe = jax.jit(agent._observe)
         predict = jax.jit(

@@ -92,7 +92,7 @@ def test_targets_equal_a_loop_over_the_steps(k_rewards):
     def targets(params):
         window = batch if k_rewards else agent._next_window(batch)
         actions, _ = agent._forward(params["actor"], window)
-        value = agent._least_q(params["critic"], window, actions)
+        value = agent._policy_q(params["critic"], window, actions).min(axis=0)
         return *agent.targets(params, batch), value
 
     y, valid, value = map(np.asarray, targets(params))
@@ -148,7 +148,7 @@ def test_qcs_weighs_q_by_the_distance_to_the_best_return():
     @jax.jit
     def compute(params):
         predicted, _ = agent._forward(params["actor"], batch)
-        q = agent._least_q(params["critic"], batch, predicted)
+        q = agent._policy_q(params["critic"], batch, predicted).min(axis=0)
         losses = agent.qcs_loss(params["actor"], params["critic"], batch, None)
         return losses, predicted, q
 
@@ -177,7 +177,7 @@ def test_candidates_equal_the_window_repeated_for_each(heads, layers):
         rng = np.random.default_rng(0)
         states, rewards = rng.normal(size=(7, 2, 5)), rng.normal(size=(7, 2))
         keys = jax.random.split(jax.random.key(0), 2)
-        context, _ = agent.start(jnp.asarray([3.0, -4.0]), keys)
+        context = agent.start(jnp.asarray([3.0, -4.0]), keys)
         seen_returns, seen_actions = [], []
         observe = jax.jit(agent._observe)
         candidates = jax.jit(
@@ -255,4 +255,4 @@ def test_an_action_is_that_of_a_drawn_candidate_and_mostly_of_a_good_one(small):
     assert q.mean() > usual_q.mean()
     # The next draw is another one, by the keys in the context.
     assert (jax.random.key_data(context.keys) != jax.random.key_data(keys)).any()
-    np.testing.assert_array_equal(context.inner.actions, actions)
+    np.testing.assert_array_equal(context.actions, actions)

@@ -186,6 +186,7 @@ def test_padding_does_not_count_in_the_losses():
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
 def test_seeds_side_by_side_are_those_of_separate_runs(name):
     """By their losses: Adam makes steps of the rounding of small gradients."""
     agent = make(name)

@@ -46,9 +46,9 @@ def test_demo_dataset_has_d4rls_environment_and_replaces_it(demo, d4rl):
     assert demo_for(lookup(d4rl)) == lookup(demo)
 
 
-def test_registry_has_30_d4rl_and_14_demo_datasets():
-    assert len(all_specs()) == 44
-    assert sum(spec.is_demo for spec in all_specs().values()) == 14
+def test_registry_has_30_d4rl_and_15_demo_datasets():
+    assert len(all_specs()) == 45
+    assert sum(spec.is_demo for spec in all_specs().values()) == 15
     assert all(name == spec.name for name, spec in all_specs().items())
     assert demo_for(lookup("pen-human-v1")) is None  # no demo of Adroit
 

@@ -95,6 +95,7 @@ def assert_skill(labels, returns):
     return returns(means)
 
 
+@pytest.mark.slow
 def test_a_decision_transformer_asked_for_5_gets_minus_5(achieved):
     _, returns = achieved("gambling.py", update_steps=600, warmup_steps=60)
     assert (returns([5.0]) <= -4).all()
@@ -115,6 +116,7 @@ def test_expected_returns_are_achieved_by_whom_asks_for_them(achieved):
     assert_skill(labels, returns)
 
 
+@pytest.mark.slow
 def test_esper_asked_for_its_largest_label_returns_1(achieved):
     """Asked for the mean label of another choice, it makes that choice.
 

@@ -68,6 +68,7 @@ def test_it_is_trained_evaluated_and_aggregated_over_two_seeds(trained):
     assert "eval/return_mean/iqm" in first
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(folder, command, trained):
     workdir = folder / "killed"
     process = start(*command, f"--workdir={workdir}")

@@ -8,6 +8,7 @@ actor_lr=1e-4 and critic_layers=3 (d3rlpy's reproductions/offline/qdt.py).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Self
 
 import jax
@@ -16,7 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic, masked_mean
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params
@@ -113,11 +114,7 @@ class ConservativeQLearning(Critic):
         """
         fixed = jax.lax.stop_gradient(params)
         states, next_states = batch.states, batch.next_states
-        valid = batch.has_next + batch.terminals
-        count = jnp.maximum(jnp.sum(valid), 1)
-
-        def mean(x: Array) -> Array:
-            return jnp.sum(valid * x) / count
+        mean = partial(masked_mean, valid=batch.has_next + batch.terminals)
 
         def q(params: Params, states: Array, actions: Array) -> Array:
             return apply(self.critic, params, states, actions)

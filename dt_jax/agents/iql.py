@@ -7,6 +7,7 @@ hyper-parameters are those of CORL's `algorithms/offline/iql.py`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Self
 
 import jax
@@ -15,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic, masked_mean
 from dt_jax.agents.discrete import cross_entropy
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
@@ -128,11 +129,7 @@ class ImplicitQLearning(Critic):
           dropout_key: for the policy.
         """
         states, actions = batch.states, batch.actions
-        valid = batch.has_next + batch.terminals
-        count = jnp.maximum(jnp.sum(valid), 1)
-
-        def mean(x: Array) -> Array:
-            return jnp.sum(valid * x) / count
+        mean = partial(masked_mean, valid=batch.has_next + batch.terminals)
 
         # V: an expectile of Q over the data's actions, E |tau - 1[u < 0]| u².
         q = apply(self.critic, target, states, actions).min(axis=0)

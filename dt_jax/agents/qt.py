@@ -10,6 +10,7 @@ trajectory's return is from the data's best.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
@@ -20,7 +21,8 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, Trained, TrainState
 from dt_jax.agents.candidates import CANDIDATE_KEYS, CandidateAgent
-from dt_jax.agents.critic import STAGE_KEYS
+from dt_jax.agents.critic import STAGE_KEYS, masked_mean
+from dt_jax.agents.discrete import expected_value
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.iql import ImplicitQLearning
 from dt_jax.agents.optim import (
@@ -211,8 +213,6 @@ class QRegularizedTransformerAgent(CandidateAgent):
         targets = () if self.k_rewards else ("next_states", "has_next")
         return (*fields, "rewards", "terminals", *targets)
 
-    # The training state.
-
     def init(self, key: jax.Array) -> TrainState:
         """Return the state before the first update."""
         actor_key, critic_key, update_key = jax.random.split(key, 3)
@@ -264,8 +264,6 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """Return freshly initialised parameters of the policy."""
         return self._init_params(key, self._method)
 
-    # Learning.
-
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics."""
         key = jax.random.fold_in(state.key, state.step)
@@ -302,13 +300,9 @@ class QRegularizedTransformerAgent(CandidateAgent):
 
         due = (state.step > self.ema_start) & (state.step % self.ema_every == 0)
         rate = jnp.where(due, 1 - self.ema_decay, 0.0)
-        average = jax.tree.map(
-            lambda new, old: old + rate.astype(old.dtype) * (new - old),
-            actor,
-            state.extra["actor"],
-        )
+        average = optax.incremental_update(actor, state.extra["actor"], rate)
         target = optax.incremental_update(critic, state.extra["critic"], self.tau)
-        target_mean = _mean(y, valid) / self._unit(y)
+        target_mean = masked_mean(y, valid) / self._unit(y)
         metrics |= {"critic_loss": critic_loss, "target_mean": target_mean}
         state = state.replace(
             step=state.step + 1,
@@ -353,7 +347,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
     ) -> Array:
         """Return the sum of both critics' mean squared errors over valid targets."""
         q = apply(self.critic, critic, batch.states, batch.actions)
-        return _mean(jnp.square(q - y[None]).sum(axis=0), valid)
+        return masked_mean(jnp.square(q - y[None]).sum(axis=0), valid)
 
     def actor_loss(
         self,
@@ -370,21 +364,21 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """
         predicted, next_states = self._forward(actor, batch, dropout_key)
         errors = self.action_error(predicted, batch.actions).mean(axis=-1)
-        action_loss = _mean(errors, batch.mask)
+        action_loss = masked_mean(errors, batch.mask)
         state_loss: Array = jnp.zeros_like(action_loss)
         if next_states is not None:
             errors = jnp.square(next_states - batch.states[:, 1:]).mean(axis=-1)
-            state_loss = _mean(errors, batch.mask[:, 1:])
+            state_loss = masked_mean(errors, batch.mask[:, 1:])
         q = self._policy_q(critic, batch, predicted)
         first, second = jnp.where(coin, q, q[::-1])
-        size = jax.lax.stop_gradient(_mean(jnp.abs(second), batch.mask))
-        value_loss = -_mean(first, batch.mask) / size
+        size = jax.lax.stop_gradient(masked_mean(jnp.abs(second), batch.mask))
+        value_loss = -masked_mean(first, batch.mask) / size
         loss = action_loss + state_loss + self.eta * value_loss
         parts = {
             "action_loss": action_loss,
             "state_loss": state_loss,
             "value_loss": value_loss,
-            "q_mean": _mean(q.mean(axis=0), batch.mask) / self._unit(q),
+            "q_mean": masked_mean(q.mean(axis=0), batch.mask) / self._unit(q),
         }
         return loss, parts
 
@@ -426,15 +420,15 @@ class QRegularizedTransformerAgent(CandidateAgent):
         predicted = self._forward(actor, batch, dropout_key)[0]
         errors = self.action_error(predicted, batch.actions).mean(axis=-1)
         q = self._policy_q(critic, batch, predicted).min(axis=0)
-        size = jax.lax.stop_gradient(_mean(jnp.abs(q), batch.mask))
+        size = jax.lax.stop_gradient(masked_mean(jnp.abs(q), batch.mask))
         returns = batch.episode_returns / self.normalizer.reward_scale
         below = 100 * (self.best_return - returns) / self.return_range
         weights = self.q_scale * jnp.maximum(below, self.q_min) / size
-        loss = _mean(errors - weights * q, batch.mask)
+        loss = masked_mean(errors - weights * q, batch.mask)
         parts = {
-            "action_loss": _mean(errors, batch.mask),
-            "value_loss": -_mean(weights * q, batch.mask),
-            "q_mean": _mean(q, batch.mask) / self._unit(q),
+            "action_loss": masked_mean(errors, batch.mask),
+            "value_loss": -masked_mean(weights * q, batch.mask),
+            "q_mean": masked_mean(q, batch.mask) / self._unit(q),
         }
         return loss, parts
 
@@ -473,13 +467,10 @@ class QRegularizedTransformerAgent(CandidateAgent):
 
     def _policy_q(self, critic: Params, batch: Batch, predicted: Array) -> Array:
         """Return both Q of predicted actions, [2, B, T]; of logits, their means."""
-        if not self.normalizer.discrete:
-            return apply(self.critic, critic, batch.states, predicted)
-        choices = jnp.eye(self.action_size, dtype=predicted.dtype)
-        shape = *predicted.shape, self.action_size
-        states = jnp.repeat(batch.states[..., None, :], self.action_size, axis=-2)
-        q = apply(self.critic, critic, states, jnp.broadcast_to(choices, shape))
-        return jnp.sum(jax.nn.softmax(predicted)[None] * q, axis=-1)
+        q = partial(apply, self.critic, critic)
+        if self.normalizer.discrete:
+            return expected_value(q, batch.states, predicted)
+        return q(batch.states, predicted)
 
     def _next_window(self, batch: Batch) -> Batch:
         """Return the window one step later, valid where `has_next` is 1."""
@@ -497,16 +488,10 @@ class QRegularizedTransformerAgent(CandidateAgent):
         return jnp.asarray(unit, like.dtype)
 
 
-def _mean(x: Array, valid: Array) -> Array:
-    """Return the mean of x [B, T] where `valid` [B, T] is 1; 0 where it never is."""
-    return jnp.sum(x * valid) / jnp.maximum(jnp.sum(valid), 1)
-
-
 def _critic_layers(config: ConfigDict) -> int:
     layers = config.critic_layers
     return _CRITIC_LAYERS[config.mode] if layers is None else layers
 
 
 def _critic_reward_scale(config: ConfigDict, reward_scale: float) -> float:
-    """Return the factor from rewards to those that the critic learns."""
     return config.critic_reward_scale or _CRITIC_SCALE * reward_scale

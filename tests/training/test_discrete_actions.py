@@ -111,6 +111,7 @@ def test_both_engines_take_one_hot_actions_and_choices(env_name):
     env.close()
 
 
+@pytest.mark.slow
 def test_one_hot_observations_of_a_wrapper_are_played(tmp_path):
     def frozen_lake(**options):
         return FlattenObservation(gymnasium.make("FrozenLake-v1", **options))

@@ -120,12 +120,14 @@ def test_the_error_of_held_out_returns_is_measured(finished):
     assert 10 < last["eval/holdout_return_mse"] < 200
 
 
+@pytest.mark.slow
 def test_labels_from_the_networks_of_another_run(finished, config, tmp_path):
     train(changed(config, labels_from=str(finished / "returns")), tmp_path / "run")
     assert not (tmp_path / "run" / "returns").exists()
     assert restored(tmp_path / "run", "params") == restored(finished, "params")
 
 
+@pytest.mark.slow
 def test_expected_returns_are_learned_from_transitions(config, tmp_path):
     config = changed(config, labels="expected", num_seeds=1, eval_episodes=0)
     (stage,) = stage_configs(config).values()

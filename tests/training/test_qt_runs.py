@@ -122,6 +122,7 @@ def test_the_critic_of_each_seed_is_frozen_and_in_the_checkpoint(finished):
         assert critic[name.removeprefix("['extra']")] == array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["qcs"])
 def test_a_critic_from_another_run(finished, config, tmp_path, folder):
     taken = changed(config, labels_from=str(finished / "critic"))
@@ -133,6 +134,7 @@ def test_a_critic_from_another_run(finished, config, tmp_path, folder):
         train(wider, tmp_path / "wider")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["qcs"])
 def test_a_dry_run_tries_the_critic_too(config, tmp_path, capsys):
     dry_run(config, tmp_path / "run")

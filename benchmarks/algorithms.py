@@ -35,7 +35,10 @@ SHARED = {
 }
 TRANSFORMER = {
     "embedding_dim": 128,
+    "num_layers": 3,
+    "num_heads": 1,
     "learning_rate": 8e-4,
+    "lr_schedule": "warmup_cosine",
     "warmup_steps": 500,
 }
 CRITIC = {"critic_dim": 128}
@@ -46,6 +49,9 @@ ALGORITHMS: dict[str, tuple[str, dict[str, object]]] = {
     "bc-10%": ("bc/", {"hidden_dim": 128, "top_fraction": 0.1}),
     "iql": ("iql/", CRITIC),
     "qdt": ("qdt/", TRANSFORMER | CRITIC | STAGE),
+    # Averages of the policy from the start: 1,000 updates are a fifth of the run.
+    "qt": ("qt/", TRANSFORMER | CRITIC | {"ema_start": 0, "ema_every": 1}),
+    "qcs": ("qt/", TRANSFORMER | CRITIC | STAGE | {"mode": "qcs"}),
 }
 
 
@@ -58,7 +64,7 @@ def train(algorithm: str, task: str, data: Path, workdir: Path) -> float:
         variant = "medium-replay"
         keys |= {"data_path": data / f"{task}-trpo-replay.hdf5", "num_seeds": 3}
         if folder not in ("bc/", "iql/"):
-            keys |= {"target_returns": None, "reward_scale": 0.001}
+            keys |= {"target_returns": None, "reward_scale": 0.001, "seq_len": 20}
     command = [sys.executable, ROOT / "launch.py", f"--workdir={workdir}"]
     command += [f"--config={ROOT}/configs/{folder}{task}.py:{variant}"]
     command += [f"--config.{key}={value}" for key, value in keys.items()]

@@ -2,8 +2,8 @@
 
   python launch.py --config=configs/qdt/grid.py
 
-A Decision Transformer on the same data: configs/grid.py. Moves are not random, so an
-expectile near 1 is the value of the best move in the data.
+A Decision Transformer on the same data: configs/grid.py. Moves have no random outcomes,
+so an expectile near 1 is the value of the best move in the data.
 """
 
 from dt_jax.config import default_config
@@ -16,10 +16,11 @@ def get_config():
         "qdt",
         env_name="grid-demo",
         discount=1.0,
-        iql_tau=0.99,
+        iql_tau=0.997,
+        tau=0.02,
         qf_lr=1e-3,
         vf_lr=1e-3,
-        critic_dim=64,
-        critic_update_steps=3_000,
+        critic_dim=128,
+        critic_update_steps=4_000,
         **GRID,
     )

@@ -19,7 +19,7 @@ from dt_jax.agents.optim import OPTIMIZER_KEYS, apply_gradients, optimizer_from_
 from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.networks.critics import CategoricalPolicy, DeterministicPolicy, apply
+from dt_jax.networks.critics import MLP, DeterministicPolicy, apply
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import POSITIVE_INTEGER, Key, integer, number
 
@@ -44,7 +44,7 @@ class BehaviourCloning(SingleStepAgent):
     KEYS: ClassVar[tuple[Key, ...]] = (*_KEYS, *OPTIMIZER_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = ("states", "actions", "mask")
 
-    policy: CategoricalPolicy | DeterministicPolicy
+    policy: MLP | DeterministicPolicy
     normalizer: Normalizer
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -54,9 +54,9 @@ class BehaviourCloning(SingleStepAgent):
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
         """Return the agent of a configuration and a dataset's units."""
         sizes = config.hidden_dim, config.hidden_layers
-        policy: CategoricalPolicy | DeterministicPolicy
+        policy: MLP | DeterministicPolicy  # the logits of discrete actions
         if normalizer.discrete:
-            policy = CategoricalPolicy(normalizer.action_size, *sizes)
+            policy = MLP(normalizer.action_size, *sizes)
         else:
             policy = DeterministicPolicy(
                 normalizer.action_size, config.max_action, *sizes

@@ -20,7 +20,7 @@ from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic, masked_mean
 from dt_jax.agents.discrete import cross_entropy
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
-    CategoricalPolicy,
+    MLP,
     DeterministicPolicy,
     GaussianPolicy,
     StateValue,
@@ -66,7 +66,7 @@ class ImplicitQLearning(Critic):
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
     batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
 
-    actor: CategoricalPolicy | DeterministicPolicy | GaussianPolicy
+    actor: MLP | DeterministicPolicy | GaussianPolicy
     critic: TwinQ
     value: StateValue
     normalizer: Normalizer
@@ -172,7 +172,7 @@ class ImplicitQLearning(Critic):
             deterministic=False,
             rngs={"dropout": dropout_key},
         )
-        if isinstance(self.actor, CategoricalPolicy):
+        if self.normalizer.discrete:
             return cross_entropy(predicted, actions)[..., 0]
         if isinstance(self.actor, GaussianPolicy):
             return -normal_log_prob(actions, *predicted).sum(axis=-1)
@@ -192,10 +192,10 @@ class ImplicitQLearning(Critic):
 
 def _policy(
     config: ConfigDict, normalizer: Normalizer
-) -> CategoricalPolicy | DeterministicPolicy | GaussianPolicy:
-    """Return the network of the policy."""
-    sizes = config.critic_dim, config.critic_layers, config.actor_dropout
+) -> MLP | DeterministicPolicy | GaussianPolicy:
+    """Return the network of the policy; the logits of discrete actions."""
+    size, sizes = normalizer.action_size, (config.critic_dim, config.critic_layers)
     if normalizer.discrete:
-        return CategoricalPolicy(normalizer.action_size, *sizes)
-    policy = DeterministicPolicy(normalizer.action_size, config.max_action, *sizes)
+        return MLP(size, *sizes, dropout=config.actor_dropout)
+    policy = DeterministicPolicy(size, config.max_action, *sizes, config.actor_dropout)
     return policy if config.iql_deterministic else GaussianPolicy(policy)

@@ -51,7 +51,7 @@ GRID: dict[str, Any] = {
     "weight_decay": 0.0,
     "clip_grad": None,
     "batch_size": 128,
-    "update_steps": 1_500,
+    "update_steps": 2_500,
     "warmup_steps": 100,
     "eval_every": 500,
     "eval_episodes": 5,

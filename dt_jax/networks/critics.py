@@ -122,27 +122,6 @@ class DeterministicPolicy(nn.Module):
         return self.max_action * jnp.tanh(mlp(states, deterministic))
 
 
-class CategoricalPolicy(nn.Module):
-    """The logits of N choices for each state."""
-
-    num_choices: int
-    hidden_dim: int
-    hidden_layers: int
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(self, states: Array, deterministic: bool = True) -> Array:
-        """Map states [..., S] to logits [..., N]; no dropout if `deterministic`."""
-        mlp = MLP(
-            self.num_choices,
-            self.hidden_dim,
-            self.hidden_layers,
-            dropout=self.dropout,
-            name="mlp",
-        )
-        return mlp(states, deterministic)
-
-
 class GaussianPolicy(nn.Module):
     """A normal distribution of actions, whose deviations are the same in all states.
 

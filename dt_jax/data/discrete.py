@@ -39,7 +39,8 @@ def read_choices(column: Column, name: str, num_choices: int | None) -> np.ndarr
         if bad.any():
             raise UserError(
                 f"{name}: row {start + bad.argmax()} is not one-hot; discrete actions "
-                "are integers [steps] or one-hot rows, continuous ones floats"
+                "(integers, or the environment's) are integers [steps] or one-hot "
+                "rows; continuous ones are floats"
             )
         found.append(block.argmax(axis=1))
         start += len(block)

@@ -107,6 +107,8 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
         # d4rl's get_dataset also accepts [M, 1] for [M].
         if len(shape) != rank and not (rank == 1 and shape[1:] == (1,)):
             expected = "[steps, size]" if rank == 2 else "[steps]"
+            if key == "actions":
+                expected += ", or integers [steps] for discrete actions"
             raise UserError(f"{path}: {key} has shape {shape}, expected {expected}")
         if min(shape) <= 0:
             raise UserError(f"{path}: {key} is empty, its shape is {shape}")

@@ -83,9 +83,11 @@ def stage_results(
         stages = {name: load_agent(user_path(source), "last")}
         theirs = stages[name].record["config"]
         if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
+            seeds = "one seed" if count == 1 else f"one seed or {count}"
+            labels = "a run with labels, or " if _makes_labels(config) else ""
             raise UserError(
-                f"config.labels_from={source}: expected a run with labels, or one of "
-                f"the agent {changes['agent']} with one seed or {count}"
+                f"config.labels_from={source}: expected {labels}a run of the agent "
+                f"{changes['agent']} with {seeds}, such as RUN/{name}"
             )
         seen, here = stages[name].agent.observation_size, dataset.trajectories.sizes[0]
         if seen != here:
@@ -170,11 +172,16 @@ def _labelled(dataset: Dataset, labels: tuple[Labels, ...]) -> Dataset:
     return replace(dataset, labels=labels)
 
 
+def _makes_labels(config: ConfigDict) -> bool:
+    """Return whether the agent of a run is trained on labels."""
+    inherited = vars(Agent)["make_labels"].__func__
+    return agent_class(config.agent).make_labels.__func__ is not inherited
+
+
 def _has_labels(config: ConfigDict) -> bool:
     """Return whether a run uses the labels of the run that `labels_from` names."""
-    source, agent = config.get("labels_from"), agent_class(config.agent)
-    inherited = vars(Agent)["make_labels"].__func__
-    if not source or agent.make_labels.__func__ is inherited:
+    source = config.get("labels_from")
+    if not source or not _makes_labels(config):
         return False
     return (user_path(source) / "labels" / "labels.npz").is_file()
 

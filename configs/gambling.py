@@ -19,5 +19,6 @@ def get_config():
         env_name="gambling-demo",
         target_returns=(5.0, 1.0, -2.5, -5.0),
         reward_scale=0.1,
+        sample_actions=True,
         **TABULAR | {"eval_episodes": 100},
     )

@@ -80,6 +80,7 @@ def test_each_seed_is_trained_on_labels_of_its_own(finished):
     assert steps_of(finished / "returns") == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_any_phase_resumes_to_the_same_bits(finished, config, tmp_path):
     workdir = tmp_path / "run"
     for step in 3, 5:  # of the clusters, of their returns

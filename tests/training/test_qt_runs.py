@@ -72,6 +72,7 @@ def finished(config, mode, folder):
     return folder / mode
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(finished, config, tmp_path):
     train_until(7, config, tmp_path / "run")  # after the critic, in qcs
     train(config, tmp_path / "run")

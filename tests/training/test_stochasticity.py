@@ -101,6 +101,7 @@ def test_a_decision_transformer_asked_for_5_gets_minus_5(achieved):
     assert (returns([5.0]) <= -4).all()
 
 
+@pytest.mark.slow
 def test_expected_returns_are_achieved_by_whom_asks_for_them(achieved):
     labels, returns = achieved(
         "esper/gambling.py",

@@ -17,8 +17,8 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.discrete import cross_entropy
 from dt_jax.agents.expected_return import RETURN_KEYS, ReturnModel, make_adamw
+from dt_jax.agents.losses import action_error, masked_mean
 from dt_jax.agents.optim import apply_gradients
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.esper import ClusterNetwork, NormedMLP, ReturnNetwork
@@ -208,15 +208,15 @@ class ClusterReturn(ReturnModel):
         batch = _align_ends(batch, batch.mask)
         found, statistics = self.forward(params, batch, draws, hard)
 
-        def mean(errors: Array, weights: Array) -> Array:
-            return jnp.sum(errors * weights) / jnp.maximum(jnp.sum(weights), 1)
-
         def dynamics_error(next_states: Array) -> Array:
             errors = jnp.square(next_states - batch.states[:, 1:]).mean(axis=-1)
-            return mean(errors, batch.mask[:, :-1])
+            return masked_mean(errors, batch.mask[:, :-1])
 
-        return_loss = mean(jnp.square(found.returns - batch.returns_to_go), batch.mask)
-        action_loss = mean(self._action_errors(found.actions, batch), batch.mask)
+        return_errors = jnp.square(found.returns - batch.returns_to_go)
+        return_loss = masked_mean(return_errors, batch.mask)
+        discrete = self.normalizer.discrete
+        action_errors = action_error(found.actions, batch.actions, discrete)
+        action_loss = masked_mean(action_errors.mean(axis=-1), batch.mask)
         cluster_loss = (
             self.action_loss_weight * action_loss
             - self.dynamics_loss_weight * dynamics_error(found.adversary)
@@ -273,12 +273,6 @@ class ClusterReturn(ReturnModel):
             baseline=next_states(params, jnp.zeros_like(fixed)),
         )
         return predictions, statistics
-
-    def _action_errors(self, predicted: Array, batch: Batch) -> Array:
-        """Return the cross-entropy of choices, or the squared error, [B, T]."""
-        if self.normalizer.discrete:
-            return cross_entropy(predicted, batch.actions)[..., 0]
-        return jnp.square(predicted - batch.actions).mean(axis=-1)
 
     def predict(self, params: Params, batch: Batch, key: jax.Array) -> Array:
         """Return the expected scaled returns-to-go, [B, T], of sampled clusters."""

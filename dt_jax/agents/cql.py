@@ -17,7 +17,8 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic, masked_mean
+from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.losses import masked_mean
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params

@@ -51,11 +51,6 @@ STAGE_KEYS = (
 # fmt: on
 
 
-def masked_mean(x: Array, valid: Array) -> Array:
-    """Return the mean of x [B, T] where `valid` [B, T] is 1; 0 where it never is."""
-    return jnp.sum(valid * x) / jnp.maximum(jnp.sum(valid), 1)
-
-
 class Critic(SingleStepAgent, Protocol):
     """An agent with twin Q and an average of it, which knows what states are worth.
 

@@ -14,7 +14,8 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Agent, Metrics, TrainState
-from dt_jax.agents.discrete import choose, cross_entropy
+from dt_jax.agents.discrete import choose
+from dt_jax.agents.losses import action_error, masked_mean
 from dt_jax.agents.optim import (
     OPTIMIZER_KEYS,
     apply_gradients,
@@ -218,7 +219,7 @@ class DecisionTransformerAgent(Agent):
         """
         errors = self._error(params, batch, dropout_key)
         if self.normalizer.discrete:
-            return jnp.sum(errors) / jnp.maximum(jnp.sum(batch.mask), 1)
+            return masked_mean(errors[..., 0], batch.mask)
         return jnp.mean(errors)
 
     def validation_loss(self, params: Params, batch: Batch) -> Array:
@@ -232,25 +233,34 @@ class DecisionTransformerAgent(Agent):
 
         Both are 0 in the padding.
         """
+        predicted = self._forward(params, batch, dropout_key)
+        errors = action_error(predicted, batch.actions, self.normalizer.discrete)
+        return errors * batch.mask[..., None]
+
+    def _forward(
+        self,
+        params: Params,
+        batch: Batch,
+        dropout_key: jax.Array | None,
+        method: str | None = None,
+    ) -> Any:
+        """Return what a method of the network predicts, by default actions [B, T, A].
+
+        In `compute_dtype`; without `dropout_key` there is no dropout.
+        """
         inputs = batch.states, batch.actions, batch.returns_to_go
         if self.compute_dtype:
             params, inputs = jax.tree.map(
                 lambda x: x.astype(self.compute_dtype), (params, inputs)
             )
-        predicted = self._apply(
+        return self._apply(
             params,
             *inputs,
             batch.timesteps,
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
+            method=method,
         )
-        return self.action_error(predicted, batch.actions) * batch.mask[..., None]
-
-    def action_error(self, predicted: Array, actions: Array) -> Array:
-        """Return squared errors [..., A], or cross-entropies [..., 1] of logits."""
-        if self.normalizer.discrete:
-            return cross_entropy(predicted, actions)
-        return jnp.square(predicted - actions)
 
     def start(
         self, target_returns: Array | None, keys: jax.Array | None = None

@@ -16,8 +16,8 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic, masked_mean
-from dt_jax.agents.discrete import cross_entropy
+from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.losses import action_error, masked_mean
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
     MLP,
@@ -172,11 +172,10 @@ class ImplicitQLearning(Critic):
             deterministic=False,
             rngs={"dropout": dropout_key},
         )
-        if self.normalizer.discrete:
-            return cross_entropy(predicted, actions)[..., 0]
         if isinstance(self.actor, GaussianPolicy):
             return -normal_log_prob(actions, *predicted).sum(axis=-1)
-        return jnp.square(predicted - actions).sum(axis=-1)
+        errors = action_error(predicted, actions, self.normalizer.discrete)
+        return errors.sum(axis=-1)
 
     def values(self, params: Params, observations: Array) -> Array:
         """Return V of raw observations [N, S] in units of reward, [N]."""

@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, Trained, TrainState
 from dt_jax.agents.candidates import CANDIDATE_KEYS, CandidateAgent
-from dt_jax.agents.critic import STAGE_KEYS, masked_mean
-from dt_jax.agents.discrete import expected_value
+from dt_jax.agents.critic import STAGE_KEYS
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.iql import ImplicitQLearning
+from dt_jax.agents.losses import action_error, expected_value, masked_mean
 from dt_jax.agents.optim import (
     adam_with_l2,
     make_optimizer,
@@ -54,6 +54,12 @@ from dt_jax.utils.keys import (
 _CANDIDATES = {"qt": 50, "qcs": 1}
 _CRITIC_LAYERS = {"qt": 3, "qcs": 2}
 _CRITIC_SCALE = 100.0  # times reward_scale; Adam learns returns near 1 less precisely
+
+_SAME = (  # keys whose values are attributes of these names
+    *("mode", "eta", "discount", "tau", "k_rewards", "q_scale", "q_min"),
+    *("ema_decay", "ema_every", "ema_start", "best_return", "return_range"),
+    *("candidate_std", "choice_temperature", "sample_actions"),
+)
 
 # fmt: off
 _KEYS = (
@@ -136,8 +142,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
     critic_scale: float
     q_scale: float
     q_min: float
-    best_return: float = 0.0
-    return_range: float = 1.0
+    best_return: float
+    return_range: float
 
     @classmethod
     def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
@@ -156,11 +162,6 @@ class QRegularizedTransformerAgent(CandidateAgent):
         own, of_critic = schedule(config.learning_rate), schedule(config.qf_lr)
         activation = mish if is_qt else nn.relu
         make, clip = adam_with_l2 if is_qt else make_optimizer, config.clip_grad
-        same = {  # as the keys of these names
-            name: config[name]
-            for name in cls.__dataclass_fields__.keys() & config.keys()
-            if config[name] is not None and name != "compute_dtype"
-        }
         return cls(
             model=model,
             normalizer=normalizer,
@@ -170,7 +171,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
             critic=TwinQ(config.critic_dim, _critic_layers(config), activation),
             critic_optimizer=adam_with_l2(of_critic, (0.9, 0.999), 0.0, clip),
             critic_scale=_critic_reward_scale(config, scale) / scale,
-            **{"num_candidates": _CANDIDATES[config.mode]} | same,
+            num_candidates=config.num_candidates or _CANDIDATES[config.mode],
+            **{name: config[name] for name in _SAME},
         )
 
     @classmethod
@@ -362,8 +364,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
         Means are over valid steps, those of s' over steps that are followed by another
         in the window. |Q_2| has no gradient.
         """
-        predicted, next_states = self._forward(actor, batch, dropout_key)
-        errors = self.action_error(predicted, batch.actions).mean(axis=-1)
+        predicted, next_states = self._predict(actor, batch, dropout_key)
+        errors = self._imitation_error(predicted, batch)
         action_loss = masked_mean(errors, batch.mask)
         state_loss: Array = jnp.zeros_like(action_loss)
         if next_states is not None:
@@ -417,8 +419,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
         normalised returns g: Q counts most where the trajectory is no model. Means are
         over valid steps.
         """
-        predicted = self._forward(actor, batch, dropout_key)[0]
-        errors = self.action_error(predicted, batch.actions).mean(axis=-1)
+        predicted = self._predict(actor, batch, dropout_key)[0]
+        errors = self._imitation_error(predicted, batch)
         q = self._policy_q(critic, batch, predicted).min(axis=0)
         size = jax.lax.stop_gradient(masked_mean(jnp.abs(q), batch.mask))
         returns = batch.episode_returns / self.normalizer.reward_scale
@@ -436,23 +438,11 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """Return the error of each action without dropout; see `Agent`."""
         return super().validation_loss(params["actor"], batch)
 
-    def _forward(
+    def _predict(
         self, actor: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> tuple[Array, Array | None]:
         """Return the actions [B, T, A], and the states after them, if predicted."""
-        inputs = batch.states, batch.actions, batch.returns_to_go
-        if self.compute_dtype:
-            actor, inputs = jax.tree.map(
-                lambda x: x.astype(self.compute_dtype), (actor, inputs)
-            )
-        predicted = self._apply(
-            actor,
-            *inputs,
-            batch.timesteps,
-            deterministic=dropout_key is None,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-            method=self._method,
-        )
+        predicted = self._forward(actor, batch, dropout_key, self._method)
         return predicted if self._method else (predicted, None)
 
     @property
@@ -460,9 +450,14 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """Of the network, in training."""
         return None if self.model.state_size is None else "predict_with_states"
 
+    def _imitation_error(self, predicted: Array, batch: Batch) -> Array:
+        """Return the error of each predicted action, or -log π of logits, [B, T]."""
+        discrete = self.normalizer.discrete
+        return action_error(predicted, batch.actions, discrete).mean(axis=-1)
+
     def _acting_q(self, acting: Params, batch: Batch) -> Array:
         """Return the smaller average Q of what the averaged policy does, [B, T]."""
-        predicted, _ = self._forward(acting["actor"], batch)
+        predicted, _ = self._predict(acting["actor"], batch)
         return self._policy_q(acting["critic"], batch, predicted).min(axis=0)
 
     def _policy_q(self, critic: Params, batch: Batch, predicted: Array) -> Array:

@@ -3,10 +3,10 @@
 from typing import ClassVar, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from dt_jax.agents.base import Agent, Context
-from dt_jax.agents.discrete import choose, cross_entropy
+from dt_jax.agents.discrete import choose
+from dt_jax.agents.losses import action_error
 from dt_jax.types import Array, Batch, Params
 
 
@@ -30,10 +30,7 @@ class SingleStepAgent(Agent, Protocol):
     def validation_loss(self, params: Params, batch: Batch) -> Array:
         """Return the error of each action, 0 in the padding; see `Agent`."""
         predicted = self.predict(params, batch.states)
-        if self.normalizer.discrete:
-            errors = cross_entropy(predicted, batch.actions)
-        else:
-            errors = jnp.square(predicted - batch.actions)
+        errors = action_error(predicted, batch.actions, self.normalizer.discrete)
         return errors * batch.mask[..., None]
 
     def start(self, target_returns: Array | None, keys: jax.Array) -> Context:

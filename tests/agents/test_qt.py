@@ -165,7 +165,7 @@ def test_golden_qt_forward(file):
     batch = golden_batch(arrays, sizes, 0, dtype)
     mask = arrays["batch/first/mask"].astype(bool)
     pairs = mask[:, :-1]  # whose next state is in the window
-    forward = jax.jit(agent._forward)
+    forward = jax.jit(agent._predict)
     for name in "actor", "ema_actor":
         actions, states = forward(params[name], batch)
         actions = padded_left(actions, batch.mask)

@@ -91,7 +91,7 @@ def test_targets_equal_a_loop_over_the_steps(k_rewards):
     @jax.jit
     def targets(params):
         window = batch if k_rewards else agent._next_window(batch)
-        actions, _ = agent._forward(params["actor"], window)
+        actions, _ = agent._predict(params["actor"], window)
         value = agent._policy_q(params["critic"], window, actions).min(axis=0)
         return *agent.targets(params, batch), value
 
@@ -147,7 +147,7 @@ def test_qcs_weighs_q_by_the_distance_to_the_best_return():
 
     @jax.jit
     def compute(params):
-        predicted, _ = agent._forward(params["actor"], batch)
+        predicted, _ = agent._predict(params["actor"], batch)
         q = agent._policy_q(params["critic"], batch, predicted).min(axis=0)
         losses = agent.qcs_loss(params["actor"], params["critic"], batch, None)
         return losses, predicted, q

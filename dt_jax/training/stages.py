@@ -123,14 +123,14 @@ def new_labels(
     """
     if _has_labels(config):
         source = user_path(config.labels_from) / "labels"
-        labels = _labels_of(source, dataset, len(stages))
+        labels = _labels_of(source, dataset, config.agent, len(stages))
     else:
         agent = agent_class(config.agent)
         each = [agent.make_labels(config, x, dataset.trajectories) for x in stages]
         labels = tuple(labels for labels in each if labels is not None)
     labelled = _labelled(dataset, labels)
     if labels and distributed.is_main_process():
-        _write(labelled, workdir / "labels")
+        _write(labelled, config.agent, workdir / "labels")
     return labelled
 
 
@@ -194,11 +194,19 @@ def _of_seed(trained: TrainedAgent, index: int) -> Trained:
     return Trained(trained.agent, trained.seed_params(seed))
 
 
-def _labels_of(folder: Path, dataset: Dataset, count: int) -> tuple[Labels, ...]:
-    """Return the labels of another run on the same data."""
+def _labels_of(
+    folder: Path, dataset: Dataset, agent: str, count: int
+) -> tuple[Labels, ...]:
+    """Return the labels of another run of the same agent on the same data."""
     labels = _read(folder)
-    made_on = json.loads(read_regular(folder / "summary.json"))["data_sha256"]
-    if made_on != dataset.sha256:
+    summary = json.loads(read_regular(folder / "summary.json"))
+    theirs = summary.get("agent", agent)  # older versions do not write it
+    if theirs != agent:
+        raise UserError(
+            f"{folder} has the labels of the agent {theirs}, not of {agent}: leave "
+            "labels_from out"
+        )
+    if summary["data_sha256"] != dataset.sha256:
         raise UserError(
             f"{folder} has the labels of other data than {dataset.source}: leave "
             "labels_from out"
@@ -222,7 +230,7 @@ def _read(folder: Path) -> tuple[Labels, ...]:
     return tuple(map(Labels, arrays["values"], offsets))
 
 
-def _write(dataset: Dataset, folder: Path) -> None:
+def _write(dataset: Dataset, agent: str, folder: Path) -> None:
     """Write labels.npz, summary.json and histogram.png; print one line."""
     returns = dataset.trajectories.returns_to_go
     summaries = [describe_labels(each, returns) for each in dataset.labels]
@@ -239,6 +247,6 @@ def _write(dataset: Dataset, folder: Path) -> None:
     }
     with atomic_write(folder / "labels.npz") as temporary:
         np.savez(temporary, **arrays)
-    summary = {"data_sha256": dataset.sha256, "seeds": summaries}
+    summary = {"agent": agent, "data_sha256": dataset.sha256, "seeds": summaries}
     write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
     draw_label_histogram(first["histogram"], folder / "histogram.png")

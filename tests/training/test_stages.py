@@ -176,6 +176,14 @@ def test_labels_from_another_run_or_its_critic(finished, config, tmp_path, hoppe
         train(other, tmp_path / "other")
 
 
+def test_labels_of_another_agent_are_refused(finished, config, tmp_path):
+    esper = default_config("esper")
+    same = {key: config[key] for key in esper if key in config and key != "agent"}
+    esper = changed(esper, **same | {"labels_from": str(finished)})
+    with pytest.raises(UserError, match="labels of the agent qdt, not of esper"):
+        train(esper, tmp_path / "run")
+
+
 def test_window_mode_shows_true_rewards_before_the_window_s_end(
     config, corridor, tmp_path
 ):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from golden import golden
 
 from dt_jax.data.registry import lookup
 from dt_jax.datasets.demo.tabular import collect
-from dt_jax.envs.tabular import Tabular
+from dt_jax.envs.tabular import Tabular, grid
 
 
 def play(name, choices, seeds=(0,)):
@@ -67,3 +68,21 @@ def test_gamblings_data_is_uniformly_random():
         assert abs(np.mean(first == choice) - 1 / 3) < 0.035
         assert abs(returns[first == choice].mean() - expected) < 1.3
     assert all(episode.terminals[-1] for episode in episodes)
+
+
+def test_golden_qdt_grid_is_the_papers_maze():
+    arrays, _ = golden("qdt.npz")
+    theirs = arrays["maze/next_reward_done"].reshape(36, 8, 3)
+    ours = np.concatenate(grid(), axis=-1)
+    np.testing.assert_array_equal(ours[:-1], theirs[:-1])  # nothing follows the goal
+
+
+def test_the_grids_data_has_random_episodes_of_at_most_49_steps():
+    (episodes,) = collect(lookup("grid-demo"), 4500, 0, lambda n: None)
+    assert 90 <= len(episodes) <= 110
+    lengths = np.array([len(episode.rewards) for episode in episodes])
+    assert lengths.max() == 49
+    at_goal = np.array([episode.rewards[-1] == 90 for episode in episodes])
+    ended = np.array([episode.terminals[-1] for episode in episodes])
+    np.testing.assert_array_equal(at_goal, ended)
+    assert (lengths[~ended] == 49).all()

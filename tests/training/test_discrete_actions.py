@@ -12,6 +12,8 @@ from small_agent import large_params, normalizer, small_agent
 import dt_jax
 from dt_jax import envs
 from dt_jax.agents.discrete import choose
+from dt_jax.agents.losses import expected_value
+from dt_jax.cli import export
 from dt_jax.config import default_config
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training.train import train
@@ -219,6 +221,32 @@ def test_what_does_not_fit_discrete_actions_is_refused(
     config = changed(default_config(agent), **SMALL | keys | changes)
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / "run")
+
+
+def test_the_value_of_a_policy_is_the_mean_over_its_choices():
+    rng = np.random.default_rng(0)
+    states, logits = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
+    weights = rng.normal(size=(2, 3, 2))
+
+    def q(states, actions):
+        return np.einsum("...s,ksa,...a->k...", states, weights, actions)
+
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    choices = np.eye(2)
+    each = [q(states, np.tile(choice, (4, 1))) for choice in choices]
+    expected = p[:, 0] * each[0] + p[:, 1] * each[1]
+    found = expected_value(q, np.float32(states), np.float32(logits))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_discrete_actions_are_only_exported_as_safetensors(cartpole, tmp_path):
+    train(config_of("dt", cartpole, None, eval_every=2), tmp_path / "run")
+    for kind in "hf", "corl":
+        with pytest.raises(UserError, match=f"network of --to={kind} lacks: choose"):
+            export.main(
+                [str(tmp_path / "run"), f"--to={kind}", f"--out={tmp_path / kind}"]
+            )
+        assert not (tmp_path / kind).exists()
 
 
 def test_continuous_actions_are_not_drawn(small_config, tmp_path):

@@ -26,6 +26,7 @@ def get_config():
         critic_layers=2,
         ema_every=1,
         ema_start=0,
+        num_candidates=50,
         candidate_std=1.0,
         choice_temperature=0.1,
         critic_update_steps=2_000,

@@ -5,7 +5,8 @@
 
 Both return 10, for each of 5 seeds; a Decision Transformer (configs/corridor.py) 1.
 One-step targets join the trajectories, and candidates that span the data's returns
-contain the one under which the policy takes the first step: without either it is 1.
+contain the one under which the policy takes the first step. Without either, qt
+returns 1.
 """
 
 from dt_jax.config import default_config

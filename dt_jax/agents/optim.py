@@ -73,17 +73,22 @@ def make_schedule(
     and falls to 0.
     """
     if kind == "cosine":
-        return optax.cosine_decay_schedule(learning_rate, update_steps)
+        return lambda count: learning_rate * _cosine(count / update_steps)
 
     def schedule(count):
         warmup = jnp.minimum((count + 1) / max(warmup_steps, 1), 1.0)
         if kind == "warmup_constant" or warmup_steps >= update_steps:
             return learning_rate * warmup
         progress = (count - warmup_steps) / (update_steps - warmup_steps)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        cosine = _cosine(progress)
         return learning_rate * warmup * (_FINAL_SHARE + (1 - _FINAL_SHARE) * cosine)
 
     return schedule
+
+
+def _cosine(progress):
+    """Return half a wave that falls from 1 to 0 while `progress` rises from 0 to 1."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
 
 
 def make_optimizer(

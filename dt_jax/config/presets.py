@@ -56,7 +56,7 @@ GRID: dict[str, Any] = {
     "eval_every": 500,
     "eval_episodes": 5,
     "episode_len": None,
-    "reward_scale": 0.01,
+    "reward_scale": 0.05,
     "target_returns": (50.0,),
 }
 

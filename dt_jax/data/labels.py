@@ -56,11 +56,19 @@ def relabel(
     return labels.astype(np.float32)
 
 
-def describe_labels(labels: Labels, returns: np.ndarray) -> dict[str, Any]:
-    """Return how labels differ from the returns-to-go [rows] that they replace.
+def describe_labels(
+    labels: Labels, returns: np.ndarray, starts: np.ndarray
+) -> dict[str, Any]:
+    """Return how labels differ from the returns-to-go that they replace.
 
     Labels are those at the end of a window, where they count. Shares are of rows;
-    "relabelled" differ by more than rounding, 1e-5 of the largest return.
+    "relabelled" differ by more than rounding, 1e-5 of the largest return. "largest" is
+    of the trajectories' first steps: the target return that asks for the most.
+
+    Args:
+      labels: of the dataset.
+      returns: [rows], the returns-to-go in reward units.
+      starts: [K], the first row of each trajectory.
     """
     returns = returns.astype(np.float64)
     shown = at_window_ends(labels).astype(np.float64)
@@ -72,6 +80,7 @@ def describe_labels(labels: Labels, returns: np.ndarray) -> dict[str, Any]:
         "share_relabelled": float(np.mean(np.abs(difference) > rounding)),
         "difference_median": float(np.median(difference)),
         "difference_90th_percentile": float(np.quantile(difference, 0.9)),
+        "largest": float(shown[starts].max()),
         "share_below_return": float(np.mean(difference < -rounding)),
         "histogram": {
             "edges": edges.tolist(),

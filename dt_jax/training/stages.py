@@ -80,7 +80,10 @@ def stage_results(
     source = config.get("labels_from")
     if source and not _has_labels(config):
         name, changes = next(iter(agent.stages(config).items()))
-        stages = {name: load_agent(user_path(source), "last")}
+        try:
+            stages = {name: load_agent(user_path(source), "last")}
+        except UserError as error:
+            raise UserError(f"config.labels_from={source}: {error}") from None
         theirs = stages[name].record["config"]
         if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
             seeds = "one seed" if count == 1 else f"one seed or {count}"
@@ -200,11 +203,10 @@ def _labels_of(
     """Return the labels of another run of the same agent on the same data."""
     labels = _read(folder)
     summary = json.loads(read_regular(folder / "summary.json"))
-    theirs = summary.get("agent", agent)  # older versions do not write it
-    if theirs != agent:
+    if summary["agent"] != agent:
         raise UserError(
-            f"{folder} has the labels of the agent {theirs}, not of {agent}: leave "
-            "labels_from out"
+            f"{folder} has the labels of the agent {summary['agent']}, not of {agent}: "
+            "leave labels_from out"
         )
     if summary["data_sha256"] != dataset.sha256:
         raise UserError(
@@ -232,14 +234,14 @@ def _read(folder: Path) -> tuple[Labels, ...]:
 
 def _write(dataset: Dataset, agent: str, folder: Path) -> None:
     """Write labels.npz, summary.json and histogram.png; print one line."""
-    returns = dataset.trajectories.returns_to_go
-    summaries = [describe_labels(each, returns) for each in dataset.labels]
+    returns, starts = dataset.trajectories.returns_to_go, dataset.trajectories.starts
+    summaries = [describe_labels(each, returns, starts) for each in dataset.labels]
     first = summaries[0]
     print(
         f"labels: {first['share_relabelled']:.1%} of {dataset.source} relabelled, "
         f"label - return median {first['difference_median']:.3g}, 90th percentile "
         f"{first['difference_90th_percentile']:.3g}; {first['share_below_return']:.1%} "
-        f"below the return ({folder / 'histogram.png'})"
+        f"below the return; largest {first['largest']:.4g} ({folder / 'histogram.png'})"
     )
     columns = zip(Labels._fields, zip(*dataset.labels, strict=True), strict=True)
     arrays: dict[str, Any] = {

@@ -96,7 +96,8 @@ def test_labels_equal_those_of_a_loop():
 def test_the_summary_counts_what_has_changed():
     trajectories = make_trajectories([[1, 1, 1, 1]], [True])  # returns 4, 3, 2, 1
     labels = Labels(np.array([9, 3, 2.5, 0], np.float32))
-    summary = describe_labels(labels, trajectories.returns_to_go)
+    summary = describe_labels(labels, trajectories.returns_to_go, trajectories.starts)
+    assert summary["largest"] == 9
     assert summary["share_relabelled"] == 0.75
     assert summary["share_below_return"] == 0.25
     assert summary["difference_median"] == pytest.approx(0.25)

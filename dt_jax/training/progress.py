@@ -23,9 +23,9 @@ class ProgressReport:
     Where another process prints, `shown` is False.
     """
 
-    def __init__(self, total: int, done: int, shown: bool):
+    def __init__(self, description: str, total: int, done: int, shown: bool):
         console = Console(stderr=True)
-        self._total, self._shown = total, shown
+        self._description, self._total, self._shown = description, total, shown
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -36,7 +36,7 @@ class ProgressReport:
             disable=not (shown and console.is_terminal),
         )
         self._task = self._bar.add_task(
-            "training", total=total, completed=done, loss="-", rate="-"
+            description, total=total, completed=done, loss="-", rate="-"
         )
         self._last_line = time.monotonic()
 
@@ -65,7 +65,7 @@ class ProgressReport:
         """Show another description on the bar meanwhile."""
         self._bar.update(self._task, description=description)
         yield
-        self._bar.update(self._task, description="training")
+        self._bar.update(self._task, description=self._description)
 
     def log(self, message: str) -> None:
         """Print a line, above the bar if there is one."""

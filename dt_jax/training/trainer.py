@@ -241,7 +241,7 @@ class Trainer:
           Stopped: a signal was received; everything is saved.
         """
         config, start = self.config, self.step
-        if not self._evaluator:
+        if not self._evaluator and config.eval_episodes:
             print("nothing is evaluated: no environment, no held-out trajectories")
         inputs = prefetch(
             self._multi_step.inputs, self._chunks(start), config.num_workers
@@ -260,7 +260,9 @@ class Trainer:
             MetricsLog(
                 self._workdir / "metrics.jsonl" if is_main else None, up_to_step=logged
             ) as self._log,
-            ProgressReport(config.update_steps, start, shown=is_main) as self._progress,
+            ProgressReport(
+                f"training {config.agent}", config.update_steps, start, shown=is_main
+            ) as self._progress,
             closing(inputs),
         ):
             with distributed.all_succeed():

@@ -10,7 +10,7 @@ from dt_jax.training.progress import ProgressReport
 
 
 def report_progress(shown=True):
-    with ProgressReport(total=200, done=50, shown=shown) as report:
+    with ProgressReport("training dt", total=200, done=50, shown=shown) as report:
         report.update(100, loss=0.5, rate=50.0)
         with report.phase("evaluating"):
             report.log("step 100  target 5: return 2.0")
@@ -47,5 +47,11 @@ def terminal(monkeypatch):
 def test_a_bar_is_shown_on_a_terminal(terminal):
     report_progress()
     shown = terminal.getvalue()
-    for part in ("100/200", "loss 0.5000", "50 updates/s", "target 5: return 2.0"):
+    for part in (
+        "training dt",
+        "100/200",
+        "loss 0.5000",
+        "50 updates/s",
+        "target 5: return 2.0",
+    ):
         assert part in shown

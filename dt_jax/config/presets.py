@@ -53,6 +53,7 @@ GRID: dict[str, Any] = {
     "batch_size": 256,
     "update_steps": 3_000,
     "warmup_steps": 100,
+    "lr_schedule": "warmup_cosine",
     "eval_every": 500,
     "eval_episodes": 5,
     "episode_len": None,

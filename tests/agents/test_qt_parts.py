@@ -162,8 +162,14 @@ def test_qcs_weighs_q_by_the_distance_to_the_best_return():
     np.testing.assert_allclose(parts["action_loss"], errors[valid].mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("heads", "layers"),
+    [(2, 2)]
+    + [
+        pytest.param(heads, layers, marks=pytest.mark.slow)
+        for heads, layers in [(1, 1), (1, 2), (1, 3), (2, 1), (2, 3)]
+    ],
+)
 def test_candidates_equal_the_window_repeated_for_each(heads, layers):
     """In float64, at every step from the first on."""
     with jax.enable_x64(True):

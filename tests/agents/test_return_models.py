@@ -113,11 +113,12 @@ def test_returns_are_learned_after_the_clusters_and_dynamics_throughout():
 
 
 def test_clusters_are_soft_at_first_and_then_samples():
-    agent = make()
-    state, batch = agent.init(jax.random.key(0)), batches(agent).batch(0)
+    agent, params = make(), trained("cluster_return", 4)[0][0].params
+    batch = batches(agent).batch(0)
     draws = agent.draw(jax.random.key(0), batch.mask)
+    forward = jax.jit(agent.forward)
     soft, hard = (
-        agent.forward(state.params, batch, draws, jnp.array(hard))[0].clusters
+        forward(params, batch, draws, jnp.array(hard))[0].clusters
         for hard in (False, True)
     )
     assert set(np.unique(hard)) == {0, 1}
@@ -179,9 +180,10 @@ def test_padding_does_not_count_in_the_losses():
 
     batch = batches(agent).gather(trajectories().starts)
     draws, hard = agent.draw(jax.random.key(0), batch.mask), jnp.array(True)
-    _, (metrics, _) = agent.loss(params, batch, draws, hard)
+    loss = jax.jit(agent.loss)
+    _, (metrics, _) = loss(params, batch, draws, hard)
     other = batch._replace(returns_to_go=batch.returns_to_go + 7 * (1 - batch.mask))
-    _, (same, _) = agent.loss(params, other, draws, hard)
+    _, (same, _) = loss(params, other, draws, hard)
     assert metrics == same
 
 

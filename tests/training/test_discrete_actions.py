@@ -80,7 +80,10 @@ def config_of(agent, data, env_name="CartPole-v1", **changes):
     return changed(config, **keys | changes)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    "agent",
+    ["dt"] + [pytest.param(x, marks=pytest.mark.slow) for x in ("bc", "iql", "qt")],
+)
 def test_an_agent_is_trained_evaluated_and_acts_by_integers(agent, cartpole, tmp_path):
     config = config_of(agent, cartpole)
     run = train(config, tmp_path / "run")

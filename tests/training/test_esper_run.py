@@ -31,6 +31,8 @@ def config(gambling):
         data_path=str(gambling),
         embedding_dim=8,
         num_layers=1,
+        attention_dropout=0.0,  # one dropout is enough: each takes long to compile
+        residual_dropout=0.0,
         seq_len=2,
         episode_len=3,
         batch_size=4,
@@ -46,6 +48,7 @@ def config(gambling):
         num_seeds=2,
         holdout_fraction=0.2,
         return_dim=8,
+        return_layers=1,
         return_batch_size=4,
         cluster_updates=3,
         return_updates=3,
@@ -144,6 +147,7 @@ def test_a_scale_of_zero_is_refused(config):
         validate(changed(config, reward_scale=0.0))
 
 
+@pytest.mark.slow
 def test_a_dry_run_tries_every_stage(config, tmp_path, capsys):
     dry_run(config, tmp_path / "run")
     lines = [line for line in capsys.readouterr().out.splitlines() if "dry run" in line]

@@ -35,6 +35,8 @@ def config(corridor):
         data_path=str(corridor),
         embedding_dim=8,
         num_layers=1,
+        attention_dropout=0.0,  # one dropout is enough: each takes long to compile
+        residual_dropout=0.0,
         seq_len=2,
         batch_size=4,
         update_steps=4,
@@ -184,6 +186,7 @@ def test_labels_of_another_agent_are_refused(finished, config, tmp_path):
         train(esper, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_window_mode_shows_true_rewards_before_the_window_s_end(
     config, corridor, tmp_path
 ):

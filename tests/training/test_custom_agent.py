@@ -109,7 +109,7 @@ def test_its_keys_replace_those_of_the_decision_transformer(config):
         override(config, "decay", "1.5")
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_interrupted_run_resumes_to_the_same_bits(config, tmp_path, num_seeds):
     """Trained and acting parameters, the random key and metrics."""
     config = changed(config, num_seeds=num_seeds)

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=METRICS)
+@pytest.fixture(params=["qt", pytest.param("qcs", marks=pytest.mark.slow)])
 def mode(request):
     return request.param
 
@@ -116,6 +116,7 @@ def test_a_saved_policy_acts_by_the_key_of_its_episode(finished):
     np.testing.assert_array_equal(policy.act(state), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["qcs"])
 def test_the_critic_of_each_seed_is_frozen_and_in_the_checkpoint(finished):
     saved, critic = restored(finished, "train"), restored(finished / "critic", "params")

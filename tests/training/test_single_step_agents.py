@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(params=["bc", "iql", pytest.param("cql", marks=pytest.mark.slow)])
 def config(request, small_config):
     """Return `small_config` for the agent, with held-out trajectories."""
     ours = default_config(request.param)

@@ -166,8 +166,8 @@ def test_qcs_weighs_q_by_the_distance_to_the_best_return():
     ("heads", "layers"),
     [(2, 2)]
     + [
-        pytest.param(heads, layers, marks=pytest.mark.slow)
-        for heads, layers in [(1, 1), (1, 2), (1, 3), (2, 1), (2, 3)]
+        pytest.param(*sizes, marks=pytest.mark.slow)
+        for sizes in [(1, 1), (1, 2), (1, 3), (2, 1), (2, 3)]
     ],
 )
 def test_candidates_equal_the_window_repeated_for_each(heads, layers):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.wrappers import FlattenObservation
-from helpers import changed
+from helpers import TINY_TRANSFORMER, changed
 from small_agent import large_params, normalizer, small_agent
 
 import dt_jax
@@ -32,13 +32,9 @@ SMALL = {
     "max_action": None,
     "holdout_fraction": 0.3,
 }
-TRANSFORMER = {
-    "embedding_dim": 8,
-    "num_layers": 1,
+TRANSFORMER = TINY_TRANSFORMER | {
     "seq_len": 3,
     "warmup_steps": 1,
-    "attention_dropout": 0.0,  # one dropout is enough: each takes long to compile
-    "residual_dropout": 0.0,
     "reward_scale": None,
     "target_returns": None,
 }

@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from helpers import assert_same_run, changed, restored, steps_of, train_until
+from helpers import (
+    TINY_TRANSFORMER,
+    assert_same_run,
+    changed,
+    restored,
+    steps_of,
+    train_until,
+)
 
 from dt_jax.config import default_config
 from dt_jax.config.load import validate
@@ -29,10 +36,7 @@ def config(gambling):
         "esper",
         env_name="gambling-demo",
         data_path=str(gambling),
-        embedding_dim=8,
-        num_layers=1,
-        attention_dropout=0.0,  # one dropout is enough: each takes long to compile
-        residual_dropout=0.0,
+        **TINY_TRANSFORMER,
         seq_len=2,
         episode_len=3,
         batch_size=4,

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import changed, steps_of
+from helpers import TINY_TRANSFORMER, changed, steps_of
 
 from dt_jax.config import load_config
 from dt_jax.data.sampler import Sampler
@@ -22,9 +22,7 @@ from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 HOLDOUT_ERROR = "eval/holdout_action_mse"
-SMALL = {
-    "embedding_dim": 8,
-    "num_layers": 1,
+SMALL = TINY_TRANSFORMER | {
     "seq_len": 3,
     "batch_size": 4,
     "update_steps": 8,
@@ -35,8 +33,6 @@ SMALL = {
     "keep_checkpoints": 5,
     "num_workers": 1,
     "learning_rate": 1e-2,
-    "attention_dropout": 0.0,  # one dropout is enough: each takes long to compile
-    "residual_dropout": 0.0,
 }
 
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same_run, changed, restored, train_until
+from helpers import TINY_TRANSFORMER, assert_same_run, changed, restored, train_until
 
 from dt_jax.config import default_config
 from dt_jax.config.load import validate
@@ -40,10 +40,7 @@ def config(mode, folder):
         mode=mode,
         env_name="corridor-demo",
         data_path=str(folder / "corridor.hdf5"),
-        embedding_dim=8,
-        num_layers=1,
-        attention_dropout=0.0,  # one dropout is enough: each takes long to compile
-        residual_dropout=0.0,
+        **TINY_TRANSFORMER,
         seq_len=2,
         batch_size=4,
         update_steps=8,

@@ -5,7 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import assert_same_run, changed, restored, steps_of, train_until
+from helpers import (
+    TINY_TRANSFORMER,
+    assert_same_run,
+    changed,
+    restored,
+    steps_of,
+    train_until,
+)
 
 from dt_jax.agents.qdt import QLearningDecisionTransformerAgent
 from dt_jax.config import default_config
@@ -33,10 +40,7 @@ def config(corridor):
         "qdt",
         env_name="corridor-demo",
         data_path=str(corridor),
-        embedding_dim=8,
-        num_layers=1,
-        attention_dropout=0.0,  # one dropout is enough: each takes long to compile
-        residual_dropout=0.0,
+        **TINY_TRANSFORMER,
         seq_len=2,
         batch_size=4,
         update_steps=4,
@@ -99,6 +103,7 @@ def test_a_run_killed_in_any_stage_resumes_to_the_same_bits(
     workdir = tmp_path / "run"
     train_until(5, config, workdir)
     assert steps_of(workdir / "critic") == [2, 4]
+    assert "nothing is evaluated" not in capsys.readouterr().out  # the policy will be
     with monkeypatch.context() as patch:  # in the labels
         patch.setattr(stages, "_write", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -168,6 +173,9 @@ def test_labels_from_another_run_or_its_critic(finished, config, tmp_path, hoppe
     hopper = changed(hopper, env_name="hopper-demo", data_path=str(hopper_file))
     with pytest.raises(UserError, match=r"of 3 numbers, but .* has 11"):
         train(hopper, tmp_path / "hopper")
+    nothing = changed(config, labels_from="nonsense")
+    with pytest.raises(UserError, match=r"^config.labels_from=nonsense: no nonsense"):
+        train(nothing, tmp_path / "nothing")
     other = changed(config, labels_from=str(finished), num_seeds=3)
     with pytest.raises(UserError, match="labels of 2 seeds, but num_seeds is 3"):
         train(other, tmp_path / "three")

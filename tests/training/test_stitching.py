@@ -39,13 +39,11 @@ def returns_of(config_file, data, workdir, **changes):
     return evaluation.returns.mean(axis=(1, 2))
 
 
-@pytest.mark.slow
 def test_a_decision_transformer_asked_for_10_returns_1(corridor, tmp_path):
     returns = returns_of("corridor.py", corridor, tmp_path / "dt")
     assert (returns <= 1.5).all()
 
 
-@pytest.mark.slow
 def test_q_learning_dt_joins_trajectories_and_returns_10(corridor, tmp_path):
     workdir = tmp_path / "qdt"
     returns = returns_of("qdt/corridor.py", corridor, workdir, critic_update_steps=700)

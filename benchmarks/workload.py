@@ -31,7 +31,7 @@ def agent(
     config: ConfigDict, observation_size: int = STATE, action_size: int = ACTION
 ) -> Agent:
     """Return an agent without normalisation of states and actions."""
-    units = normalizer(config.reward_scale, observation_size, action_size)
+    units = normalizer(config.get("reward_scale") or 1.0, observation_size, action_size)
     return make_agent(config, units)
 
 

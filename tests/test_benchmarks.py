@@ -6,6 +6,7 @@ import pytest
 from command import ROOT, run
 
 SHORT = {
+    "agents.py": "--sizes=laptop --work=act --rounds=1 --seconds=0.1",
     "bounds.py": "--top=3",
     "data.py": "--batch_sizes=4 --rounds=1 --seconds=0.1",
     "environments.py": "--families=hopper --episodes=2",
@@ -13,7 +14,6 @@ SHORT = {
     "large_data.py": "--gigabytes=0.01 --seconds=0.2 --folder={folder}",
     "load.py": "",
     "precision.py": "{data} --updates=20 --batch_size=4",
-    "qt.py": "--sizes=laptop --work=act --rounds=1 --seconds=0.1",
     "rollout.py": "--episodes=2 --rounds=1",
     "seeds.py": "--seeds=1,2 --batch_size=4 --rounds=1 --seconds=0.1",
     "stepping.py": "",

@@ -69,8 +69,9 @@ _KEYS = (
     Key("target_returns", (12000.0, 6000.0),
         or_none(numbers("finite float32 numbers, all different, such as 3600,1800",
                         lambda targets: len(set(targets)) == len(targets))),
-        "Target returns of the evaluation, not scaled; None: the data's best and "
-        "mean return.", resumable=True, from_data=True, corl=True),
+        "Target returns of the evaluation, not scaled; None: the best and the mean of "
+        "the data's returns, or of the labels of first steps.",
+        resumable=True, from_data=True, corl=True),
     Key("sample_actions", False, boolean(),
         "Draw discrete actions from the network's distribution when acting, instead of "
         "taking the likeliest.", resumable=True),

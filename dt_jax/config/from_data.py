@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
+from dt_jax.data.labels import Labels, at_window_ends
 from dt_jax.data.registry import NO_LIMIT, EnvSpec
 from dt_jax.data.trajectories import Trajectories
 
@@ -21,10 +22,18 @@ _FAR = 3
 Choices = dict[str, tuple[Any, str]]  # key -> value, and the reason
 
 
-def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
+def from_data(
+    trajectories: Trajectories, spec: EnvSpec | None, labels: Sequence[Labels] = ()
+) -> Choices:
     """Return what the data suggests for keys, with the reasons.
 
-    An environment's episodes have to fit into `episode_len` as well.
+    An environment's episodes have to fit into `episode_len` as well. An agent that is
+    trained on labels is asked for labels.
+
+    Args:
+      trajectories: the data.
+      spec: the environment, if any.
+      labels: of each seed, or none.
     """
     longest = int(trajectories.lengths.max())
     episode_len = longest, "the longest trajectory"
@@ -34,14 +43,12 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
     returns, within = _achievable_returns(trajectories, spec), ""
     if _exceeds_limit(trajectories, spec):
         within = " within the environment's time limit"
-    best, mean = float(returns.max()), float(returns.mean())
-    # Three digits, or as many as tell returns apart; of equal targets one is enough.
-    spread, digits = float(np.ptp(returns)), 3
-    if spread:
-        digits = max(3, 2 + math.ceil(math.log10(abs(returns).max() / spread)))
-    targets = tuple(
-        dict.fromkeys(float(f"{value:.{digits}g}") for value in (best, mean))
-    )
+    best = float(returns.max())
+    targets = _best_and_mean(returns), f"the data's best and mean return{within}"
+    if labels:
+        first = [at_window_ends(each)[trajectories.starts] for each in labels]
+        mean = np.sort(first).mean(axis=0, dtype=np.float64)  # over seeds, by rank
+        targets = _best_and_mean(mean), "the largest and mean label of a first step"
 
     largest = float(abs(trajectories.episode_returns).max())
     scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))
@@ -54,10 +61,22 @@ def from_data(trajectories: Trajectories, spec: EnvSpec | None) -> Choices:
         "episode_len": episode_len,
         "max_action": (1.0, ""),  # any range of actions is mapped to ±max_action
         "reward_scale": (scale, f"returns reach ±{largest:.3g}"),
-        "target_returns": (targets, f"the data's best and mean return{within}"),
+        "target_returns": targets,
         "best_return": (best, ""),
         "return_range": (high - low or 1.0, ""),
     }
+
+
+def _best_and_mean(returns: np.ndarray) -> tuple[float, ...]:
+    """Return the largest and the mean of returns, rounded; one number if equal.
+
+    To three digits, or to as many as tell returns apart.
+    """
+    spread, digits = float(np.ptp(returns)), 3
+    if spread:
+        digits = max(3, 2 + math.ceil(math.log10(abs(returns).max() / spread)))
+    both = returns.max(), returns.mean()
+    return tuple(dict.fromkeys(float(f"{value:.{digits}g}") for value in both))
 
 
 def _exceeds_limit(trajectories: Trajectories, spec: EnvSpec | None) -> bool:
@@ -130,10 +149,13 @@ def target_warning(targets: Sequence[float], least: float, best: float) -> str |
 
 
 def fill_in(
-    config: ConfigDict, trajectories: Trajectories, spec: EnvSpec | None
+    config: ConfigDict,
+    trajectories: Trajectories,
+    spec: EnvSpec | None,
+    labels: Sequence[Labels] = (),
 ) -> tuple[ConfigDict, list[str]]:
     """Return a locked copy with the data's values, and a line for each choice."""
-    choices = from_data(trajectories, spec)
+    choices = from_data(trajectories, spec, labels)
     choices["holdout_fraction"] = _HOLDOUT_FRACTION, "no environment is evaluated"
     if spec is not None and config.eval_episodes > 0:
         choices["holdout_fraction"] = 0.0, ""

@@ -298,10 +298,10 @@ def new_trainer(
     Raises:
       UserError: data, configuration and source do not fit each other.
     """
-    config, choices = from_data.fill_in(config, dataset.trajectories, spec)
+    trajectories = dataset.trajectories
+    config, choices = from_data.fill_in(config, trajectories, spec, dataset.labels)
     for line in choices:
         print(line)
-    trajectories = dataset.trajectories
     longest = int(trajectories.lengths.max())
     if source and longest > config.episode_len + 1:
         raise UserError(

@@ -7,6 +7,7 @@ import pytest
 
 from dt_jax.config import default_config, from_data
 from dt_jax.config.keys import keys_of
+from dt_jax.data.labels import Labels
 from dt_jax.data.registry import NO_LIMIT, lookup
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -27,9 +28,9 @@ def trajectories(*returns: float, length: int = 4) -> Trajectories:
     return Trajectories.from_raw(raw, source="x")
 
 
-def fill_in(data, spec=None, **changes):
+def fill_in(data, spec=None, labels=(), **changes):
     config = default_config(**dict.fromkeys(FROM_DATA) | changes)
-    return from_data.fill_in(config.lock(), data, spec)
+    return from_data.fill_in(config.lock(), data, spec, labels)
 
 
 def test_every_none_is_filled_and_reported():
@@ -92,6 +93,17 @@ def test_max_action_is_1_whatever_the_range_of_the_actions():
         config, lines = fill_in(data, spec)
         assert config.max_action == 1
         assert "max_action" not in " ".join(lines)
+
+
+def test_targets_are_labels_of_first_steps_where_there_are_labels():
+    """Of two seeds: the mean over them of the largest, and of all."""
+    data = trajectories(1, 2, length=2)
+    first = Labels(np.float32([30, 99, 10, 99]))
+    second = Labels(np.float32([5, 0, 20, 0]), offsets=np.float32([5, 0, 20, 0]))
+    config, lines = fill_in(data, labels=(first, second))
+    assert config.target_returns == (35.0, 22.5)
+    line = "target_returns 35, 22.5: the largest and mean label of a first step"
+    assert line in lines
 
 
 def test_targets_are_returns_that_the_environments_time_limit_allows():

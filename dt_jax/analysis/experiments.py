@@ -219,23 +219,32 @@ def _evaluation_kind(run: RunFolder) -> tuple[bytes, int, bool] | None:
 
 
 def _add_settings(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Return the experiments with the settings that distinguish equal labels."""
+    """Return the experiments with the settings that distinguish equal labels.
+
+    These are the agent, and the keys that differ between experiments of one agent.
+    """
     groups, named = defaultdict(list), []
     for experiment in experiments:
         groups[experiment.label].append(experiment)
     for group in groups.values():
-        keys = dict.fromkeys(k for e in group for k in _identifying_keys(e.config))
-        columns = [  # "" where it is a key of another agent
-            [f"{k}={format_value(e.config[k])}" if k in e.config else "" for e in group]
-            for k in keys
-        ]
-        columns.append([f"sha256={e.runs[0].dataset['sha256'][:8]}" for e in group])
-        varied = [column for column in columns if len({*column} - {""}) > 1]
-        for experiment, *settings in zip(group, *varied, strict=True):
-            named.append(
-                replace(experiment, settings=", ".join(filter(None, settings)))
-            )
+        agents = defaultdict(list)
+        for experiment in group:
+            agents[experiment.config.agent].append(experiment)
+        for agent, same in agents.items():
+            keys = _identifying_keys(same[0].config)
+            columns = [[f"{k}={format_value(e.config[k])}" for e in same] for k in keys]
+            varied = [column for column in columns if len({*column}) > 1]
+            if len(agents) > 1:
+                varied.insert(0, [f"agent={agent}" for _ in same])
+            if len({*map(_sha256, group)}) > 1:
+                varied.append([f"sha256={_sha256(e)[:8]}" for e in same])
+            for experiment, *settings in zip(same, *varied, strict=True):
+                named.append(replace(experiment, settings=", ".join(settings)))
     return named
+
+
+def _sha256(experiment: Experiment) -> str:
+    return experiment.runs[0].dataset["sha256"]
 
 
 def format_value(value: Any) -> str:

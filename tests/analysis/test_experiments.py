@@ -52,11 +52,12 @@ def test_names_have_the_settings_that_differ_on_the_same_data(tmp_path):
     assert third.name == "hopper-medium-replay-v2"
 
 
-def test_names_of_different_agents_leave_out_keys_that_only_one_has(
+def test_names_of_different_agents_have_the_keys_that_differ_for_one_agent(
     tmp_path, monkeypatch
 ):
     monkeypatch.setitem(agents._REGISTERED, "another", WithoutKeys)
     make_run(tmp_path / "a", seq_len=5)
+    make_run(tmp_path / "c", seq_len=6)
     config = make_config("hopper-medium-v2").to_dict()
     own = {key.name for key in agents.agent_class("dt").KEYS}
     shared = {name: value for name, value in config.items() if name not in own}
@@ -64,8 +65,9 @@ def test_names_of_different_agents_leave_out_keys_that_only_one_has(
         tmp_path / "b", ConfigDict(shared | {"agent": "another", "batch_size": 64})
     )
     assert [experiment.name for experiment in read(tmp_path)] == [
-        "hopper-medium-v2, agent=another, batch_size=64",
-        "hopper-medium-v2, agent=dt, batch_size=4096",
+        "hopper-medium-v2, agent=another",
+        "hopper-medium-v2, agent=dt, seq_len=5",
+        "hopper-medium-v2, agent=dt, seq_len=6",
     ]
 
 

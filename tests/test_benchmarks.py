@@ -5,6 +5,10 @@ import re
 import pytest
 from command import ROOT, run
 
+from dt_jax.config import default_config
+from dt_jax.datasets.demo import collect_demo
+from dt_jax.training.train import train
+
 SHORT = {
     "agents.py": "--sizes=laptop --work=act --rounds=1 --seconds=0.1",
     "bounds.py": "--top=3",
@@ -20,7 +24,7 @@ SHORT = {
     "train_step.py": "--batch_sizes=4 --rounds=1 --seconds=0.1",
 }
 LONG = {"algorithms.py", "return_conditioning.py", "scaling.py"}  # minutes to hours
-TESTED_ELSEWHERE = {"replay.py"}  # tests/envs/test_replay.py
+TESTED_ELSEWHERE = {"replay.py", "critic_values.py"}  # tests/envs/, and below
 
 
 def test_every_benchmark_is_listed():
@@ -36,3 +40,34 @@ def test_benchmark_prints_a_table(name, hopper_file, tmp_path):
     status, out, err = run(ROOT / "benchmarks" / name, *words)
     assert status == 0, err
     assert re.search(r"\d", "".join(out.splitlines()[-3:]))  # its last row
+
+
+@pytest.mark.slow
+def test_critic_values_compares_q_with_the_returns_that_followed(tmp_path):
+    """In the corridor 0, 0, 1, 9.9 and 10 did; Q is 7 where the next step decides."""
+    data, workdir, picture = (tmp_path / x for x in ("corridor.hdf5", "iql", "q.png"))
+    collect_demo("corridor-demo", data)
+    config = default_config(
+        "iql",
+        env_name="corridor-demo",
+        data_path=str(data),
+        episode_len=None,
+        update_steps=2_000,
+        eval_episodes=0,
+        holdout_fraction=0.1,
+        steps_per_dispatch=100,
+    )
+    train(config, workdir)
+    status, out, err = run(
+        ROOT / "benchmarks" / "critic_values.py", str(workdir), f"--out={picture}"
+    )
+    assert status == 0, err
+    steps, kind, q, returns, correlation = re.search(
+        r"([\d,]+) (held out) *│ *([\d.]+) *│ *([\d.]+) *│ *([\d.]+)", out
+    ).groups()
+    assert kind == "held out"
+    assert 100 < int(steps) < 200
+    assert float(returns) == pytest.approx((0 + 0 + 1 + 9.9 + 10) / 5, abs=0.5)
+    assert float(q) == pytest.approx((7 + 0 + 1 + 7 + 10) / 5, abs=0.5)
+    assert float(correlation) > 0.5
+    assert picture.stat().st_size > 1_000

@@ -27,6 +27,7 @@ class TrainedAgent:
     workdir: str | Path  # the run's folder, as given
     agent: Agent  # without parameters
     params: Params  # acting; of a run with several seeds with a leading axis
+    step: int  # completed updates
     record: dict[str, Any]  # what the checkpoint holds besides
 
     def seed_params(self, seed: int | None) -> Params:
@@ -61,7 +62,7 @@ def load_agent(workdir: str | Path, checkpoint: str | int) -> TrainedAgent:
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like
         )
-    return TrainedAgent(workdir, agent, found.params(like), found.record)
+    return TrainedAgent(workdir, agent, found.params(like), found.step, found.record)
 
 
 def _agent_of(record: dict[str, Any]) -> Agent:

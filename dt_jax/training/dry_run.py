@@ -16,7 +16,7 @@ from dt_jax.evaluation.policy import Policy
 from dt_jax.training.batches import check_batch_memory
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import last_checkpoint, resumed_config
-from dt_jax.training.stages import stage_configs
+from dt_jax.training.stages import check_labels_from, stage_configs
 from dt_jax.training.train import load_data, new_trainer, read_source
 from dt_jax.training.trainer import main_loss
 from dt_jax.utils.sharding import make_sharding
@@ -59,6 +59,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     small, source = read_source(small)
     if spec is None or is_cached(spec, config.data_path):
         dataset = load_data(small, spec)
+        check_labels_from(dataset, config)
     else:
         context = min(small.get("seq_len", 1), small.episode_len or _MAX_BATCH)
         dataset = _random_dataset(spec, context)

@@ -13,6 +13,7 @@ from dt_jax.runs.checkpoint import (
     choose_checkpoint,
     has_checkpoints,
 )
+from dt_jax.training.stages import stage_configs
 from dt_jax.training.trainer import pending_metrics
 from dt_jax.utils.errors import UserError
 
@@ -45,9 +46,12 @@ def last_checkpoint(workdir: Path, config: ConfigDict) -> Checkpoint | None:
         if not key.resumable and before[name] != config[name]
     ]
     if changed:
+        now, then = stage_configs(config), stage_configs(before)
+        stages = [name for name in now if now[name] != then.get(name)]
+        with_stages = f", with its stage {', '.join(stages)}" if stages else ""
         raise UserError(
-            f"{workdir} holds another run ({', '.join(changed)}): set these back, or "
-            "choose another --workdir"
+            f"{workdir} holds another run ({', '.join(changed)}){with_stages}: set "
+            "these back, or choose another --workdir"
         )
     return last
 

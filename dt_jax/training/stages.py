@@ -21,6 +21,7 @@ from dt_jax.config.load import default_config
 from dt_jax.data.labels import Labels, describe_labels
 from dt_jax.datasets import Dataset
 from dt_jax.evaluation.policy import TrainedAgent, load_agent
+from dt_jax.runs.checkpoint import Checkpoint
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import (
@@ -57,13 +58,28 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     return stages
 
 
+def needs_stages(workdir: Path, last: Checkpoint | None) -> bool:
+    """Return whether the results of a run's stages are needed for it to go on.
+
+    A resumed run needs them only for labels that have been deleted.
+
+    Args:
+      workdir: the run's folder.
+      last: the checkpoint that it resumes from, if any.
+    """
+    if last is None:
+        return True
+    has_labels = bool(last.record["dataset"].get("labels"))
+    return has_labels and not (workdir / "labels" / "labels.npz").exists()
+
+
 def stage_results(
     dataset: Dataset, config: ConfigDict, workdir: Path
 ) -> list[dict[str, Trained]]:
     """Return the results of the stages of a run for each seed, by their names.
 
-    They are complete. Where `labels_from` names a run of the first stage's agent, that
-    run is its result; where it names a run with labels, there are no results.
+    The stages are complete. Where `labels_from` names a run of the first stage's
+    agent, that is its result; where it names a run with labels, there are no results.
 
     Args:
       dataset: the run's data.
@@ -71,37 +87,53 @@ def stage_results(
       workdir: its folder.
 
     Raises:
-      UserError: the run of `labels_from` is of no use.
+      UserError: a stage was trained on other data, or the run of `labels_from` is of
+        no use.
     """
-    agent, count = agent_class(config.agent), config.num_seeds
-    stages = {
-        name: load_agent(workdir / name, "last") for name in stage_configs(config)
-    }
-    source = config.get("labels_from")
-    if source and not _has_labels(config):
-        name, changes = next(iter(agent.stages(config).items()))
-        try:
-            stages = {name: load_agent(user_path(source), "last")}
-        except UserError as error:
-            raise UserError(f"config.labels_from={source}: {error}") from None
-        theirs = stages[name].record["config"]
-        if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
-            seeds = "one seed" if count == 1 else f"one seed or {count}"
-            labels = "a run with labels, or " if _makes_labels(config) else ""
+    stages = {}
+    for name in stage_configs(config):
+        stages[name] = load_agent(workdir / name, "last")
+        if _sha256(stages[name]) != dataset.sha256:
             raise UserError(
-                f"config.labels_from={source}: expected {labels}a run of the agent "
-                f"{changes['agent']} with {seeds}, such as RUN/{name}"
+                f"stage {name}: {workdir / name} was trained on other data than "
+                f"{dataset.source} has now: restore the data, or delete that folder"
             )
-        seen, here = stages[name].agent.observation_size, dataset.trajectories.sizes[0]
-        if seen != here:
-            raise UserError(
-                f"config.labels_from={source}: it was trained on observations of "
-                f"{seen} numbers, but {dataset.source} has {here}"
-            )
+    if config.get("labels_from") and not _has_labels(config):
+        stages = _stage_of(dataset, config)
     return [
         {name: _of_seed(trained, i) for name, trained in stages.items()}
-        for i in range(count)
+        for i in range(config.num_seeds)
     ]
+
+
+def _stage_of(dataset: Dataset, config: ConfigDict) -> dict[str, TrainedAgent]:
+    """Return the run that `labels_from` names, as the result of the first stage."""
+    source, count = config.labels_from, config.num_seeds
+    name, changes = next(iter(agent_class(config.agent).stages(config).items()))
+    labels = "a run with labels, or " if _makes_labels(config) else ""
+    seeds = "one seed" if count == 1 else f"one seed or {count}"
+    expected = f"{labels}a run of the agent {changes['agent']} with {seeds}"
+    try:
+        trained = load_agent(user_path(source), "last")
+        theirs = trained.record["config"]
+        if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
+            raise UserError(f"expected {expected}, such as RUN/{name}")
+        if trained.step < theirs["update_steps"]:
+            steps = f"{trained.step} of {theirs['update_steps']} updates"
+            raise UserError(f"this run has {steps}: resume it first")
+        if _sha256(trained) != dataset.sha256:
+            raise UserError(f"it was trained on other data than {dataset.source}")
+    except UserError as error:
+        raise UserError(f"config.labels_from={source}: {error}") from None
+    return {name: trained}
+
+
+def check_labels_from(dataset: Dataset, config: ConfigDict) -> None:
+    """Raise a UserError if the run that `labels_from` names is of no use."""
+    if _has_labels(config):
+        _labels_of(dataset, config)
+    elif config.get("labels_from"):
+        _stage_of(dataset, config)
 
 
 def new_labels(
@@ -125,15 +157,14 @@ def new_labels(
       UserError: the run of `labels_from` is of no use.
     """
     if _has_labels(config):
-        source = user_path(config.labels_from) / "labels"
-        labels = _labels_of(source, dataset, config.agent, len(stages))
+        labels = _labels_of(dataset, config)
     else:
         agent = agent_class(config.agent)
         each = [agent.make_labels(config, x, dataset.trajectories) for x in stages]
         labels = tuple(labels for labels in each if labels is not None)
     labelled = _labelled(dataset, labels)
     if labels and distributed.is_main_process():
-        _write(labelled, config.agent, workdir / "labels")
+        _write(labelled, config, workdir / "labels")
     return labelled
 
 
@@ -157,7 +188,10 @@ def resumed_labels(
     if not hashes:
         return dataset
     if (folder / "labels.npz").exists():
-        labelled = _labelled(dataset, _read(folder))
+        try:
+            labelled = _labelled(dataset, _read(folder))
+        except UserError as error:
+            raise UserError(f"{error}: delete {folder}, to make it again") from None
     else:
         stages = stage_results(dataset, config, workdir)
         labelled = new_labels(dataset, config, workdir, stages)
@@ -189,6 +223,17 @@ def _has_labels(config: ConfigDict) -> bool:
     return (user_path(source) / "labels" / "labels.npz").is_file()
 
 
+def _sha256(trained: TrainedAgent) -> str:
+    """Return the hash of the data that a run was trained on."""
+    return trained.record["dataset"]["sha256"]
+
+
+def _made_by(config: ConfigDict) -> dict[str, str]:
+    """Return the keys that say what a run's labels are."""
+    keys = "agent", "label_mode", "labels"
+    return {key: config[key] for key in keys if key in config}
+
+
 def _of_seed(trained: TrainedAgent, index: int) -> Trained:
     """Return a stage's result for the seed with this index."""
     config = trained.record["config"]
@@ -197,42 +242,47 @@ def _of_seed(trained: TrainedAgent, index: int) -> Trained:
     return Trained(trained.agent, trained.seed_params(seed))
 
 
-def _labels_of(
-    folder: Path, dataset: Dataset, agent: str, count: int
-) -> tuple[Labels, ...]:
-    """Return the labels of another run of the same agent on the same data."""
-    labels = _read(folder)
-    summary = json.loads(read_regular(folder / "summary.json"))
-    if summary["agent"] != agent:
-        raise UserError(
-            f"{folder} has the labels of the agent {summary['agent']}, not of {agent}: "
-            "leave labels_from out"
-        )
-    if summary["data_sha256"] != dataset.sha256:
-        raise UserError(
-            f"{folder} has the labels of other data than {dataset.source}: leave "
-            "labels_from out"
-        )
-    if len(labels) not in (1, count):
-        raise UserError(
-            f"{folder} has labels of {len(labels)} seeds, but num_seeds is {count}: "
-            "set it to theirs"
-        )
+def _labels_of(dataset: Dataset, config: ConfigDict) -> tuple[Labels, ...]:
+    """Return the labels of the run that `labels_from` names."""
+    folder, count = user_path(config.labels_from) / "labels", config.num_seeds
+    try:
+        labels = _read(folder)
+        summary = _read_summary(folder)
+        for key, ours in _made_by(config).items():
+            if summary[key] != ours:
+                raise UserError(f"its labels are those of {key}={summary[key]}")
+        if summary["data_sha256"] != dataset.sha256:
+            raise UserError(f"it has the labels of other data than {dataset.source}")
+        if len(labels) not in (1, count):
+            raise UserError(f"it has labels of {len(labels)} seeds, not of {count}")
+    except UserError as error:
+        raise UserError(f"config.labels_from={config.labels_from}: {error}") from None
     return labels * (count // len(labels))
 
 
 def _read(folder: Path) -> tuple[Labels, ...]:
+    """Return the labels of each seed."""
     path = folder / "labels.npz"
     try:
         with np.load(path) as file:
             arrays = dict(file)
+        offsets = arrays.get("offsets", [None] * len(arrays["values"]))
+        return tuple(map(Labels, arrays["values"], offsets))
     except Exception as error:  # whatever a damaged archive may raise
-        raise UserError(f"{path} is damaged: {error}") from error
-    offsets = arrays.get("offsets", [None] * len(arrays["values"]))
-    return tuple(map(Labels, arrays["values"], offsets))
+        raise UserError(f"{path} is damaged ({error})") from error
 
 
-def _write(dataset: Dataset, agent: str, folder: Path) -> None:
+def _read_summary(folder: Path) -> dict[str, Any]:
+    """Return what labels are of: `_made_by`, and the hash of the data."""
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(read_regular(path))
+        return summary["made_by"] | {"data_sha256": summary["data_sha256"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is missing or damaged ({error})") from error
+
+
+def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
     """Write labels.npz, summary.json and histogram.png; print one line."""
     returns, starts = dataset.trajectories.returns_to_go, dataset.trajectories.starts
     summaries = [describe_labels(each, returns, starts) for each in dataset.labels]
@@ -249,6 +299,10 @@ def _write(dataset: Dataset, agent: str, folder: Path) -> None:
     }
     with atomic_write(folder / "labels.npz") as temporary:
         np.savez(temporary, **arrays)
-    summary = {"agent": agent, "data_sha256": dataset.sha256, "seeds": summaries}
+    summary = {
+        "made_by": _made_by(config),
+        "data_sha256": dataset.sha256,
+        "seeds": summaries,
+    }
     write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
     draw_label_histogram(first["histogram"], folder / "histogram.png")

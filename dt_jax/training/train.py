@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ from dt_jax.training.resume import (
     resumed_config,
 )
 from dt_jax.training.stages import (
+    needs_stages,
     new_labels,
     resumed_labels,
     stage_configs,
@@ -54,6 +56,8 @@ from dt_jax.utils import distributed
 from dt_jax.utils.backend import check_backend
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import lock_holder, locked, remove_leftovers
+from dt_jax.utils.sharding import make_sharding
+from dt_jax.utils.signals import Stopped
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,14 @@ class Run:
       step: updates completed.
       stopped: whether a callback has stopped it before its end; the same call resumes
         it.
+      signal: one that was received too late to stop it.
     """
 
     workdir: Path
     config: ConfigDict
     step: int
     stopped: bool
+    signal: Signals | None = None
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl."""
@@ -120,10 +126,10 @@ def train(
             workdir=lock_holder(folder),  # the main process: do all see it?
             **{f"config.{key}": config[key] for key in config},
         )
-        for name, stage in stage_configs(config).items():
-            _train_stage(name, stage, folder)
         with distributed.all_succeed():
             last = last_checkpoint(folder, config)
+            if last is None:
+                _check_new(config, folder)
         distributed.check_equal(checkpoint=last and last.step)
         if last is not None:
             config = resumed_config(config, last.record["config"])
@@ -138,21 +144,36 @@ def train(
                 if distributed.is_main_process():
                     _summarise(folder, config, last.record)
                 return Run(folder, config, last.step, stopped=False)
+        if needs_stages(folder, last):
+            for name, stage in stage_configs(config).items():
+                _train_stage(name, stage, folder)
         trainer = _start(config, folder, last, callbacks, stack)
         finished = trainer.run()
         if distributed.is_main_process() and finished:
             _summarise(folder, trainer.config, trainer.record)
-        return Run(folder, trainer.config, trainer.step, stopped=not finished)
+        return Run(folder, trainer.config, trainer.step, not finished, trainer.signal)
 
 
 def _train_stage(name: str, config: ConfigDict, workdir: Path) -> None:
     """Train what a run begins with, unless it is complete."""
-    with distributed.all_succeed():
-        last = last_checkpoint(workdir / name, config)
-    if last and is_complete(last, resumed_config(config, last.record["config"])):
-        return
-    print(f"stage {name}: {config.agent}, {config.update_steps} updates")
-    train(config, workdir / name)
+    folder, limit = workdir / name, config.update_steps
+    try:
+        with distributed.all_succeed():
+            last = last_checkpoint(folder, config)
+            if last and last.step > limit:
+                raise UserError(
+                    f"{folder} has {last.step} updates, more than the {limit} that "
+                    "this run asks for: set them back, or delete that folder"
+                )
+        if last and is_complete(last, resumed_config(config, last.record["config"])):
+            return
+        print(f"stage {name}: {config.agent}, {limit} updates")
+        signal = train(config, folder).signal
+    except UserError as error:
+        raise UserError(f"stage {name}: {error}") from error
+    if signal is not None:
+        saved = f" after stage {name}; saved: run the same command to resume"
+        raise Stopped(signal, saved)
 
 
 def _start(
@@ -171,9 +192,7 @@ def _start(
     """
     stages = None  # whose results a new run starts with
     with distributed.all_succeed():
-        check_installed(config.loggers)
         if last is None:
-            _check_fresh(workdir)
             spec = envs.spec_from_config(config)
             config, source = read_source(config)
             dataset = load_data(config, spec)
@@ -225,6 +244,19 @@ def _resumed_trainer(
     normalizer, remedy = last.normalizer, "choose another --workdir"
     check_bounds(workdir, last.record.get("action_bounds"), spec, remedy)
     return Trainer(config, workdir, dataset, spec, normalizer, callbacks=callbacks)
+
+
+def _check_new(config: ConfigDict, workdir: Path) -> None:
+    """Raise what a new run can be refused for before its stages are trained.
+
+    Raises:
+      UserError: a key is of no use, or the folder has a run without its checkpoints.
+    """
+    check_installed(config.loggers)
+    make_sharding(config.num_devices, config.num_seeds, config.batch_size)
+    if stage_configs(config):
+        read_source(config)
+    _check_fresh(workdir)
 
 
 def _check_fresh(workdir: Path) -> None:

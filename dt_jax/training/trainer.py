@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from dt_jax.agents import make_agent
 from dt_jax.agents.base import Agent, Metrics, Trained, TrainState
 from dt_jax.agents.multi_seed import MultiSeedAgent
+from dt_jax.config.keys import keys_of
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.sampler import Sampler
@@ -61,7 +62,10 @@ class Trainer:
 
     Attributes:
       record: what checkpoints hold besides arrays.
+      signal: one that `run` received too late to stop.
     """
+
+    signal: Signals | None = None
 
     def __init__(
         self,
@@ -234,7 +238,8 @@ class Trainer:
         """Make the remaining updates, with everything that is due between them.
 
         Returns:
-          Whether the run has ended; False if a callback has stopped it.
+          Whether the run has ended; False if a callback has stopped it. A signal that
+          came too late to stop it is then `signal`.
 
         Raises:
           UserError: a metric or a parameter is not finite.
@@ -297,6 +302,8 @@ class Trainer:
                 if due and self._callback_has_stopped():
                     self._save_now(step)
                     return self._is_last(step)
+        if late := distributed.maximum(self._stop.received or 0):
+            self.signal = Signals(int(late))
         return True
 
     def _callback_has_stopped(self) -> bool:
@@ -451,9 +458,12 @@ class Trainer:
         )
 
     def _not_finite(self, what: str) -> UserError:
+        keys = keys_of(self.config.agent)
+        rates = ("learning_rate", "clip_grad", "_lr")
+        names = [key for key in keys if key.endswith(rates)]
         return UserError(
             f"{what}; all checkpoints in {self._workdir} are from before it. A smaller "
-            "learning_rate or clip_grad may help, in a new --workdir"
+            f"{' or '.join(names)} may help, in a new --workdir"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from dt_jax.training import stages
 from dt_jax.training.dry_run import dry_run
 from dt_jax.training.stages import stage_configs
 from dt_jax.training.train import train
+from dt_jax.training.trainer import Trainer
 from dt_jax.utils.errors import UserError
+from dt_jax.utils.signals import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -120,20 +123,88 @@ def test_a_run_killed_in_any_stage_resumes_to_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    ("changes", "folder"),
+    ("changes", "message"),
     [
-        ({"iql_tau": 0.9}, "run/critic holds another run \\(iql_tau 0.7 -> 0.9\\)"),
-        ({"critic_batch_size": 8}, "run/critic holds another run \\(batch_size 4"),
-        ({"label_mode": "window"}, "run holds another run \\(label_mode per_step"),
-        ({"seq_len": 3}, "run holds another run \\(seq_len 2 -> 3\\)"),
+        ({"iql_tau": 0.9}, r"\(iql_tau 0.7 -> 0.9\), with its stage critic: set"),
+        ({"critic_batch_size": 8}, r"\(critic_batch_size 4 -> 8\), with its stage c"),
+        ({"critic_update_steps": 8}, r"\(critic_update_steps 6 -> 8\), with its st"),
+        ({"label_mode": "window"}, r"\(label_mode per_step -> window\): set these"),
+        ({"seq_len": 3}, r"\(seq_len 2 -> 3\): set these back"),
     ],
 )
-def test_a_changed_key_is_refused_by_the_stage_that_it_belongs_to(
-    finished, config, changes, folder, tmp_path
+def test_a_changed_key_is_refused_with_the_stage_that_it_belongs_to(
+    finished, config, changes, message, tmp_path
 ):
     shutil.copytree(finished, tmp_path / "run")
-    with pytest.raises(UserError, match=folder):
+    with pytest.raises(UserError, match=f"run holds another run {message}"):
         train(changed(config, **changes), tmp_path / "run")
+    assert steps_of(tmp_path / "run" / "critic") == [2, 4, 6]
+
+
+@pytest.fixture
+def only_critic(finished, tmp_path):
+    """Return the folder of a run that was killed after its critic was complete."""
+    shutil.copytree(finished / "critic", tmp_path / "run" / "critic")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"iql_tau": 0.9}, r"holds another run \(iql_tau 0.7 -> 0.9\)"),
+        ({"critic_update_steps": 5}, "has 6 updates, more than the 5 that this run"),
+        ({"data_path": "other"}, "was trained on other data than .* has now"),
+    ],
+)
+def test_a_stage_of_another_run_or_other_data_is_refused(
+    only_critic, config, changes, message, tmp_path
+):
+    if "data_path" in changes:
+        changes = {"data_path": str(tmp_path / "other.hdf5")}
+        collect_demo("corridor-demo", tmp_path / "other.hdf5", steps=120)
+    with pytest.raises(UserError, match=f"^stage critic: .*run/critic {message}"):
+        train(changed(config, **changes), only_critic)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init_from": "nonsense"}, "nonsense"),
+        ({"num_devices": 3, "num_seeds": 1}, "batch_size"),
+    ],
+)
+def test_a_run_that_would_be_refused_is_refused_before_its_stages(
+    config, changes, message, tmp_path
+):
+    with pytest.raises(UserError, match=message):
+        train(changed(config, **changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "critic").exists()
+
+
+def test_a_complete_run_does_not_need_its_stages(finished, config, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "critic")
+    train(config, tmp_path / "run")
+    assert "this run is complete" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "critic").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_save_of_a_stage_stops_the_run(
+    config, tmp_path, monkeypatch
+):
+    save = Trainer._save
+
+    def save_and_signal(self, step, *args):
+        save(self, step, *args)
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_save", save_and_signal)
+    with pytest.raises(Stopped, match="after stage critic; saved"):
+        train(config, tmp_path / "run")
+    assert steps_of(tmp_path / "run" / "critic") == [2, 4, 6]
+    assert not (tmp_path / "run" / "labels").exists()
 
 
 def test_changed_labels_are_refused(finished, config, tmp_path):
@@ -144,7 +215,7 @@ def test_changed_labels_are_refused(finished, config, tmp_path):
     with pytest.raises(UserError, match="labels are not those that the run was"):
         train(changed(config, update_steps=6), workdir)
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"labels.npz is damaged"):
+    with pytest.raises(UserError, match=r"labels.npz is damaged .*: delete .*/labels"):
         train(changed(config, update_steps=6), workdir)
 
 
@@ -162,35 +233,60 @@ def assert_labels_equal(ours, theirs):
     np.testing.assert_array_equal(*[each["values"] for each in arrays])
 
 
-def test_labels_from_another_run_or_its_critic(finished, config, tmp_path, hopper_file):
+def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
     for source in finished, finished / "critic":
         workdir = tmp_path / source.name
         train(changed(config, labels_from=str(source)), workdir)
         assert not (workdir / "critic").exists()
         assert_labels_equal(workdir, finished)
         assert restored(workdir, "params") == restored(finished, "params")
-    hopper = changed(config, labels_from=str(finished / "critic"))
-    hopper = changed(hopper, env_name="hopper-demo", data_path=str(hopper_file))
-    with pytest.raises(UserError, match=r"of 3 numbers, but .* has 11"):
-        train(hopper, tmp_path / "hopper")
-    nothing = changed(config, labels_from="nonsense")
-    with pytest.raises(UserError, match=r"^config.labels_from=nonsense: no nonsense"):
-        train(nothing, tmp_path / "nothing")
-    other = changed(config, labels_from=str(finished), num_seeds=3)
-    with pytest.raises(UserError, match="labels of 2 seeds, but num_seeds is 3"):
-        train(other, tmp_path / "three")
-    other = changed(config, labels_from=str(tmp_path / "critic"), num_seeds=2)
-    other = changed(other, data_path=str(tmp_path / "other.hdf5"))
-    collect_demo("corridor-demo", tmp_path / "other.hdf5", steps=120)
-    with pytest.raises(UserError, match="has the labels of other data"):
-        train(other, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "message"),
+    [
+        ("nonsense", {}, "no nonsense"),
+        ("run", {"num_seeds": 3}, "it has labels of 2 seeds, not of 3"),
+        ("run", {"label_mode": "window"}, "its labels are those of label_mode=per_"),
+        ("run", {"data_path": "other"}, "it has the labels of other data than"),
+        ("run/critic", {"data_path": "other"}, "it was trained on other data than"),
+        ("run/critic", {"num_seeds": 3}, "expected a run with labels, or a run of t"),
+        ("run/critic", {"critic": "cql"}, "expected a run with labels, or a run of t"),
+    ],
+)
+def test_labels_from_a_run_of_no_use_is_refused(
+    finished, config, source, changes, message, tmp_path
+):
+    source = str(finished.parent / source) if "run" in source else source
+    if "data_path" in changes:
+        changes = {"data_path": str(tmp_path / "other.hdf5")}
+        collect_demo("corridor-demo", tmp_path / "other.hdf5", steps=120)
+    config = changed(config, labels_from=source, **changes)
+    for use in train, dry_run:
+        with pytest.raises(UserError, match=f"^config.labels_from={source}: {message}"):
+            use(config, tmp_path / "run")
+
+
+def test_labels_from_a_damaged_or_incomplete_run_are_refused(
+    finished, config, tmp_path
+):
+    source = tmp_path / "source"
+    shutil.copytree(finished, source)
+    (source / "labels" / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match=r"summary.json is missing or damaged"):
+        train(changed(config, labels_from=str(source)), tmp_path / "run")
+    shutil.rmtree(source / "critic" / "checkpoints" / "6")
+    (source / "critic" / "checkpoints" / "6.json").unlink()
+    config = changed(config, labels_from=str(source / "critic"))
+    with pytest.raises(UserError, match="this run has 4 of 6 updates: resume it"):
+        train(config, tmp_path / "run")
 
 
 def test_labels_of_another_agent_are_refused(finished, config, tmp_path):
     esper = default_config("esper")
     same = {key: config[key] for key in esper if key in config and key != "agent"}
     esper = changed(esper, **same | {"labels_from": str(finished)})
-    with pytest.raises(UserError, match="labels of the agent qdt, not of esper"):
+    with pytest.raises(UserError, match="labels are those of agent=qdt"):
         train(esper, tmp_path / "run")
 
 

@@ -192,6 +192,7 @@ def _start(
     """
     stages = None  # whose results a new run starts with
     with distributed.all_succeed():
+        check_installed(config.loggers)
         if last is None:
             spec = envs.spec_from_config(config)
             config, source = read_source(config)
@@ -252,7 +253,6 @@ def _check_new(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: a key is of no use, or the folder has a run without its checkpoints.
     """
-    check_installed(config.loggers)
     make_sharding(config.num_devices, config.num_seeds, config.batch_size)
     if stage_configs(config):
         read_source(config)

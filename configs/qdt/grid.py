@@ -3,7 +3,8 @@
   python launch.py --config=configs/qdt/grid.py
 
 A Decision Transformer on the same data: configs/grid.py. Moves have no random outcomes,
-so an expectile near 1 is the value of the best move in the data.
+so an expectile near 1 is the value of the best move in the data. Returns are multiples
+of 10, to which labels are rounded.
 """
 
 from dt_jax.config import default_config
@@ -22,5 +23,6 @@ def get_config():
         vf_lr=5e-4,
         critic_dim=128,
         critic_update_steps=4_000,
+        label_rounding=0.2,
         **GRID,
     )

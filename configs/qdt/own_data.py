@@ -2,8 +2,10 @@
 
   python launch.py --config=configs/qdt/own_data.py --config.data_path=my.hdf5
 
-As configs/own_data.py, after a critic of 20,000 updates. A discount near 1 lets values
-count as much as the returns that they are compared with.
+As configs/own_data.py, after a critic of 20,000 updates. Its discounted values are
+compared with undiscounted returns: set discount=1 where rewards are negative and
+episodes end by themselves, or discounted values exceed every return. The picture of
+RUN/critic shows whether the critic has converged.
 """
 
 from dt_jax.config import default_config

@@ -22,7 +22,7 @@ from dt_jax.agents.base import Trained
 from dt_jax.agents.cluster_return import ClusterReturn
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.expected_return import ExpectedReturn, ReturnModel
-from dt_jax.data.labels import Labels
+from dt_jax.data.labels import Labels, round_labels
 from dt_jax.data.trajectories import Trajectories
 from dt_jax.utils.keys import (
     NOT_NEGATIVE,
@@ -97,10 +97,3 @@ class EsperAgent(DecisionTransformerAgent):
         if config.labels == "clusters":
             labels = round_labels(labels, config.label_rounding)
         return Labels(labels / np.float32(agent.normalizer.reward_scale))
-
-
-def round_labels(labels: np.ndarray, step: float) -> np.ndarray:
-    """Return labels rounded to multiples of `step`; of 0, as they are."""
-    if step == 0:
-        return labels
-    return (np.round(labels / step) * step).astype(labels.dtype)

@@ -19,10 +19,10 @@ from dt_jax.agents.cql import ConservativeQLearning
 from dt_jax.agents.critic import STAGE_KEYS, Critic
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.iql import ImplicitQLearning
-from dt_jax.data.labels import Labels, relabel
+from dt_jax.data.labels import Labels, relabel, round_labels
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
-from dt_jax.utils.keys import Key, one_of, or_none, text, united
+from dt_jax.utils.keys import NOT_NEGATIVE, Key, one_of, or_none, text, united
 
 _BLOCK_ROWS = 1 << 16  # whose values are computed together
 
@@ -35,6 +35,10 @@ _KEYS = (
         '"per_step": each position of a window shows its own label. "window", as in '
         'the paper: the last one does, and true rewards lead from the earlier ones to '
         'it; windows are drawn by their end.'),
+    Key("label_rounding", 0.0, NOT_NEGATIVE,
+        "Labels are rounded to multiples of it in scaled returns, label times "
+        "reward_scale, which removes errors of the critic where returns are such "
+        "multiples; 0: they are not rounded."),
     Key("labels_from", None, or_none(text("the folder of a run")),
         "A run on the same data whose labels, or a run of the critic whose values, are "
         "used instead of training a critic."),
@@ -94,6 +98,8 @@ class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
             trajectories.starts,
             trajectories.lengths,
         )
+        scale = agent.normalizer.reward_scale
+        labels = round_labels(labels, config.label_rounding / scale)
         if config.label_mode == "per_step":
             return Labels(labels)
         returns = trajectories.returns_to_go

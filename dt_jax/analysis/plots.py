@@ -81,6 +81,10 @@ def panels(experiment: Experiment) -> list[Panel]:
                 dataset=experiment.runs[0].dataset,
             )
             found.append(Panel("returns", caption, draw))
+    values = experiment.curve("q_mean")
+    if values.steps.size:
+        draw = partial(plot_values, values=values)
+        found.append(Panel("values", "Mean Q of the batches", draw))
     loss, (measured, held_out) = experiment.curve("train_loss"), experiment.holdout
     if loss.steps.size or held_out.steps.size:
         draw = partial(plot_loss, loss=loss, held_out=held_out, measured=measured)
@@ -101,6 +105,14 @@ def plot_loss(axes: Axes, loss: Curve, held_out: Curve, measured: str) -> None:
     axes.set(xlabel="updates", ylabel="loss")
     axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3, which="both")
+
+
+def plot_values(axes: Axes, values: Curve) -> None:
+    """Plot a critic's mean Q, which has converged where it no longer rises or falls."""
+    _plot(axes, values, _BLUE, "mean Q", linewidth=1)
+    axes.set(xlabel="updates", ylabel="mean Q, in units of reward")
+    axes.locator_params("x", nbins=6)
+    axes.grid(alpha=0.3)
 
 
 def plot_targets(

@@ -56,6 +56,13 @@ def relabel(
     return labels.astype(np.float32)
 
 
+def round_labels(labels: np.ndarray, step: float) -> np.ndarray:
+    """Return labels rounded to multiples of `step`; of 0, as they are."""
+    if step == 0:
+        return labels
+    return (np.round(labels / step) * step).astype(labels.dtype)
+
+
 def describe_labels(
     labels: Labels, returns: np.ndarray, starts: np.ndarray
 ) -> dict[str, Any]:

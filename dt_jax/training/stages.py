@@ -286,12 +286,14 @@ def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
     """Write labels.npz, summary.json and histogram.png; print one line."""
     returns, starts = dataset.trajectories.returns_to_go, dataset.trajectories.starts
     summaries = [describe_labels(each, returns, starts) for each in dataset.labels]
-    first = summaries[0]
+    first, origin = summaries[0], config.get("labels_from")
     print(
-        f"labels: {first['share_relabelled']:.1%} of {dataset.source} relabelled, "
-        f"label - return median {first['difference_median']:.3g}, 90th percentile "
-        f"{first['difference_90th_percentile']:.3g}; {first['share_below_return']:.1%} "
-        f"below the return; largest {first['largest']:.4g} ({folder / 'histogram.png'})"
+        f"labels{f' from {origin}' if origin else ''}: {first['share_relabelled']:.1%} "
+        f"of {dataset.source} relabelled, {first['share_below_return']:.1%} to less; "
+        f"label minus return: median {first['difference_median']:.3g}, 90th percentile "
+        f"{first['difference_90th_percentile']:.3g}; largest label of a first step "
+        f"{first['largest']:.4g}, best return {returns[starts].max():.4g} "
+        f"({folder / 'histogram.png'})"
     )
     columns = zip(Labels._fields, zip(*dataset.labels, strict=True), strict=True)
     arrays: dict[str, Any] = {

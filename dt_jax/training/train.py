@@ -171,6 +171,8 @@ def _train_stage(name: str, config: ConfigDict, workdir: Path) -> None:
         signal = train(config, folder).signal
     except UserError as error:
         raise UserError(f"stage {name}: {error}") from error
+    except Stopped as stopped:
+        raise Stopped(stopped.signal, f" in stage {name}{stopped.after}") from None
     if signal is not None:
         saved = f" after stage {name}; saved: run the same command to resume"
         raise Stopped(signal, saved)

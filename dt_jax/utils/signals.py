@@ -21,7 +21,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, signal: signal.Signals, after: str = ""):
         super().__init__(f"interrupted by {signal.name}{after}")
-        self.signal = signal
+        self.signal, self.after = signal, after
 
     @property
     def status(self) -> int:

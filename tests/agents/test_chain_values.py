@@ -1,11 +1,15 @@
 """Values that iql and cql learn on a chain of five states, by dynamic programming."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 from small_agent import normalizer
 
+from dt_jax.agents import agent_class
 from dt_jax.agents import make_agent as agent_of
+from dt_jax.agents.base import Trained
 from dt_jax.config import default_config
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData
@@ -140,3 +144,19 @@ def test_values_of_cql_are_those_of_the_best_actions():
     )
     found, _ = learnt_values(agent, data, updates=2000)
     np.testing.assert_allclose(found, dynamic_programming(), rtol=0.05)
+
+
+def test_labels_of_qdt_are_rounded_in_scaled_returns():
+    data, agent = episodes(count=5), make_agent("iql", 0.5)
+    data = replace(data, rewards=data.rewards * np.float32(0.3))
+    params = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+    critic = {"critic": Trained(agent, params)}
+
+    def labels(step):
+        config = default_config("qdt", label_rounding=step)
+        return agent_class("qdt").make_labels(config, critic, data).values
+
+    exact, rounded = labels(0.0), labels(0.25)
+    assert (exact % 0.5 != 0).any()
+    assert (rounded % 0.5 == 0).all()
+    np.testing.assert_allclose(rounded, exact, atol=0.2500001)

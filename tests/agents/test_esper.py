@@ -14,8 +14,8 @@ from golden import golden, subtree
 
 from dt_jax.agents.base import TrainState
 from dt_jax.agents.cluster_return import ClusterReturn, Draws
-from dt_jax.agents.esper import round_labels
 from dt_jax.config import default_config
+from dt_jax.data.labels import round_labels
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.types import Batch
 

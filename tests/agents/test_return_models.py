@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dt_jax.agents import agent_class
-from dt_jax.agents.esper import round_labels
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.config import default_config
+from dt_jax.data.labels import round_labels
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.schema import RawData

@@ -16,6 +16,7 @@ from dt_jax.analysis.tables import (
     evaluation_table,
     holdout_table,
     interval_table,
+    returns_table,
     score_table,
     timing_table,
 )
@@ -80,6 +81,9 @@ def build_report(folders: Iterable[Path]) -> Report:
                 notes=_legend(),
             ),
         ]
+    elif len(evaluated := [each for each in experiments if each.evaluation]) > 1:
+        table = returns_table(evaluated)
+        scored = [Section("Returns at the last evaluation", tables=[table])]
     single = [_section(each, i) for i, each in enumerate(experiments, 1)]
     timing = Section("Timing", tables=[timing_table(experiments)])
     return Report(

@@ -10,12 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from dt_jax.agents import agent_class
 from dt_jax.analysis.experiments import Experiment
 from dt_jax.analysis.published import PUBLISHED, Spread
 from dt_jax.analysis.scores import Scores
 from dt_jax.runs.aggregate import interquartile_mean
 from dt_jax.runs.evaluations import Evaluation
-from dt_jax.runs.folder import RunFolder
+from dt_jax.runs.folder import RunFolder, read_run
 from dt_jax.utils.errors import printable
 
 EMPTY = "-"
@@ -130,6 +131,17 @@ def score_table(scores: Sequence[Scores]) -> Table:
     return Table(("data", "ours", "CORL", "diff.", "within"), rows, "normalised scores")
 
 
+def returns_table(experiments: Sequence[Experiment]) -> Table:
+    """Return the last evaluation of each experiment, one row per target return."""
+    rows = [
+        (each.name, *row[:2], str(len(each.seeds)))
+        for each in experiments
+        if each.evaluation
+        for row in evaluation_table(each.evaluation).rows
+    ]
+    return Table(("data", "target", "return", "seeds"), rows, "returns")
+
+
 def _domain(scores: Scores) -> str:
     return scores.published.domain if scores.published else ""
 
@@ -190,7 +202,8 @@ def holdout_table(experiment: Experiment) -> Table | None:
 
 def timing_table(experiments: Sequence[Experiment]) -> Table:
     """Return the duration and the hardware and software of each run."""
-    rows = [_timing(run) for experiment in experiments for run in experiment.runs]
+    runs = [run for experiment in experiments for run in experiment.runs]
+    rows = [_timing(each) for run in runs for each in (*_stages(run), run)]
     header = (
         "run",
         "seeds",
@@ -201,6 +214,13 @@ def timing_table(experiments: Sequence[Experiment]) -> Table:
         "hardware, versions",
     )
     return Table(header, rows)
+
+
+def _stages(run: RunFolder) -> list[RunFolder]:
+    """Return the runs that a run began with."""
+    names = agent_class(run.config.agent).stages(run.config)
+    folders = [run.workdir / name for name in names]
+    return [read_run(x) for x in folders if (x / "metrics.jsonl").is_file()]
 
 
 def _timing(run: RunFolder) -> Sequence[str]:

@@ -4,11 +4,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import run_folders
 from run_folders import DATASET, make_config, make_run, start_run
 
 from dt_jax.analysis.published import PUBLISHED
 from dt_jax.analysis.report import build_report, to_html, to_markdown, write_report
 from dt_jax.cli import report as command
+from dt_jax.config import default_config
 from dt_jax.utils.files import temporary_path
 
 HOSTILE = "<script>alert(1)</script> \"&' | `x` {{ 7*7 }} ${count} \x1b[31m"
@@ -140,6 +142,30 @@ def test_timing_of_updates_and_evaluations(report):
         "git_revision 0123456789abcdef"
     )
     assert first[0] != last[0]
+
+
+def test_timing_has_a_row_for_each_stage(tmp_path):
+    make_run(tmp_path / "run" / "critic", eval_every=50_000)
+    config = default_config("qdt", env_name="hopper-medium-v2", holdout_fraction=0.0)
+    start_run(tmp_path / "run", config.lock())
+    rows = build_report([tmp_path / "run"]).sections[-1].tables[0].rows
+    assert [row[0] for row in rows] == [f"{tmp_path}/run/critic", f"{tmp_path}/run"]
+    assert rows[0][2] == "100,000"
+
+
+def test_runs_without_scores_are_compared_by_their_returns(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folders, "normalized_score", lambda spec, returns: None)
+    same = {"data_path": "x", "eval_every": 50_000}
+    make_run(tmp_path / "a", seq_len=5, **same)
+    make_run(tmp_path / "b", seq_len=6, scores=(60.0, 66.0), **same)
+    first = build_report([tmp_path / "a", tmp_path / "b"]).sections[0]
+    assert first.title == "Returns at the last evaluation"
+    (table,) = first.tables
+    settings = [row[0].rpartition(", ")[2] for row in table.rows]
+    assert settings == ["seq_len=5", "seq_len=5", "seq_len=6", "seq_len=6"]
+    assert [row[3] for row in table.rows] == ["1", "1", "2", "2"]
+    assert [float(row[1]) for row in table.rows] == [3600, 1800] * 2
+    assert all(" ± " in row[2] for row in table.rows)
 
 
 def test_runs_of_other_agents(tmp_path):

@@ -113,8 +113,9 @@ def read_config_file(reference: str) -> ConfigDict:
             warnings.warn(f"{here} does not use dt_jax: {ours} is read", stacklevel=2)
             path = str(ours)
     if not Path(path).is_file():
-        files = {*Path(path).parent.glob("*.py"), *CONFIGS.glob("*.py")}
-        hint = did_you_mean(Path(path).name, {file.name for file in files})
+        theirs = map(str, here.parent.glob("*.py"))
+        files = (str(x.relative_to(CONFIGS.parent)) for x in CONFIGS.rglob("*.py"))
+        hint = did_you_mean(path, {*theirs, *files})
         raise UserError(
             f"no config file {path!r} (the package's are in "
             f"{short_path(CONFIGS)}/){hint}"

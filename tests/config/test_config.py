@@ -226,6 +226,19 @@ def test_a_users_file_takes_precedence_over_the_packages(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("configs/qdt/owndata.py", "configs/qdt/own_data.py"),
+        ("configs/hoper.py:medium", "configs/hopper.py"),
+        ("hoper.py", "configs/hopper.py"),
+    ],
+)
+def test_a_misspelled_file_is_reported_with_the_path_of_the_nearest(path, nearest):
+    with pytest.raises(UserError, match=f"; nearest: {nearest}"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
     ("source", "reason"),
     [
         ("def get_config(): return None", "returned None, expected a ConfigDict"),

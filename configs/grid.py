@@ -3,7 +3,7 @@
   python launch.py --config=configs/grid.py
 
 The data (`dt_jax/envs/tabular.py`) is 100 episodes of random moves; the shortest way
-from corner to corner returns 50. configs/qdt/grid.py finds it on most datasets.
+from corner to corner returns 50. configs/qdt/grid.py finds it.
 """
 
 from dt_jax.config import default_config

@@ -109,12 +109,14 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
             expected = "[steps, size]" if rank == 2 else "[steps]"
             if key == "actions":
                 expected += ", or integers [steps] for discrete actions"
-            raise UserError(f"{path}: {key} has shape {shape}, expected {expected}")
+            raise UserError(
+                f"{path}: {key} has shape {shape} of {dtype}, expected {expected}"
+            )
         if min(shape) <= 0:
             raise UserError(f"{path}: {key} is empty, its shape is {shape}")
-    lengths = {key: columns[key].shape[0] for key in required}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
+    shapes = {key: columns[key].shape for key in required}
+    if len({shape[0] for shape in shapes.values()}) > 1:
+        listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise UserError(f"{path}: the arrays differ in length: {listed}")
     # Unwritten flags are fine: HDF5 reads them as 0, and nothing ended there.
     for key in NUMBERS:

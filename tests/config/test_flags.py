@@ -170,8 +170,11 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ("--config=configs/hoper.py", ["configs/hoper.py", "nearest: hopper.py"]),
-        ("--config=configs/", ["configs/", "hopper.py"]),
+        (
+            "--config=configs/hoper.py",
+            ["configs/hoper.py", "nearest: configs/hopper.py"],
+        ),
+        ("--config=configs/", ["no config file 'configs/'"]),
         ("--config=configs/hopper.py:medum", ["medum", "nearest: medium"]),
         ("--config=configs/hopper.py:", ["unknown dataset ''", "medium-replay"]),
         ("--config=configs/pen.py:zzz", ["zzz", "cloned, expert, human"]),

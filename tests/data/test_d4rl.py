@@ -55,8 +55,8 @@ NOT_FINITE = "is NaN, infinite or too large for float32, first in row"
     [
         (lambda raw: {"terminals": None}, "terminals missing; a dataset needs obs"),
         (lambda raw: {"actions": None, "rewards": None}, "actions, rewards missing;"),
-        (lambda raw: {"actions": raw.actions[:-1]}, "actions 70, rewards 71"),
-        (lambda raw: {"timeouts": raw.timeouts[:9]}, "timeouts 9"),
+        (lambda raw: {"actions": raw.actions[:-1]}, "actions (70, 2), rewards (71,)"),
+        (lambda raw: {"timeouts": raw.timeouts[:9]}, "timeouts (9,)"),
         (lambda raw: {"timeouts": None}, "timeouts and episode_ends missing; add one"),
         (lambda raw: {"observations": raw.rewards}, "observations has shape (71,)"),
         (lambda raw: {"rewards": raw.actions}, "rewards has shape (71, 2)"),

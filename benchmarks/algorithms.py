@@ -7,9 +7,9 @@ Trains each algorithm on halfcheetah-, hopper- and walker2d-trpo-replay.hdf5 of 
 folder `--data` with 3 seeds in one program, and on maze2d-umaze-demo and
 antmaze-umaze-demo with one. All networks have a width of 128; every agent takes 5,000
 updates of 64, the critics of stages 50,000, which cost less than a tenth of the policy.
-Prints the score of the last checkpoint at the first target, the data's best return on
-the three bodies: the mean over seeds ± its standard error, over episodes where there is
-one seed. Run again, it resumes.
+Prints the score of the last checkpoint at the first target, on the three bodies the
+data's best return (of qdt the largest label): the mean over seeds ± its standard error,
+over episodes where there is one seed. Run again, it resumes.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A critic's Q against the discounted returns that followed in the data.
 
-  python benchmarks/critic_values.py runs/iql runs/qt [--out=critic.png]
+    python benchmarks/critic_values.py runs/iql runs/qt [--out=critic.png]
 
 For each run of iql, cql or qt (of qcs: its folder critic/), and its first seed: Q(s, a)
 of recorded steps, held-out ones if the run has any, and the discounted return from
@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from scipy.signal import lfilter
 from scipy.stats import spearmanr
 
 from dt_jax.agents.qt import QRegularizedTransformerAgent
@@ -79,14 +80,12 @@ def discounted_returns(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows whose discounted return is known, and that return."""
     rows, returns = [], []
-    cut = math.ceil(math.log(0.01) / math.log(discount))
+    cut = math.inf if discount == 1 else math.log(0.01) / math.log(discount)
     trajectories = zip(data.starts, data.lengths, data.terminated, strict=True)
     for start, length, terminated in trajectories:
-        following, total = np.zeros(length), 0.0
-        for i in reversed(range(length)):
-            total = data.rewards[start + i] + discount * total
-            following[i] = total
-        known = length if terminated else max(0, length - cut)
+        backwards = data.rewards[start : start + length][::-1].astype(np.float64)
+        following = lfilter([1.0], [1.0, -discount], backwards)[::-1]
+        known = length if terminated else int(max(0, length - cut))
         rows.append(start + np.arange(known))
         returns.append(following[:known])
     return np.concatenate(rows), np.concatenate(returns)

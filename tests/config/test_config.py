@@ -233,7 +233,10 @@ def test_a_users_file_takes_precedence_over_the_packages(tmp_path, monkeypatch):
         ("hoper.py", "configs/hopper.py"),
     ],
 )
-def test_a_misspelled_file_is_reported_with_the_path_of_the_nearest(path, nearest):
+def test_a_misspelled_file_is_reported_with_the_path_of_the_nearest(
+    path, nearest, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"; nearest: {nearest}"):
         load_config(path)
 

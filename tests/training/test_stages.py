@@ -170,7 +170,7 @@ def test_a_stage_of_another_run_or_other_data_is_refused(
     ("changes", "message"),
     [
         ({"init_from": "nonsense"}, "nonsense"),
-        ({"num_devices": 3, "num_seeds": 1}, "batch_size"),
+        ({"num_devices": 3, "num_seeds": 1, "critic_batch_size": 3}, "^config.batch_s"),
     ],
 )
 def test_a_run_that_would_be_refused_is_refused_before_its_stages(
@@ -187,6 +187,17 @@ def test_a_complete_run_does_not_need_its_stages(finished, config, tmp_path, cap
     train(config, tmp_path / "run")
     assert "this run is complete" in capsys.readouterr().out
     assert not (tmp_path / "run" / "critic").exists()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_that_has_its_labels_does_not_need_its_stages(
+    finished, config, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "critic")
+    train(changed(config, update_steps=6), tmp_path / "run")
+    assert not (tmp_path / "run" / "critic").exists()
+    assert_labels_equal(tmp_path / "run", finished)
 
 
 @pytest.mark.slow

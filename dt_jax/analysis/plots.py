@@ -213,6 +213,9 @@ def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
     for name, color in ("returns", _ORANGE), ("labels", _BLUE):
         counts, edges = np.array(histogram[name]), histogram["edges"]
         axes.stairs(counts, edges, fill=True, color=color, alpha=0.4, label=name)
+    # Large labels, the ones that a target asks for, are rare.
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.5)
     axes.set(xlabel="return-to-go", ylabel="transitions", title="labels of the data")
     axes.grid(alpha=0.3)
     _legend_below(axes)

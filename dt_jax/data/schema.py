@@ -97,6 +97,8 @@ def check_columns(columns: Mapping[str, Column], path: Path) -> None:
         )
     if "timeouts" in columns:
         required.append("timeouts")
+    elif "truncations" in columns:  # Gymnasium's word for it
+        raise UserError(f"{path}: rename the array truncations to timeouts")
     for key in required:
         shape, dtype = columns[key].shape, columns[key].dtype
         if dtype.kind not in "biuf":

@@ -166,6 +166,13 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
     trajectories = dataset.trajectories
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
     one_step = int(np.count_nonzero(trajectories.lengths == 1))
+    lengths = f"{count:,}; of one step: {_share(one_step, count)}"
+    if spec is not None:
+        # One more step is that of D4RL's own antmaze files.
+        too_long = np.count_nonzero(trajectories.lengths > spec.max_episode_steps + 1)
+        if too_long:
+            lengths += f"; longer than the time limit of {spec.max_episode_steps:,} "
+            lengths += f"steps: {_share(int(too_long), count)}, are timeouts missing?"
     rewarded = int(np.count_nonzero(trajectories.rewards))
     scale = ""
     if spec is not None and spec.ref_min is not None and spec.ref_max is not None:
@@ -188,7 +195,7 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
         ("environment", spec.label if spec else "unknown; set it with --env_name"),
         ("", scale),
         ("transitions", f"{rows:,}"),
-        ("trajectories", f"{count:,}; of one step: {_share(one_step, count)}"),
+        ("trajectories", lengths),
         ("dropped tail", _count(trajectories.dropped_tail, "row")),
         ("rewards", f"{_share(rewarded, rows)} nonzero"),
         ("actions", actions),

@@ -106,7 +106,12 @@ def read_checkpoint(workdir: str | Path, which: str | int) -> Checkpoint:
     """
     folder = user_path(workdir)
     if not (folder / "checkpoints").exists():
-        if any(folder.glob("*/checkpoints")):
-            raise UserError(f"{workdir} is a folder of runs: choose one of them")
+        inside = sorted(path.parent.name for path in folder.glob("*/checkpoints"))
+        if inside:
+            these = f"{inside[0]}{', ...' if len(inside) > 1 else ''}"
+            raise UserError(
+                f"{workdir} has no checkpoint, only runs in it ({these}): choose one "
+                "of them, or complete this run"
+            )
         raise UserError(f"no {folder / 'checkpoints'}: is {workdir} a run's folder?")
     return choose_checkpoint(folder / "checkpoints", which)

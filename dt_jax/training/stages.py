@@ -303,6 +303,7 @@ def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
         np.savez(temporary, **arrays)
     summary = {
         "made_by": _made_by(config),
+        "labels_from": origin,
         "data_sha256": dataset.sha256,
         "seeds": summaries,
     }

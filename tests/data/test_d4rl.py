@@ -58,6 +58,10 @@ NOT_FINITE = "is NaN, infinite or too large for float32, first in row"
         (lambda raw: {"actions": raw.actions[:-1]}, "actions (70, 2), rewards (71,)"),
         (lambda raw: {"timeouts": raw.timeouts[:9]}, "timeouts (9,)"),
         (lambda raw: {"timeouts": None}, "timeouts and episode_ends missing; add one"),
+        (
+            lambda raw: {"timeouts": None, "truncations": raw.timeouts},
+            "rename the array truncations to timeouts",
+        ),
         (lambda raw: {"observations": raw.rewards}, "observations has shape (71,)"),
         (lambda raw: {"rewards": raw.actions}, "rewards has shape (71, 2)"),
         (lambda raw: {"rewards": np.float32(1)}, "rewards has shape ()"),

@@ -239,6 +239,13 @@ def test_environment_provides_scores_and_bounds():
     np.testing.assert_allclose(shown[4:6], [scores.max(), scores.mean()], atol=0.06)
 
 
+def test_trajectories_beyond_the_time_limit_are_counted():
+    spec = dataclasses.replace(HOPPER, max_episode_steps=11)
+    text = " ".join(summary(make_trajectories(), spec).split())
+    assert "longer than the time limit of 11 steps: 1 (20%), are timeouts" in text
+    assert "longer than" not in summary(make_trajectories(), HOPPER)
+
+
 def test_scores_need_reference_scores():
     spec = dataclasses.replace(HOPPER, ref_min=None, ref_max=None)
     assert "normalised" not in summary(make_trajectories(), spec)

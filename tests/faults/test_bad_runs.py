@@ -138,7 +138,7 @@ def test_policy_load_names_what_is_missing(trained, copied, tmp_path):
     shutil.rmtree(copied / "checkpoints")
     for workdir, checkpoint, message in [
         (tmp_path / "nowhere", "last", "a run's folder?"),
-        (trained.parent, "last", "is a folder of runs"),
+        (trained.parent, "last", "has no checkpoint, only runs in it"),
         (copied, "best", "a run's folder?"),
         (trained, 7, "no checkpoint 7"),
         (trained, "../2", "no checkpoint '../2'"),

@@ -95,7 +95,7 @@ def test_the_description_has_the_record(tmp_path):
 def test_a_folder_of_runs_is_refused(tmp_path):
     (tmp_path / "hopper").mkdir()
     write_run(tmp_path / "hopper")
-    with pytest.raises(UserError, match="is a folder of runs: choose one of them"):
+    with pytest.raises(UserError, match=r"only runs in it \(hopper\): choose one"):
         read_run(tmp_path)
 
 

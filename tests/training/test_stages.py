@@ -250,6 +250,8 @@ def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
         train(changed(config, labels_from=str(source)), workdir)
         assert not (workdir / "critic").exists()
         assert_labels_equal(workdir, finished)
+        summary = json.loads((workdir / "labels" / "summary.json").read_text())
+        assert summary["labels_from"] == str(source)
         assert restored(workdir, "params") == restored(finished, "params")
 
 

@@ -82,7 +82,7 @@ def locomotion(
     )
 
 
-# CORL's values for BC and IQL in every family.
+# CORL's values for BC, IQL and CQL in every family.
 _SINGLE_STEP: dict[str, Any] = {
     "batch_size": 256,
     "update_steps": 1_000_000,
@@ -100,11 +100,18 @@ _OF_AGENT: dict[str, dict[str, Any]] = {
         "clip_grad": None,
     },
     "iql": {"reward_scale": 1.0},
+    "cql": {  # of the critic of the QDT paper
+        "reward_scale": 1.0,
+        "actor_lr": 1e-4,
+        "critic_layers": 3,
+        "update_steps": 500_000,
+    },
 }
 # Ours, for the demo datasets.
 _DEMO: dict[str, dict[str, Any]] = {
     "bc": {"update_steps": 10_000},
     "iql": {"update_steps": 10_000, "reward_scale": None},
+    "cql": {"update_steps": 10_000, "reward_scale": None},
 }
 
 LOCOMOTION = ("medium", "medium-replay", "medium-expert", "demo")
@@ -119,7 +126,7 @@ def single_step(
     known: Sequence[str],
     **keys: Any,
 ) -> ConfigDict:
-    """Return CORL's hyper-parameters of "bc" or "iql", for a demo dataset ours.
+    """Return the hyper-parameters of "bc", "iql" or "cql", for a demo dataset ours.
 
     Args:
       agent: its name.

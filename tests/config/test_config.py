@@ -61,7 +61,7 @@ def test_every_known_dataset_has_a_configuration():
         assert load_config(reference(env_name)).env_name == env_name
 
 
-@pytest.mark.parametrize("agent", ["bc", "iql", "qdt", "esper", "qt"])
+@pytest.mark.parametrize("agent", ["bc", "iql", "cql", "qdt", "esper", "qt"])
 def test_every_known_dataset_has_a_configuration_of_each_agent(agent):
     for env_name, spec in all_specs().items():
         if spec.engine == "tabular":

@@ -111,7 +111,12 @@ _OF_AGENT: dict[str, dict[str, Any]] = {
 _DEMO: dict[str, dict[str, Any]] = {
     "bc": {"update_steps": 10_000},
     "iql": {"update_steps": 10_000, "reward_scale": None},
-    "cql": {"update_steps": 10_000, "reward_scale": None},
+    "cql": {  # an update takes about ten times as long as one of "iql"
+        "update_steps": 10_000,
+        "reward_scale": None,
+        "batch_size": 64,
+        "critic_dim": 128,
+    },
 }
 
 LOCOMOTION = ("medium", "medium-replay", "medium-expert", "demo")

@@ -20,17 +20,7 @@ so on) are collected on first use and sized for a laptop; their scores are not D
 
 from dt_jax.config.presets import single_step
 
-NAMES = (
-    "umaze",
-    "umaze-diverse",
-    "medium-play",
-    "medium-diverse",
-    "large-play",
-    "large-diverse",
-)
-DATASETS = NAMES + tuple(f"{name}-demo" for name in NAMES)
-
 
 def get_config(dataset: str = "umaze"):
     """Return the configuration for `dataset`."""
-    return single_step("bc", "antmaze", "v2", dataset, DATASETS, eval_episodes=100)
+    return single_step("bc", "antmaze", dataset, eval_episodes=100)

@@ -14,9 +14,9 @@ Scores of dt_jax on these datasets: not measured. `demo` needs no download and i
 for a laptop; its scores are not D4RL's.
 """
 
-from dt_jax.config.presets import LOCOMOTION, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return single_step("bc", "hopper", "v2", dataset, LOCOMOTION)
+    return single_step("bc", "hopper", dataset)

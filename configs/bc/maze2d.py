@@ -17,10 +17,7 @@ so on) are collected on first use and sized for a laptop; their scores are not D
 
 from dt_jax.config.presets import single_step
 
-NAMES = ("umaze", "medium", "large")
-DATASETS = NAMES + tuple(f"{name}-demo" for name in NAMES)
-
 
 def get_config(dataset: str = "umaze"):
     """Return the configuration for `dataset`."""
-    return single_step("bc", "maze2d", "v1", dataset, DATASETS, eval_episodes=100)
+    return single_step("bc", "maze2d", dataset, eval_episodes=100)

@@ -13,9 +13,9 @@ seeds; its README at commit 022e449) of BC, and of BC-10%, which is top_fraction
 Scores of dt_jax on these datasets: not measured.
 """
 
-from dt_jax.config.presets import ADROIT, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "human"):
     """Return the configuration for `dataset`."""
-    return single_step("bc", "pen", "v1", dataset, ADROIT)
+    return single_step("bc", "pen", dataset)

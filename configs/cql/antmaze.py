@@ -22,17 +22,7 @@ reproductions/offline/qdt.py, and not CORL's, which differ by family.
 
 from dt_jax.config.presets import single_step
 
-NAMES = (
-    "umaze",
-    "umaze-diverse",
-    "medium-play",
-    "medium-diverse",
-    "large-play",
-    "large-diverse",
-)
-DATASETS = NAMES + tuple(f"{name}-demo" for name in NAMES)
-
 
 def get_config(dataset: str = "umaze"):
     """Return the configuration for `dataset`."""
-    return single_step("cql", "antmaze", "v2", dataset, DATASETS, eval_episodes=100)
+    return single_step("cql", "antmaze", dataset, eval_episodes=100)

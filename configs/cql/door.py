@@ -15,9 +15,9 @@ Hyper-parameters: those of the critic of Q-learning DT, as in d3rlpy's
 reproductions/offline/qdt.py, and not CORL's, which differ by family.
 """
 
-from dt_jax.config.presets import ADROIT, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "human"):
     """Return the configuration for `dataset`."""
-    return single_step("cql", "door", "v1", dataset, ADROIT)
+    return single_step("cql", "door", dataset)

@@ -19,10 +19,7 @@ reproductions/offline/qdt.py, and not CORL's, which differ by family.
 
 from dt_jax.config.presets import single_step
 
-NAMES = ("umaze", "medium", "large")
-DATASETS = NAMES + tuple(f"{name}-demo" for name in NAMES)
-
 
 def get_config(dataset: str = "umaze"):
     """Return the configuration for `dataset`."""
-    return single_step("cql", "maze2d", "v1", dataset, DATASETS, eval_episodes=100)
+    return single_step("cql", "maze2d", dataset, eval_episodes=100)

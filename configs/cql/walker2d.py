@@ -16,9 +16,9 @@ Hyper-parameters: those of the critic of Q-learning DT, as in d3rlpy's
 reproductions/offline/qdt.py, and not CORL's, which differ by family.
 """
 
-from dt_jax.config.presets import LOCOMOTION, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return single_step("cql", "walker2d", "v2", dataset, LOCOMOTION)
+    return single_step("cql", "walker2d", dataset)

@@ -24,25 +24,13 @@ reward_scale 100 keeps the values of the size that they have in CORL.
 
 from dt_jax.config.presets import single_step
 
-NAMES = (
-    "umaze",
-    "umaze-diverse",
-    "medium-play",
-    "medium-diverse",
-    "large-play",
-    "large-diverse",
-)
-DATASETS = NAMES + tuple(f"{name}-demo" for name in NAMES)
-
 
 def get_config(dataset: str = "umaze"):
     """Return the configuration for `dataset`."""
     return single_step(
         "iql",
         "antmaze",
-        "v2",
         dataset,
-        DATASETS,
         beta=1000.0,
         iql_tau=0.9,
         reward_scale=100.0,

@@ -15,11 +15,9 @@ Hyper-parameters: CORL's configs/offline/iql/door. CORL's code does not apply it
 actor_dropout to a stochastic policy; here it is applied.
 """
 
-from dt_jax.config.presets import ADROIT, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "human"):
     """Return the configuration for `dataset`."""
-    return single_step(
-        "iql", "door", "v1", dataset, ADROIT, iql_tau=0.8, actor_dropout=0.1
-    )
+    return single_step("iql", "door", dataset, iql_tau=0.8, actor_dropout=0.1)

@@ -18,7 +18,7 @@ here, where beta is per unit of the data's rewards: the returns span about 2,900
 3,200 (recalled, not verified).
 """
 
-from dt_jax.config.presets import LOCOMOTION, single_step
+from dt_jax.config.presets import single_step
 
 # Other keys than the family's. A policy of squared errors, and a slower target.
 _NORMALIZED = {"beta": 1.0, "iql_deterministic": True, "tau": 0.001}
@@ -31,6 +31,4 @@ KEYS = {
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return single_step(
-        "iql", "hopper", "v2", dataset, LOCOMOTION, **KEYS.get(dataset, {})
-    )
+    return single_step("iql", "hopper", dataset, **KEYS.get(dataset, {}))

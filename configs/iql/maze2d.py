@@ -18,10 +18,7 @@ Hyper-parameters: CORL's configs/offline/iql/maze2d.
 
 from dt_jax.config.presets import single_step
 
-NAMES = ("umaze", "medium", "large")
-DATASETS = NAMES + tuple(f"{name}-demo" for name in NAMES)
-
 
 def get_config(dataset: str = "umaze"):
     """Return the configuration for `dataset`."""
-    return single_step("iql", "maze2d", "v1", dataset, DATASETS, eval_episodes=100)
+    return single_step("iql", "maze2d", dataset, eval_episodes=100)

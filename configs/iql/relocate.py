@@ -15,11 +15,9 @@ Hyper-parameters: CORL's configs/offline/iql/relocate. CORL's code does not appl
 actor_dropout to a stochastic policy; here it is applied.
 """
 
-from dt_jax.config.presets import ADROIT, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "human"):
     """Return the configuration for `dataset`."""
-    return single_step(
-        "iql", "relocate", "v1", dataset, ADROIT, iql_tau=0.8, actor_dropout=0.1
-    )
+    return single_step("iql", "relocate", dataset, iql_tau=0.8, actor_dropout=0.1)

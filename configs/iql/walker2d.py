@@ -15,9 +15,9 @@ for a laptop; its scores are not D4RL's.
 Hyper-parameters: CORL's configs/offline/iql/walker2d.
 """
 
-from dt_jax.config.presets import LOCOMOTION, single_step
+from dt_jax.config.presets import single_step
 
 
 def get_config(dataset: str = "medium"):
     """Return the configuration for `dataset`."""
-    return single_step("iql", "walker2d", "v2", dataset, LOCOMOTION)
+    return single_step("iql", "walker2d", dataset)

@@ -113,45 +113,32 @@ _DEMO: dict[str, dict[str, Any]] = {
     "iql": {"update_steps": 10_000, "reward_scale": None},
     "cql": {  # an update takes about ten times as long as one of "iql"
         "update_steps": 10_000,
-        "reward_scale": None,
         "batch_size": 64,
         "critic_dim": 128,
     },
 }
 
-LOCOMOTION = ("medium", "medium-replay", "medium-expert", "demo")
-ADROIT = ("human", "cloned", "expert")
 
-
-def single_step(
-    agent: str,
-    family: str,
-    version: str,
-    dataset: str,
-    known: Sequence[str],
-    **keys: Any,
-) -> ConfigDict:
+def single_step(agent: str, family: str, dataset: str, **keys: Any) -> ConfigDict:
     """Return the hyper-parameters of "bc", "iql" or "cql", for a demo dataset ours.
 
     Args:
       agent: its name.
-      family: of the dataset, as in "hopper-medium-v2".
-      version: of D4RL's dataset; demo datasets have none.
-      dataset: "medium", or one that ends with "demo".
-      known: the family's datasets.
+      family: of `configs/FAMILY.py`, whose dataset is used.
+      dataset: what that file accepts.
       **keys: those of the family, for all of its datasets.
 
     Raises:
-      UserError: `dataset` is not known.
+      UserError: the file does not know the dataset.
     """
-    check_dataset(dataset, known)
-    shared, name = _SINGLE_STEP | _OF_AGENT[agent], f"{family}-{dataset}"
-    if dataset.endswith("demo"):
-        return default_config(agent, env_name=name, **shared | _DEMO[agent] | keys)
-    return default_config(agent, env_name=f"{name}-{version}", **shared | keys)
+    name = read_config_file(f"configs/{family}.py:{dataset}").env_name
+    ours = _DEMO[agent] if dataset.endswith("demo") else {}
+    shared = _SINGLE_STEP | _OF_AGENT[agent] | ours
+    return default_config(agent, env_name=name, **shared | keys)
 
 
-# The paper's for D4RL's locomotion data, from d3rlpy's reproductions/offline/qdt.py.
+# The paper's for D4RL's locomotion data, from d3rlpy's reproductions/offline/qdt.py;
+# its critic is cql.
 _QDT: dict[str, Any] = {
     "critic_update_steps": 500_000,
     "critic_batch_size": 256,

@@ -66,7 +66,7 @@ def values_and_returns(trained: TrainedAgent) -> tuple[np.ndarray, np.ndarray, s
     chosen = np.random.default_rng(0).permutation(len(rows))[:STEPS]
     rows, returns = rows[chosen], returns[chosen]
     units, params = agent.normalizer, trained.seed_params(None)
-    states = units.normalize_states(data.observations[rows])
+    states = units.normalize_states(data.observations[rows].astype(np.float32))
     actions = (data.actions[rows] - units.action_center) / units.action_scale
     q = jax.jit(partial(apply, agent.critic))(params["critic"], states, actions)
     scale = units.reward_scale

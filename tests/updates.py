@@ -1,7 +1,5 @@
 """A small dataset and agent, and updates on them without a run's folder."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 from small_agent import normalizer, small_agent
@@ -44,13 +42,14 @@ def make_sampler(
         reward_scale=0.013,
     )
     return Sampler(
-        replace(Trajectories.from_raw(raw, source="random"), labels=labels),
+        Trajectories.from_raw(raw, source="random"),
         units,
         batch_size=B,
         context_len=T,
         seed=seed,
         fields=fields,
         kind=kind,
+        labels=labels,
     )
 
 

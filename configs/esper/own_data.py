@@ -2,9 +2,9 @@
 
   python launch.py --config=configs/esper/own_data.py --config.data_path=my.hdf5
 
-As configs/own_data.py, after networks that learn the labels, of which the widths, the
-batch and the updates are sized for a laptop. --config.labels=expected suffices where
-an episode has one decision that counts, and takes a fraction of the time.
+As configs/own_data.py. The networks that learn the labels are small enough for a
+laptop. --config.labels=expected suffices where an episode has one decision that
+counts, and takes a fraction of the time.
 """
 
 from dt_jax.config import default_config

@@ -23,6 +23,6 @@ def get_config():
         vf_lr=5e-4,
         critic_dim=128,
         critic_update_steps=4_000,
-        label_rounding=0.2,
+        label_rounding=10.0,
         **GRID,
     )

@@ -2,12 +2,13 @@
 
   python launch.py --config=configs/qdt/maze2d.py:umaze
 
-Published normalised scores (Yamagata et al., 2023, by way of a third party):
+Published normalised scores (Yamagata et al., 2023, as reported by a third party):
 
   umaze   57.3  (its Decision Transformer 31.0)
   medium  13.3  (8.2)
   large   31.0  (2.3)
 
+The paper's critic is cql, the default here iql: --config.critic=cql.
 Scores of dt_jax: not measured.
 """
 

@@ -4,9 +4,9 @@
 
 Published scores: not repeated here, because they are maxima over evaluations.
 
-Hyper-parameters: the authors' run.sh (charleshsc/QT); those of the play datasets
-are ours, as of the diverse ones; q_scale and q_min, of
-`--config.mode=qcs`, those of beanie00/QCS's scripts.sh for medium-play.
+Hyper-parameters: eta, clip_grad and update_steps are those of the authors' run.sh
+(charleshsc/QT), on the play datasets those of the diverse ones; q_scale and q_min,
+used by mode=qcs, those of beanie00/QCS's scripts.sh for medium-play.
 Rewards are as recorded; the authors have (r - 0.5) · 4 on large-diverse.
 
 Scores of dt_jax: not measured.
@@ -17,10 +17,10 @@ from dt_jax.config.presets import q_regularized_dt
 BY_DATASET = {
     "umaze": {"eta": 0.05, "clip_grad": 9.0},
     "umaze-diverse": {"eta": 0.01, "clip_grad": 9.0},
-    "medium-play": {"eta": 0.01, "clip_grad": 9.0},
-    "medium-diverse": {"eta": 0.01, "clip_grad": 9.0},
-    "large-play": {"eta": 0.005, "clip_grad": 9.0},
-    "large-diverse": {"eta": 0.005, "clip_grad": 9.0},
+    "medium-play": {"eta": 0.01, "clip_grad": 9.0, "update_steps": 100_000},
+    "medium-diverse": {"eta": 0.01, "clip_grad": 9.0, "update_steps": 100_000},
+    "large-play": {"eta": 0.005, "clip_grad": 9.0, "update_steps": 100_000},
+    "large-diverse": {"eta": 0.005, "clip_grad": 9.0, "update_steps": 100_000},
 }
 
 

@@ -5,8 +5,8 @@
 Published: 89.8 on average over nine locomotion datasets, a maximum over evaluations.
 The scores by dataset are not repeated here, because they have the same bias.
 
-Hyper-parameters: the authors' run.sh (charleshsc/QT); q_scale and q_min, of
-`--config.mode=qcs`, those of beanie00/QCS's scripts.sh.
+Hyper-parameters: eta and clip_grad are those of the authors' run.sh (charleshsc/QT);
+q_scale and q_min, used by mode=qcs, those of beanie00/QCS's scripts.sh.
 
 Scores of dt_jax: not measured.
 """

@@ -4,9 +4,9 @@
 
 Published scores: not repeated here, because they are maxima over evaluations.
 
-Hyper-parameters: the authors' run.sh (charleshsc/QT), those
-of expert ours; q_scale and q_min, of
-`--config.mode=qcs`, those of beanie00/QCS's scripts.sh.
+Hyper-parameters: eta and clip_grad are those of the authors' run.sh (charleshsc/QT),
+for expert ours; q_scale and q_min, used by mode=qcs, those of beanie00/QCS's
+scripts.sh.
 
 Scores of dt_jax: not measured.
 """

@@ -7,8 +7,8 @@ The scores by dataset are not repeated here, because they have the same bias.
 One independent run on medium-replay: best evaluation 96.2, mean of the last 22 90.0,
 last 81.1 (CORL's Decision Transformer: 59.9).
 
-Hyper-parameters: the authors' run.sh (charleshsc/QT); q_scale and q_min, of
-`--config.mode=qcs`, those of beanie00/QCS's scripts.sh.
+Hyper-parameters: eta and clip_grad are those of the authors' run.sh (charleshsc/QT);
+q_scale and q_min, used by mode=qcs, those of beanie00/QCS's scripts.sh.
 
 Scores of dt_jax: not measured.
 """

@@ -48,8 +48,9 @@ class Agent(Protocol):
 
     Agents inherit from it explicitly, for the methods that have a default.
 
-    Its other methods are pure functions that JAX can trace, and vmap over a leading
-    axis of seeds.
+    Its other methods are pure functions that JAX can trace. With several seeds
+    `warm_start`, `with_stages` and `acting_params` get the states of all of them, with
+    a leading axis; the others are mapped over seeds with vmap.
 
     Attributes:
       KEYS: the configuration keys of this algorithm.

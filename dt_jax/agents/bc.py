@@ -15,7 +15,12 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.optim import OPTIMIZER_KEYS, apply_gradients, optimizer_from_config
+from dt_jax.agents.optim import (
+    OPTIMIZER_KEYS,
+    apply_gradients,
+    initial_state,
+    optimizer_from_config,
+)
 from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.trajectories import Trajectories
@@ -82,12 +87,7 @@ class BehaviourCloning(SingleStepAgent):
         """Return the state before the first update."""
         states = jnp.zeros((1, self.observation_size), jnp.float32)
         params = self.policy.init(key, states)["params"]
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            key=key,
-        )
+        return initial_state(self.optimizer, params, key)
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics."""

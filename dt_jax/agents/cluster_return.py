@@ -1,9 +1,9 @@
 """The clusters of ESPER (Paster et al., 2022, https://arxiv.org/abs/2205.15967).
 
-A cluster is a summary of the rest of a trajectory that tells what the agent will do and
-nothing about how the environment answers: its actions are predicted from it, and the
-next states must not be. The mean return of a cluster is then what the agent can achieve
-by itself. The reference implementation is keirp/return_transforms.
+A cluster is a summary of the rest of a trajectory that has information about what the
+agent will do, and none about how the environment answers: its actions are predicted
+from it, and the next states must not be. The mean return of a cluster is then what the
+agent can achieve by itself. The reference implementation is keirp/return_transforms.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.expected_return import RETURN_KEYS, ReturnModel, make_adamw
 from dt_jax.agents.losses import action_error, masked_mean
-from dt_jax.agents.optim import apply_gradients
+from dt_jax.agents.optim import apply_gradients, initial_state
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.esper import ClusterNetwork, NormedMLP, ReturnNetwork
 from dt_jax.types import Array, Batch, Params
@@ -28,16 +28,16 @@ from dt_jax.utils.keys import NOT_NEGATIVE, POSITIVE, POSITIVE_INTEGER, Key, int
 # fmt: off
 _KEYS = (
     Key("cluster_groups", 4, POSITIVE_INTEGER,
-        "A cluster is one class in each of so many groups.", architecture=True),
+        "Groups of classes: a cluster is one class of each.", architecture=True),
     Key("cluster_classes", 32, integer(2, 100_000),
         "Classes in each group of clusters.", architecture=True),
     Key("cluster_updates", 5_000, POSITIVE_INTEGER,
         "Updates that learn the clusters, before those that learn their returns."),
     Key("action_loss_weight", 0.01, NOT_NEGATIVE,
-        "How much clusters have to tell about the actions, relative to how little "
-        "about the next states."),
+        "Weight of the error of actions predicted from clusters."),
     Key("dynamics_loss_weight", 1.0, NOT_NEGATIVE,
-        "How little clusters have to tell about the next states."),
+        "Weight of the error of next states predicted from clusters, which clusters "
+        "maximise."),
     Key("dynamics_lr", 5e-4, POSITIVE,
         "AdamW's learning rate for the dynamics, the prediction of next states."),
 )
@@ -49,8 +49,8 @@ class Draws(NamedTuple):
 
     Attributes:
       gumbel: [B, T, G, C], noise that makes a maximum a sample.
-      past: [3, B, T] int32, a step of the episode that is not later: of whose cluster
-        the action, and twice the next state, is predicted.
+      past: [3, B, T] int32, an earlier step of the episode or the same one, whose
+        cluster predicts the action, and twice the next state.
     """
 
     gumbel: Array
@@ -149,12 +149,7 @@ class ClusterReturn(ReturnModel):
         params["statistics"] = {
             name: each["batch_stats"] for name, each in variables.items()
         }
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            key=jax.random.split(key, 5)[4],
-        )
+        return initial_state(self.optimizer, params, jax.random.split(key, 5)[4])
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics."""

@@ -1,10 +1,10 @@
 """Conservative Q-learning (Kumar et al., 2020, https://arxiv.org/abs/2006.04779).
 
-Soft actor-critic whose Q is pressed down on actions that the policy or chance would
-choose and up on those in the data, so that the policy is not drawn to actions of which
-the data says nothing. It is the critic of the paper of Q-learning DT (Yamagata et al.,
-2023), whose values of its own keys it has; of the shared ones that paper has
-actor_lr=1e-4 and critic_layers=3 (d3rlpy's reproductions/offline/qdt.py).
+Soft actor-critic with a penalty that lowers Q for sampled actions, uniform ones and the
+policy's, and raises it for the data's. It is the critic of the paper of Q-learning DT
+(Yamagata et al., 2023). The defaults of its own keys are that paper's; of the keys that
+it shares with iql, the paper has actor_lr=1e-4, critic_layers=3 and reward_scale=1
+(d3rlpy's reproductions/offline/qdt.py).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.critic import CRITIC_KEYS, Critic
 from dt_jax.agents.losses import masked_mean
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
@@ -45,7 +45,6 @@ class ConservativeQLearning(Critic):
     """A policy, twin Q and a temperature, with one optimiser of three rates."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
-    batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
 
     actor: TanhGaussianPolicy
     critic: TwinQ

@@ -1,27 +1,15 @@
 """What agents with a critic share: configuration keys, batches, and updating."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.optim import apply_gradients
+from dt_jax.agents.optim import apply_gradients, initial_state
 from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import POSITIVE, POSITIVE_INTEGER, Key, integer, number, or_none
-
-# The fields of a batch of transitions, for one-step targets.
-TRANSITION = (
-    "states",
-    "actions",
-    "rewards",
-    "terminals",
-    "next_states",
-    "has_next",
-    "mask",
-)
 
 # fmt: off
 CRITIC_KEYS = (
@@ -52,7 +40,7 @@ STAGE_KEYS = (
 
 
 class Critic(SingleStepAgent, Protocol):
-    """An agent with twin Q and an average of it, which knows what states are worth.
+    """An agent with twin Q and an average of it, which estimates values of states.
 
     Each loss has gradients only for its own network, so that one gradient of their sum
     makes all of them learn.
@@ -62,6 +50,10 @@ class Critic(SingleStepAgent, Protocol):
       tau: share of Q that the target takes over in each update.
     """
 
+    batch_fields: ClassVar[tuple[str, ...]] = (
+        *("states", "actions", "rewards", "terminals"),
+        *("next_states", "has_next", "mask"),
+    )
     optimizer: optax.GradientTransformation
     tau: float
 
@@ -82,13 +74,7 @@ class Critic(SingleStepAgent, Protocol):
 
     def initial_state(self, params: Params, key: jax.Array) -> TrainState:
         """Return the state before the first update; the target is a copy of Q."""
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            key=key,
-            extra={"target": params["critic"]},
-        )
+        return initial_state(self.optimizer, params, key, target=params["critic"])
 
     def warm_start(self, state: TrainState, params: Params) -> TrainState:
         """Return the state with parameters of another run, the target's included."""

@@ -19,6 +19,7 @@ from dt_jax.agents.losses import action_error, masked_mean
 from dt_jax.agents.optim import (
     OPTIMIZER_KEYS,
     apply_gradients,
+    initial_state,
     optimizer_from_config,
 )
 from dt_jax.data.normalizer import Normalizer
@@ -179,12 +180,7 @@ class DecisionTransformerAgent(Agent):
         """Return the state before the first update."""
         init_key, dropout_key = jax.random.split(key)
         params = self.init_params(init_key)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self.optimizer.init(params),
-            key=dropout_key,
-        )
+        return initial_state(self.optimizer, params, dropout_key)
 
     def init_params(self, key: jax.Array) -> Params:
         """Return freshly initialised parameters."""

@@ -44,9 +44,9 @@ _KEYS = (
     Key("return_batch_size", 100, POSITIVE_INTEGER,
         "Samples in one update of the labels' networks: episodes for clusters, "
         "transitions for expected."),
-    Key("label_rounding", 0.1, NOT_NEGATIVE,
-        "Labels of clusters are rounded to multiples of it in scaled returns, label "
-        "times reward_scale; 0: they are not rounded."),
+    Key("label_rounding", None, or_none(NOT_NEGATIVE),
+        "Labels of clusters are rounded to multiples of it, in units of reward; 0: "
+        "they are not rounded. None: 0.1 / reward_scale, as in the reference."),
     Key("labels_from", None, or_none(text("the folder of a run")),
         "A run on the same data whose labels, or a run of the labels' networks, are "
         "used instead of training these networks."),
@@ -61,14 +61,6 @@ class EsperAgent(DecisionTransformerAgent):
     KEYS: ClassVar[tuple[Key, ...]] = united(
         DecisionTransformerAgent.KEYS, _KEYS, ClusterReturn.KEYS, ExpectedReturn.KEYS
     )
-
-    @classmethod
-    def check_config(cls, config: ConfigDict) -> None:
-        """Raise a UserError where keys contradict each other."""
-        super().check_config(config)
-        if config.reward_scale == 0:
-            key = next(key for key in cls.KEYS if key.name == "reward_scale")
-            raise key.error(0, expected="a number above 0, or None")
 
     @classmethod
     def stages(cls, config: ConfigDict) -> Mapping[str, Mapping[str, Any]]:
@@ -93,7 +85,10 @@ class EsperAgent(DecisionTransformerAgent):
     ) -> Labels:
         """Return each row's expected return."""
         agent, params = stages["returns"]
+        scale = agent.normalizer.reward_scale
         labels = cast(ReturnModel, agent).labels(params, trajectories)
+        labels /= np.float32(scale)
         if config.labels == "clusters":
-            labels = round_labels(labels, config.label_rounding)
-        return Labels(labels / np.float32(agent.normalizer.reward_scale))
+            step = config.label_rounding
+            labels = round_labels(labels, 0.1 / scale if step is None else step)
+        return Labels(labels)

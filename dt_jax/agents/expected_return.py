@@ -1,4 +1,4 @@
-"""Agents that learn returns, of which labels are made, and the simplest of them."""
+"""Agents that learn returns, from which labels are made, and the simplest of them."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn, Protocol, Self
@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Agent, Context, Metrics, TrainState
-from dt_jax.agents.optim import apply_gradients
+from dt_jax.agents.optim import apply_gradients, initial_state
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.sampler import Sampler
 from dt_jax.data.trajectories import Trajectories
@@ -143,9 +143,7 @@ class ExpectedReturn(ReturnModel):
         """Return the state before the first update."""
         sizes = self.observation_size + self.action_size
         params = self.network.init(key, jnp.zeros((1, sizes), jnp.float32))["params"]
-        return TrainState(
-            jnp.zeros((), jnp.int32), params, self.optimizer.init(params), key
-        )
+        return initial_state(self.optimizer, params, key)
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Return the state after one more update, and its metrics."""

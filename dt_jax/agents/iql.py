@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.critic import CRITIC_KEYS, TRANSITION, Critic
+from dt_jax.agents.critic import CRITIC_KEYS, Critic
 from dt_jax.agents.losses import action_error, masked_mean
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
@@ -64,7 +64,6 @@ class ImplicitQLearning(Critic):
     """A policy, twin Q and V, with one optimiser of three learning rates."""
 
     KEYS: ClassVar[tuple[Key, ...]] = (*CRITIC_KEYS, *_KEYS)
-    batch_fields: ClassVar[tuple[str, ...]] = TRANSITION
 
     actor: MLP | DeterministicPolicy | GaussianPolicy
     critic: TwinQ
@@ -118,9 +117,9 @@ class ImplicitQLearning(Critic):
         """Return the sum of the losses of V, Q and the policy, and the metrics.
 
         Each loss has gradients only for its own network, so that the gradients of the
-        sum are those of three separate updates from the same parameters. The next
-        state of a trajectory's last step is known only to a termination, which needs
-        none: a last step that a time limit ended counts in no loss.
+        sum are those of three separate updates from the same parameters. A
+        trajectory's last step has no next state in the data: a termination needs none,
+        and after a time limit the step counts in no loss.
 
         Args:
           params: of "actor", "critic" and "value".

@@ -39,8 +39,9 @@ class MultiSeedAgent:
         return jax.vmap(self._agent.update)(state, batch)
 
     def validation_loss(self, params: Params, batch: Batch) -> Array:
-        """Return the errors of each seed on one batch, [seeds, B, T, A]."""
-        return jax.vmap(self._agent.validation_loss, (0, None))(params, batch)
+        """Return the errors of each seed, on one batch or its own, [seeds, B, T, A]."""
+        axes = 0, None if batch.mask.ndim == 2 else 0
+        return jax.vmap(self._agent.validation_loss, axes)(params, batch)
 
     def acting_params(self, state: TrainState) -> Params:
         """Return the acting parameters of all seeds."""

@@ -1,5 +1,7 @@
 """AdamW with warm-up, and its configuration keys."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -38,6 +40,17 @@ OPTIMIZER_KEYS = (
         "Updates over which the learning rate rises linearly.", corl=True),
 )
 # fmt: on
+
+
+def initial_state(
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    key: jax.Array,
+    **extra: Any,
+) -> TrainState:
+    """Return the training state before the first update; `extra` is its `extra`."""
+    step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
+    return TrainState(step, params, opt_state, key, extra)
 
 
 def apply_gradients(

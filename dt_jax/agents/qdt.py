@@ -36,9 +36,9 @@ _KEYS = (
         'the paper: the last one does, and true rewards lead from the earlier ones to '
         'it; windows are drawn by their end.'),
     Key("label_rounding", 0.0, NOT_NEGATIVE,
-        "Labels are rounded to multiples of it in scaled returns, label times "
-        "reward_scale, which removes errors of the critic where returns are such "
-        "multiples; 0: they are not rounded."),
+        "Labels are rounded to multiples of it, in units of reward, which removes "
+        "errors of the critic where returns are such multiples; 0: they are not "
+        "rounded."),
     Key("labels_from", None, or_none(text("the folder of a run")),
         "A run on the same data whose labels, or a run of the critic whose values, are "
         "used instead of training a critic."),
@@ -68,12 +68,17 @@ class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
 
     @classmethod
     def stages(cls, config: ConfigDict) -> Mapping[str, Mapping[str, Any]]:
-        """Return the critic's run."""
+        """Return the critic's run.
+
+        The terms of the loss of cql weigh against each other in the data's rewards.
+        """
+        scale = 1.0 if config.critic == "cql" else config.reward_scale
         return {
             "critic": {
                 "agent": config.critic,
                 "update_steps": config.critic_update_steps,
                 "batch_size": config.critic_batch_size,
+                "reward_scale": scale,
             }
         }
 
@@ -89,7 +94,7 @@ class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
         values_of = jax.jit(cast(Critic, agent).values)
         observations = trajectories.observations
         values = [
-            values_of(params, np.asarray(observations[i : i + _BLOCK_ROWS]))
+            values_of(params, observations[i : i + _BLOCK_ROWS].astype(np.float32))
             for i in range(0, len(observations), _BLOCK_ROWS)
         ]
         labels = relabel(
@@ -98,8 +103,7 @@ class QLearningDecisionTransformerAgent(DecisionTransformerAgent):
             trajectories.starts,
             trajectories.lengths,
         )
-        scale = agent.normalizer.reward_scale
-        labels = round_labels(labels, config.label_rounding / scale)
+        labels = round_labels(labels, config.label_rounding)
         if config.label_mode == "per_step":
             return Labels(labels)
         returns = trajectories.returns_to_go

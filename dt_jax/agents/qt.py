@@ -8,6 +8,7 @@ has a critic that is trained first and then frozen, and weighs it by how far a
 trajectory's return is from the data's best.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +54,6 @@ from dt_jax.utils.keys import (
 # Where a key is None: its value in each mode.
 _CANDIDATES = {"qt": 50, "qcs": 1}
 _CRITIC_LAYERS = {"qt": 3, "qcs": 2}
-_CRITIC_SCALE = 100.0  # times reward_scale; Adam learns returns near 1 less precisely
 
 _SAME = (  # keys whose values are attributes of these names
     *("mode", "eta", "discount", "tau", "k_rewards", "q_scale", "q_min"),
@@ -80,12 +80,12 @@ _KEYS = (
         "parameters act."),
     Key("critic_reward_scale", 1.0, or_none(POSITIVE),
         "Factor from rewards to those that the critic learns; 1 as in the papers. "
-        "None: 100 times reward_scale."),
+        "None: reward_scale."),
     Key("q_scale", 1.0, NOT_NEGATIVE,
         "qcs: weight of Q, divided by its mean size, for each percent that a "
         "trajectory's normalised return is below the best."),
     Key("q_min", 0.0, NOT_NEGATIVE,
-        "qcs: the least number of percent that counts for a trajectory."),
+        "qcs: lower bound of that difference, in percent."),
     Key("best_return", None, or_none(number("a number", lambda x: True)),
         "qcs: the return from which that is measured; None: the data's best.",
         from_data=True),
@@ -105,8 +105,8 @@ _KEYS = (
     Key("lr_schedule", "cosine",
         one_of("cosine", "warmup_cosine", "warmup_constant"),
         '"cosine" falls from learning_rate to 0 by update_steps, as in the paper of '
-        'qt; "warmup_cosine" to a tenth after warmup_steps; "warmup_constant" is that '
-        'of qcs. In qt the rate of the critic has the same shape.'),
+        'qt; "warmup_cosine" to a tenth after warmup_steps; "warmup_constant" is what '
+        'the authors of QCS use. In qt the rate of the critic has the same shape.'),
 )
 # fmt: on
 
@@ -170,7 +170,7 @@ class QRegularizedTransformerAgent(CandidateAgent):
             compute_dtype=base.compute_dtype,
             critic=TwinQ(config.critic_dim, _critic_layers(config), activation),
             critic_optimizer=adam_with_l2(of_critic, (0.9, 0.999), 0.0, clip),
-            critic_scale=_critic_reward_scale(config, scale) / scale,
+            critic_scale=(config.critic_reward_scale or scale) / scale,
             num_candidates=config.num_candidates or _CANDIDATES[config.mode],
             **{name: config[name] for name in _SAME},
         )
@@ -195,14 +195,13 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """Return the critic's run, in mode "qcs"."""
         if config.mode == "qt":
             return {}
-        scale = config.reward_scale
         return {
             "critic": {
                 "agent": "iql",
                 "update_steps": config.critic_update_steps,
                 "batch_size": config.critic_batch_size,
                 "critic_layers": _critic_layers(config),
-                "reward_scale": scale and _critic_reward_scale(config, scale),
+                "reward_scale": config.critic_reward_scale or config.reward_scale,
             }
         }
 
@@ -251,10 +250,14 @@ class QRegularizedTransformerAgent(CandidateAgent):
         agent, params = stages["critic"]
         theirs, ours = params["critic"], state.extra["critic"]
         same_shapes = jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
-        if not same_shapes or not self.normalizer.same_inputs(agent.normalizer):
+        scale = self.critic_scale * self.normalizer.reward_scale
+        same_scale = math.isclose(agent.normalizer.reward_scale, scale)
+        same_inputs = self.normalizer.same_inputs(agent.normalizer)
+        if not (same_shapes and same_scale and same_inputs):
             raise UserError(
                 "labels_from: the critic has other sizes or units than this run: set "
-                "critic_dim and critic_layers to its own, and use the same data"
+                "critic_dim, critic_layers and critic_reward_scale to its own, and use "
+                "the same data"
             )
         return state.replace(extra={"critic": theirs})
 
@@ -416,8 +419,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """Return the mean of MSE_i - λ_τ min Q(s_i, π(s_i)), and its parts.
 
         λ_τ = q_scale · max(100 (g* - g_τ), q_min) / E |Q| for the trajectory τ, with
-        normalised returns g: Q counts most where the trajectory is no model. Means are
-        over valid steps.
+        normalised returns g: Q has the largest weight where the return is low. Means
+        are over valid steps.
         """
         predicted = self._predict(actor, batch, dropout_key)[0]
         errors = self._imitation_error(predicted, batch)
@@ -486,7 +489,3 @@ class QRegularizedTransformerAgent(CandidateAgent):
 def _critic_layers(config: ConfigDict) -> int:
     layers = config.critic_layers
     return _CRITIC_LAYERS[config.mode] if layers is None else layers
-
-
-def _critic_reward_scale(config: ConfigDict, reward_scale: float) -> float:
-    return config.critic_reward_scale or _CRITIC_SCALE * reward_scale

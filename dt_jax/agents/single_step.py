@@ -1,4 +1,4 @@
-"""What agents share that see nothing but the current state."""
+"""What agents that act on the current state alone have in common."""
 
 from typing import ClassVar, Protocol
 

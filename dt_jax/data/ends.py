@@ -27,10 +27,10 @@ def read_timeouts(
       terminals: [M] bool. If the last row is a terminal, they may mark every end.
       observations: [M, S].
       path: the file, for error messages.
-      episode_len: if no array tells the ends, the maximum length of an episode.
+      episode_len: if no array marks the ends, the maximum length of an episode.
 
     Raises:
-      UserError: nothing tells the ends, or they are invalid or contradict each other.
+      UserError: nothing marks the ends, or they are invalid or contradict each other.
     """
     cuts = _read_cuts(columns, observations)
     if "timeouts" in columns:

@@ -68,7 +68,7 @@ def describe_labels(
 ) -> dict[str, Any]:
     """Return how labels differ from the returns-to-go that they replace.
 
-    Labels are those at the end of a window, where they count. Shares are of rows;
+    Labels are those that a window's last row shows. Shares are of rows;
     "relabelled" differ by more than rounding, 1e-5 of the largest return. "largest" is
     of the trajectories' first steps: the target return that asks for the most.
 

@@ -36,7 +36,7 @@ class WindowIndices(NamedTuple):
 
     rows: np.ndarray  # [B] of the dataset's arrays, the first of each window
     timesteps: np.ndarray  # [B] of the first row
-    size: np.ndarray  # [B] transitions in the window, which may exceed its T slots
+    size: np.ndarray  # [B] transitions in the window, at most T
     left: np.ndarray  # [B] transitions from there to the trajectory's end, from 1
     terminated: np.ndarray  # [B] whether the trajectory ended by termination
 
@@ -71,6 +71,7 @@ class Sampler:
         seed: int,
         fields: tuple[str, ...],
         kind: str = "windows",
+        labels: Labels | None = None,
     ):
         """Prepare to draw from trajectories.
 
@@ -82,13 +83,14 @@ class Sampler:
           seed: not negative.
           fields: those of `Batch` to fill.
           kind: how windows are drawn, see `Agent.batch_kind`.
+          labels: in place of the returns-to-go, if any.
         """
         self.batch_size = batch_size
         self.context_len = context_len
         self.fields = fields
         self.num_transitions = trajectories.num_transitions
         self._kind = kind
-        labels = trajectories.labels or Labels(trajectories.returns_to_go)
+        labels = labels or Labels(trajectories.returns_to_go)
         self.has_offsets = labels.offsets is not None
         self.dataset = DeviceDataset(
             trajectories.observations,
@@ -123,7 +125,8 @@ class Sampler:
         trajectory = np.searchsorted(self._ends, indices, side="right")  # [B]
         lengths = self._lengths[trajectory]
         timesteps = lengths - (self._ends[trajectory] - indices)
-        size = left = lengths - timesteps
+        left = lengths - timesteps
+        size = np.minimum(left, self.context_len)
         if self._kind == "window_ends":
             size = np.minimum(timesteps + 1, self.context_len)
             timesteps = timesteps + 1 - size

@@ -13,7 +13,6 @@ import numpy as np
 from dt_jax.data.arrays import aligned_empty, column_statistics
 from dt_jax.data.cache import cache_space
 from dt_jax.data.discrete import one_hot
-from dt_jax.data.labels import Labels
 from dt_jax.data.schema import RawData
 from dt_jax.utils.errors import UserError
 
@@ -44,7 +43,6 @@ class Trajectories:
         only count in the mean and the standard deviation.
       source: the file, for error messages.
       discrete: whether actions are one-hot choices.
-      labels: what agents see in place of the returns-to-go, if anything.
     """
 
     observations: np.ndarray
@@ -60,7 +58,6 @@ class Trajectories:
     dropped_tail: int
     source: str
     discrete: bool = False
-    labels: Labels | None = None
 
     @classmethod
     def from_raw(

@@ -219,7 +219,8 @@ class RunEvaluator:
       config: the run's.
       agent: whose parameters are evaluated.
       spec: the environment, if any.
-      holdout: draws from held-out trajectories, if any.
+      holdout: draws from held-out trajectories, if any: one for all seeds, or one for
+        each.
     """
 
     def __init__(
@@ -227,10 +228,12 @@ class RunEvaluator:
         config: ConfigDict,
         agent: Agent,
         spec: EnvSpec | None,
-        holdout: Sampler | None,
+        holdout: Sequence[Sampler],
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)
-        self._holdout = holdout and HoldoutError(agent, holdout, config.num_seeds)
+        self._holdout = None
+        if holdout:
+            self._holdout = HoldoutError(agent, holdout, config.num_seeds)
         self._measured = agent.validation_metric
         self._evaluator = make_evaluator(config, agent, spec)
 
@@ -292,18 +295,19 @@ class HoldoutError:
 
     The trajectories are tiled with windows, so that every step is predicted once; of
     more than 2048 windows, so many are taken at equal distances. With several seeds
-    parameters have a leading axis.
+    parameters have a leading axis, and each seed may have windows with its own labels.
 
     Attributes:
       varying: the V action numbers that are not constant in the windows, increasing;
         none where the error is not that of each action number.
     """
 
-    def __init__(self, agent: Agent, sampler: Sampler, num_seeds: int = 1):
+    def __init__(self, agent: Agent, samplers: Sequence[Sampler], num_seeds: int = 1):
+        sampler = samplers[0]
         starts = sampler.tiling()
         count = min(len(starts), _MAX_WINDOWS)
         self._starts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-        self._sampler = sampler
+        self._samplers = samplers
         windows, slots = sampler.windows(self._starts), np.arange(sampler.context_len)
         rows = windows.rows[:, None] + slots
         rows = rows[slots < windows.left[:, None]]
@@ -318,7 +322,7 @@ class HoldoutError:
         def sums(params: Params, batch: Batch) -> tuple[Array, Array, Array]:
             errors = evaluated.validation_loss(params, batch)
             each = errors.sum(axis=(-3, -2))
-            return errors.sum(axis=(-3, -2, -1)), each, batch.mask.sum()
+            return errors.sum(axis=(-3, -2, -1)), each, batch.mask.sum(axis=(-2, -1))
 
         self._sums = jax.jit(sums)
 
@@ -329,14 +333,17 @@ class HoldoutError:
           The error, [] or [S], and that of each varying action number relative to its
           variance, [V] or [S, V]: 1 is no better than always the mean.
         """
-        size = self._sampler.batch_size
+        size = self._samplers[0].batch_size
         error, each, count = np.zeros(()), np.zeros(1), np.zeros(())
         for first in range(0, len(self._starts), size):
             starts = self._starts[first : first + size]
             # All batches have one shape, so that one program serves them.
-            batch = self._sampler.gather(np.resize(starts, size))
-            batch.mask[len(starts) :] = 0
+            padded = np.resize(starts, size)
+            batch, *others = [each.gather(padded) for each in self._samplers]
+            if others:
+                batch = jax.tree.map(lambda *each: np.stack(each), batch, *others)
+            batch.mask[..., len(starts) :, :] = 0
             sums = map(np.float64, jax.device_get(self._sums(params, batch)))
             error, each, count = map(np.add, (error, each, count), sums)
-        relative = each[..., self.varying] / (count * self._variance)
+        relative = each[..., self.varying] / (count[..., None] * self._variance)
         return error / (count * each.shape[-1]), relative

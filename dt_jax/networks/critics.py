@@ -166,7 +166,7 @@ class TanhGaussianPolicy(nn.Module):
         mean, log_std = self._normal(states)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         x = mean + jnp.exp(log_std) * noise
-        # log |d tanh(x)/dx| = log(1 - tanh(x)²), which is exact for large |x| as this.
+        # log |d tanh(x)/dx| = log(1 - tanh(x)²), in a form that is exact for large |x|.
         log_slope = 2 * (math.log(2) - x - jax.nn.softplus(-2 * x))
         log_prob = normal_log_prob(x, mean, log_std) - log_slope
         log_prob = log_prob.sum(axis=-1) - self.action_size * math.log(self.max_action)
@@ -185,5 +185,5 @@ def normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
 
 
 def apply(network: nn.Module, params: Params, *inputs: Any, **kwargs: Any) -> Any:
-    """Return what `network` computes with `params`, which have no collection's name."""
+    """Return what `network` computes with the collection `params` alone."""
     return network.apply({"params": params}, *inputs, **kwargs)

@@ -21,7 +21,7 @@ class NormedLinear(nn.Module):
     """A linear layer and torch's BatchNorm, which makes a bias between them useless.
 
     Running variances are unbiased, those of a batch are not. The running statistics are
-    in the collection "batch_stats", which training moves.
+    in the collection "batch_stats", which training updates.
     """
 
     features: int

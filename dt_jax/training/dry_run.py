@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax import envs
-from dt_jax.config import from_data
+from dt_jax.config import from_data, validate
 from dt_jax.data.registry import EnvSpec
 from dt_jax.data.schema import RawData
 from dt_jax.data.trajectories import Trajectories
@@ -19,6 +19,7 @@ from dt_jax.training.resume import last_checkpoint, resumed_config
 from dt_jax.training.stages import check_labels_from, stage_configs
 from dt_jax.training.train import load_data, new_trainer, read_source
 from dt_jax.training.trainer import main_loss
+from dt_jax.utils.errors import UserError
 from dt_jax.utils.sharding import make_sharding
 
 _MAX_BATCH = 64  # windows
@@ -40,7 +41,11 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
         be refused before its first update.
     """
     for name, stage in stage_configs(config).items():
-        dry_run(stage, workdir / name)
+        try:
+            validate(stage, trains=False)
+            dry_run(stage, workdir / name)
+        except UserError as error:
+            raise UserError(f"stage {name}: {error}") from error
     last = last_checkpoint(workdir, config)
     if last:
         config = resumed_config(config, last.record["config"])

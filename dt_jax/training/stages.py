@@ -1,4 +1,4 @@
-"""Stages: the runs that a run begins with, and what is made of their results.
+"""Stages: the runs that are trained before a run, and the labels made from them.
 
 runs/qdt/critic/   a run of its own
 runs/qdt/labels/   labels.npz, summary.json and histogram.png
@@ -59,7 +59,7 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def needs_stages(workdir: Path, last: Checkpoint | None) -> bool:
-    """Return whether the results of a run's stages are needed for it to go on.
+    """Return whether a run needs the results of its stages.
 
     A resumed run needs them only for labels that have been deleted.
 
@@ -129,7 +129,7 @@ def _stage_of(dataset: Dataset, config: ConfigDict) -> dict[str, TrainedAgent]:
 
 
 def check_labels_from(dataset: Dataset, config: ConfigDict) -> None:
-    """Raise a UserError if the run that `labels_from` names is of no use."""
+    """Raise a UserError if the run that `labels_from` names cannot be used."""
     if _has_labels(config):
         _labels_of(dataset, config)
     elif config.get("labels_from"):
@@ -154,7 +154,7 @@ def new_labels(
       stages: as `stage_results` returns them.
 
     Raises:
-      UserError: the run of `labels_from` is of no use.
+      UserError: the run of `labels_from` cannot be used.
     """
     if _has_labels(config):
         labels = _labels_of(dataset, config)
@@ -162,7 +162,7 @@ def new_labels(
         agent = agent_class(config.agent)
         each = [agent.make_labels(config, x, dataset.trajectories) for x in stages]
         labels = tuple(labels for labels in each if labels is not None)
-    labelled = _labelled(dataset, labels)
+    labelled = replace(dataset, labels=labels)
     if labels and distributed.is_main_process():
         _write(labelled, config, workdir / "labels")
     return labelled
@@ -189,9 +189,9 @@ def resumed_labels(
         return dataset
     if (folder / "labels.npz").exists():
         try:
-            labelled = _labelled(dataset, _read(folder))
+            labelled = replace(dataset, labels=_read(folder))
         except UserError as error:
-            raise UserError(f"{error}: delete {folder}, to make it again") from None
+            raise UserError(f"{error}: delete {folder} to compute them again") from None
     else:
         stages = stage_results(dataset, config, workdir)
         labelled = new_labels(dataset, config, workdir, stages)
@@ -203,16 +203,10 @@ def resumed_labels(
     return labelled
 
 
-def _labelled(dataset: Dataset, labels: tuple[Labels, ...]) -> Dataset:
-    """Return the dataset with labels, which are the same on all processes."""
-    distributed.check_equal(labels=[each.sha256() for each in labels])
-    return replace(dataset, labels=labels)
-
-
 def _makes_labels(config: ConfigDict) -> bool:
     """Return whether the agent of a run is trained on labels."""
-    inherited = vars(Agent)["make_labels"].__func__
-    return agent_class(config.agent).make_labels.__func__ is not inherited
+    own = agent_class(config.agent).make_labels
+    return own.__func__ is not Agent.make_labels.__func__  # type: ignore[attr-defined]
 
 
 def _has_labels(config: ConfigDict) -> bool:
@@ -230,7 +224,7 @@ def _sha256(trained: TrainedAgent) -> str:
 
 def _made_by(config: ConfigDict) -> dict[str, str]:
     """Return the keys that say what a run's labels are."""
-    keys = "agent", "label_mode", "labels"
+    keys = "agent", "label_mode", "labels", "label_rounding"
     return {key: config[key] for key in keys if key in config}
 
 
@@ -249,8 +243,8 @@ def _labels_of(dataset: Dataset, config: ConfigDict) -> tuple[Labels, ...]:
         labels = _read(folder)
         summary = _read_summary(folder)
         for key, ours in _made_by(config).items():
-            if summary[key] != ours:
-                raise UserError(f"its labels are those of {key}={summary[key]}")
+            if summary.get(key) != ours:
+                raise UserError(f"its labels were made with {key}={summary.get(key)}")
         if summary["data_sha256"] != dataset.sha256:
             raise UserError(f"it has the labels of other data than {dataset.source}")
         if len(labels) not in (1, count):

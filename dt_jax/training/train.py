@@ -209,6 +209,7 @@ def _start(
         trainer.start(last, stages)
     distributed.check_equal(
         data=trainer.record["dataset"]["sha256"],
+        labels=trainer.record["dataset"].get("labels"),
         parameters=_digest(trainer.params),
         **{f"config.{key}": trainer.config[key] for key in config},
     )
@@ -238,11 +239,11 @@ def _resumed_trainer(
     dataset = resumed_labels(dataset, config, workdir, before)
     print(f"resuming from the checkpoint at step {last.step}")
     updates = last.record["config"]["update_steps"]
-    decays = "cosine" in config.get("lr_schedule", "")
+    decays = "cosine" in config.get("lr_schedule", "cosine")  # critics have no key
     if config.update_steps != updates and decays:
         print(
-            f"update_steps {updates} -> {config.update_steps}: the cosine schedule is "
-            "recomputed for the new length"
+            f"update_steps {updates} -> {config.update_steps}: learning rates that "
+            "decay until the last update are recomputed for the new length"
         )
     normalizer, remedy = last.normalizer, "choose another --workdir"
     check_bounds(workdir, last.record.get("action_bounds"), spec, remedy)
@@ -253,7 +254,7 @@ def _check_new(config: ConfigDict, workdir: Path) -> None:
     """Raise what a new run can be refused for before its stages are trained.
 
     Raises:
-      UserError: a key is of no use, or the folder has a run without its checkpoints.
+      UserError: a key's value cannot be used, or a run's checkpoints are gone.
     """
     make_sharding(config.num_devices, config.num_seeds, config.batch_size)
     if stage_configs(config):

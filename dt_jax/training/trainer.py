@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -94,15 +93,15 @@ class Trainer:
         trained_on = self.agent.select(config, trained_on)
 
         def sampler(trajectories: Trajectories, index: int, kind: str) -> Sampler:
-            labels = dataset.labels[index] if dataset.labels else None
             return Sampler(
-                replace(trajectories, labels=labels),
+                trajectories,
                 normalizer,
                 batch_size=config.batch_size,
                 context_len=self.agent.context_len,
                 seed=config.train_seed + index,
                 fields=tuple(dict.fromkeys((*self.agent.batch_fields, "mask"))),
                 kind=kind,
+                labels=dataset.labels[index] if dataset.labels else None,
             )
 
         first, count = config.train_seed, config.num_seeds
@@ -116,12 +115,11 @@ class Trainer:
         # Metrics of an update whose evaluation is due before the next update, see
         # `_save`; at first, an evaluation of the initial parameters.
         self._pending: dict[str, float] | None = {}
-        self._evaluator = RunEvaluator(
-            config,
-            self.agent,
-            spec,
-            holdout=None if held_out is None else sampler(held_out, 0, "windows"),
-        )
+        holdout: list[Sampler] = []
+        if held_out is not None:  # the same for all seeds without labels
+            indices = range(count if dataset.labels else 1)
+            holdout = [sampler(held_out, i, "windows") for i in indices]
+        self._evaluator = RunEvaluator(config, self.agent, spec, holdout)
 
     def close(self) -> None:
         """Close the environments."""
@@ -203,16 +201,17 @@ class Trainer:
         )
         params, train = self._split(like)
         train = checkpoint.train(train)
-        if "params" not in train:  # training and acting use the same
-            train["params"] = checkpoint.params(params)
+        for name in {"params", "extra"} - set(train):  # training and acting share them
+            train[name] = checkpoint.params(params)
         return TrainState(**train)
 
     def _split(self, state: TrainState) -> tuple[Params, dict[str, Any]]:
         """Return the acting parameters, and the rest of the state to be saved."""
         params = self._actor.acting_params(state)
         train = vars(state).copy()
-        if params is state.params:
-            del train["params"]
+        for name in "params", "extra":
+            if params is train[name]:
+                del train[name]
         return params, train
 
     @property

@@ -146,7 +146,7 @@ def test_values_of_cql_are_those_of_the_best_actions():
     np.testing.assert_allclose(found, dynamic_programming(), rtol=0.05)
 
 
-def test_labels_of_qdt_are_rounded_in_scaled_returns():
+def test_labels_of_qdt_are_rounded_in_units_of_reward():
     data, agent = episodes(count=5), make_agent("iql", 0.5)
     data = replace(data, rewards=data.rewards * np.float32(0.3))
     params = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
@@ -156,7 +156,7 @@ def test_labels_of_qdt_are_rounded_in_scaled_returns():
         config = default_config("qdt", label_rounding=step)
         return agent_class("qdt").make_labels(config, critic, data).values
 
-    exact, rounded = labels(0.0), labels(0.25)
+    exact, rounded = labels(0.0), labels(0.5)
     assert (exact % 0.5 != 0).any()
     assert (rounded % 0.5 == 0).all()
     np.testing.assert_allclose(rounded, exact, atol=0.2500001)

@@ -37,7 +37,6 @@ def make_trajectories(rewards, terminated, states=None):
 def window_labels(trajectories, labels, context_len):
     """Return the labels [M, T] and masks of the windows that end at each transition."""
     normalizer = Normalizer(*np.array([[0], [1], [0], [1]], np.float32), 1.0)
-    trajectories = trajectories.__class__(**(vars(trajectories) | {"labels": labels}))
     sampler = Sampler(
         trajectories,
         normalizer,
@@ -46,6 +45,7 @@ def window_labels(trajectories, labels, context_len):
         seed=0,
         fields=("returns_to_go", "mask"),
         kind="window_ends",
+        labels=labels,
     )
     batch = sampler.gather(np.arange(trajectories.num_transitions))
     return batch.returns_to_go, batch.mask

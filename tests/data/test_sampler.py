@@ -1,7 +1,5 @@
 """Windows of trajectories, compared with a loop that slices them one by one."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -170,9 +168,12 @@ def test_windows_by_their_end_equal_the_naive_ones(
     trajectories, normalizer, context_len
 ):
     labels = Labels(*np.random.default_rng(1).normal(size=(2, 66)).astype("f4"))
-    labelled = replace(trajectories, labels=labels)
     sampler = make_sampler(
-        labelled, normalizer, context_len=context_len, kind="window_ends"
+        trajectories,
+        normalizer,
+        context_len=context_len,
+        kind="window_ends",
+        labels=labels,
     )
     batch = sampler.gather(np.arange(sampler.num_transitions))
     i = 0
@@ -193,6 +194,20 @@ def test_windows_by_their_end_equal_the_naive_ones(
             assert_equal(Batch(*(array[i] for array in batch)), expected)
             i += 1
     assert i == sampler.num_transitions
+
+
+def test_the_last_row_of_a_window_shows_its_label(trajectories, normalizer):
+    """Also where windows are drawn by their start, as on held-out trajectories."""
+    values, offsets = np.random.default_rng(1).normal(size=(2, 66)).astype("f4")
+    sampler = make_sampler(trajectories, normalizer, labels=Labels(values, offsets))
+    starts = sampler.tiling()
+    batch, windows = sampler.gather(starts), sampler.windows(starts)
+    last = batch.mask.sum(axis=1).astype(int) - 1
+    rows = windows.rows + last
+    shown = batch.returns_to_go[np.arange(len(starts)), last]
+    expected = (values[rows] + offsets[rows]) * np.float32(SCALE)
+    np.testing.assert_array_equal(shown, expected)
+    assert (last == T - 1).any()
 
 
 def test_episodes_are_whole_and_equally_likely(trajectories, normalizer):

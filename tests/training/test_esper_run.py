@@ -144,11 +144,10 @@ def test_expected_returns_are_learned_from_transitions(config, tmp_path):
     assert labels_of(tmp_path / "run").shape == (1, 60)
 
 
-def test_a_scale_of_zero_is_refused(config):
-    with pytest.raises(
-        UserError, match=r"^config.reward_scale=0: expected a number ab"
-    ):
-        validate(changed(config, reward_scale=0.0))
+def test_a_dry_run_refuses_what_a_stage_refuses(config, tmp_path):
+    message = r"^stage returns: config.reward_scale=0.0: expected a float32 number"
+    with pytest.raises(UserError, match=message):
+        dry_run(changed(config, reward_scale=0.0), tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -130,9 +130,9 @@ def test_a_critic_from_another_run(finished, config, tmp_path, folder):
     train(taken, tmp_path / "run")
     assert not (tmp_path / "run" / "critic").exists()
     assert restored(tmp_path / "run", "params") == restored(finished, "params")
-    wider = changed(taken, critic_dim=16)
-    with pytest.raises(UserError, match="the critic has other sizes or units"):
-        train(wider, tmp_path / "wider")
+    for changes in {"critic_dim": 16}, {"critic_reward_scale": 2.0}:
+        with pytest.raises(UserError, match="the critic has other sizes or units"):
+            train(changed(taken, **changes), tmp_path / "other")
 
 
 @pytest.mark.slow

@@ -260,7 +260,7 @@ def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
     [
         ("nonsense", {}, "no nonsense"),
         ("run", {"num_seeds": 3}, "it has labels of 2 seeds, not of 3"),
-        ("run", {"label_mode": "window"}, "its labels are those of label_mode=per_"),
+        ("run", {"label_mode": "window"}, "its labels were made with label_mode=per_"),
         ("run", {"data_path": "other"}, "it has the labels of other data than"),
         ("run/critic", {"data_path": "other"}, "it was trained on other data than"),
         ("run/critic", {"num_seeds": 3}, "expected a run with labels, or a run of t"),
@@ -299,7 +299,7 @@ def test_labels_of_another_agent_are_refused(finished, config, tmp_path):
     esper = default_config("esper")
     same = {key: config[key] for key in esper if key in config and key != "agent"}
     esper = changed(esper, **same | {"labels_from": str(finished)})
-    with pytest.raises(UserError, match="labels are those of agent=qdt"):
+    with pytest.raises(UserError, match="labels were made with agent=qdt"):
         train(esper, tmp_path / "run")
 
 
@@ -325,6 +325,14 @@ def test_window_mode_shows_true_rewards_before_the_window_s_end(
 def test_a_warm_start_is_that_of_the_run_and_not_of_its_stages(finished, config):
     warm = changed(config, init_from=str(finished))
     assert [stage.init_from for stage in stage_configs(warm).values()] == [None]
+
+
+def test_cql_learns_unscaled_rewards(config):
+    """Its conservative term would outweigh scaled ones."""
+    for critic, scale in (("iql", 0.1), ("cql", 1.0)):
+        changes = {"critic": critic, "reward_scale": 0.1}
+        (stage,) = stage_configs(changed(config, **changes)).values()
+        assert (stage.agent, stage.reward_scale) == (critic, scale)
 
 
 def test_a_dry_run_tries_every_stage(config, tmp_path, capsys):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -143,7 +144,7 @@ class WeightsAndBiases:
         try:
             self._run = self._init(arguments)
         except self._wandb.errors.Error as error:
-            self._wandb.teardown()  # the failed attempt holds the id
+            self._teardown()  # the failed attempt holds the id
             self._run = self._init(arguments | {"mode": "offline"})
             why = str(error).partition("\n")[0].rstrip(".")
             print(
@@ -178,7 +179,18 @@ class WeightsAndBiases:
         try:
             self._run.finish()
         finally:
-            self._wandb.teardown()
+            self._teardown()
+
+    def _teardown(self) -> None:
+        """End wandb's process; without a server it has been seen to never end."""
+
+        def teardown() -> None:
+            with suppress(Exception):  # such as the process having been killed
+                self._wandb.teardown()
+
+        thread = Thread(target=teardown, daemon=True)
+        thread.start()
+        thread.join(_FINISH_SECONDS)
 
 
 def _stored_id(file: Path) -> str:

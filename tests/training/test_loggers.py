@@ -180,7 +180,7 @@ def test_without_a_key_or_server_wandb_logs_offline(
         workdir.mkdir()
         start_time = time.monotonic()
         with Loggers(config, workdir, up_to_step=0) as both:
-            assert time.monotonic() - start_time < 30
+            assert time.monotonic() - start_time < 60
             both.write(2, {"train_loss": 0.5})
         (file,) = workdir.glob("wandb/offline-run-*/run-*.wandb")
         assert wandb_rows(file) == {2: {"train_loss": 0.5}}

@@ -142,6 +142,7 @@ def small_config(hopper_file):
         embedding_dim=8,
         num_layers=1,
         seq_len=3,
+        episode_len=50,
         batch_size=4,
         update_steps=8,
         warmup_steps=2,

@@ -5,7 +5,9 @@
 For each run of iql, cql or qt (of qcs: its folder critic/), and its first seed: Q(s, a)
 of recorded steps, held-out ones if the run has any, and the discounted return from
 there on. Steps whose return is cut off by a time limit before its discount has fallen
-to 1 % are left out. Prints means and Spearman's rank correlation, and draws both.
+to 1 % are left out. Prints means, also of the tenth with the largest Q, and Spearman's
+rank correlation. Draws both, with the mean return of each twentieth by Q, which a
+perfect critic would equal. (Not the mean Q by return: a high return is partly luck.)
 """
 
 import argparse
@@ -38,18 +40,24 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("critic.png"))
     args = parser.parse_args()
-    table = Table("run", "steps", "mean Q", "mean return", "Spearman")
+    columns = "run", "steps", "mean Q", "return", "top tenth Q", "return", "Spearman"
+    table = Table(*columns)
     figure = Figure(figsize=(4.5 * len(args.runs), 4.2), layout="constrained")
     for column, run in enumerate(args.runs, 1):
         trained = load_agent(run, "last")
         q, returns, kind = values_and_returns(trained)
-        correlation = spearmanr(q, returns).statistic
-        numbers = f"{q.mean():.1f}", f"{returns.mean():.1f}", f"{correlation:.2f}"
-        table.add_row(run.name, f"{len(q):,} {kind}", *numbers)
+        groups = np.array_split(np.argsort(q), 20)
+        means = [[values[rows].mean() for rows in groups] for values in (q, returns)]
+        top = np.concatenate(groups[-2:])
+        numbers = q.mean(), returns.mean(), q[top].mean(), returns[top].mean()
+        correlation = f"{spearmanr(q, returns).statistic:.2f}"
+        cells = [f"{number:.0f}" for number in numbers]
+        table.add_row(run.name, f"{len(q):,} {kind}", *cells, correlation)
         axes = figure.add_subplot(1, len(args.runs), column)
-        axes.scatter(returns, q, s=2, alpha=0.1, linewidths=0, rasterized=True)
+        axes.scatter(q, returns, s=2, alpha=0.1, linewidths=0, rasterized=True)
+        axes.plot(*means, color="C1", marker=".")
         axes.axline((returns.mean(), returns.mean()), slope=1, color="0.5", ls=":")
-        axes.set(xlabel="discounted return that followed", ylabel="Q", title=run.name)
+        axes.set(xlabel="Q", ylabel="discounted return that followed", title=run.name)
         axes.grid(alpha=0.3)
     Console().print(table)
     figure.savefig(args.out, dpi=120)

@@ -53,6 +53,7 @@ def test_padding_counts_in_the_mean_of_the_loss():
     assert loss == pytest.approx(total / predicted.size, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_numbers_and_types_are_the_same_under_x64():
     agent, batch, found = make_agent(dropout=0.5, num_layers=1), make_batch(), []
     ones, none = np.ones((2, S), np.float32), np.zeros(2, np.float32)

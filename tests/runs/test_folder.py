@@ -154,6 +154,7 @@ def test_a_damaged_evaluation_is_refused(tmp_path, content):
         read_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_any_byte_of_an_evaluation_is_refused_or_harmless(tmp_path):
     """Only bytes that nobody reads, such as a time, may change without an error."""
     path = tmp_path / "2.npz"

@@ -36,7 +36,8 @@ def test_each_callback_gets_every_row_in_order(small_config, tmp_path):
 @pytest.mark.parametrize(
     ("stop_step", "episodes", "seen", "saved"),
     [
-        (0, 2, [0], []),  # there is nothing to save yet
+        # There is nothing to save yet.
+        pytest.param(0, 2, [0], [], marks=pytest.mark.slow),
         (2, 0, [2], [2]),  # no checkpoint is due
         (4, 2, [0, 2, 4], [3, 4]),  # an evaluation and a checkpoint are due
     ],

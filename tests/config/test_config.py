@@ -88,7 +88,7 @@ def test_qt_has_the_papers_hyperparameters():
         ("halfcheetah.py:medium-expert", 0.4, 15.0, 20, 100_000),
         ("hopper.py:medium-replay", 3.0, 9.0, 20, 500_000),
         ("walker2d.py:medium", 2.0, 5.0, 20, 500_000),
-        ("antmaze.py:large-diverse", 0.005, 9.0, 20, 500_000),
+        ("antmaze.py:large-diverse", 0.005, 9.0, 20, 100_000),
         ("door.py:cloned", 0.001, 9.0, 20, 500_000),
     ):
         config = load_config(f"configs/qt/{path}")

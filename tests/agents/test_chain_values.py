@@ -146,6 +146,19 @@ def test_values_of_cql_are_those_of_the_best_actions():
     np.testing.assert_allclose(found, dynamic_programming(), rtol=0.05)
 
 
+def test_labels_of_qdt_are_those_of_integer_observations_too():
+    """As a memory-mapped file may hold them."""
+    data, agent = episodes(count=5), make_agent("iql", 0.5)
+    std = np.full(data.observations.shape[1], 0.5, np.float32)
+    agent = replace(agent, normalizer=replace(agent.normalizer, state_std=std))
+    params = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+    critic, config = {"critic": Trained(agent, params)}, default_config("qdt")
+    integers = replace(data, observations=data.observations.astype(np.uint8))
+    make = agent_class("qdt").make_labels
+    ours, theirs = (make(config, critic, each).values for each in (integers, data))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_labels_of_qdt_are_rounded_in_units_of_reward():
     data, agent = episodes(count=5), make_agent("iql", 0.5)
     data = replace(data, rewards=data.rewards * np.float32(0.3))

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.critic import CRITIC_KEYS, Critic
 from dt_jax.agents.losses import masked_mean
+from dt_jax.agents.optim import initial_state
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params
@@ -96,7 +97,8 @@ class ConservativeQLearning(Critic):
             "critic": self.critic.init(critic_key, states, actions)["params"],
             "log_temperature": jnp.zeros((), jnp.float32),
         }
-        return self.initial_state(params, update_key)
+        target = params["critic"]
+        return initial_state(self.optimizer, params, update_key, target=target)
 
     def loss(
         self, params: Params, target: Params, batch: Batch, key: jax.Array

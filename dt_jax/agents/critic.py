@@ -6,7 +6,7 @@ import jax
 import optax
 
 from dt_jax.agents.base import Metrics, TrainState
-from dt_jax.agents.optim import apply_gradients, initial_state
+from dt_jax.agents.optim import apply_gradients
 from dt_jax.agents.single_step import SingleStepAgent
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.keys import POSITIVE, POSITIVE_INTEGER, Key, integer, number, or_none
@@ -71,10 +71,6 @@ class Critic(SingleStepAgent, Protocol):
 
     def values(self, params: Params, observations: Array) -> Array:
         """Return V of raw observations [N, S] in units of reward, [N]."""
-
-    def initial_state(self, params: Params, key: jax.Array) -> TrainState:
-        """Return the state before the first update; the target is a copy of Q."""
-        return initial_state(self.optimizer, params, key, target=params["critic"])
 
     def warm_start(self, state: TrainState, params: Params) -> TrainState:
         """Return the state with parameters of another run, the target's included."""

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from dt_jax.agents.base import Metrics, TrainState
 from dt_jax.agents.critic import CRITIC_KEYS, Critic
 from dt_jax.agents.losses import action_error, masked_mean
+from dt_jax.agents.optim import initial_state
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import (
     MLP,
@@ -109,7 +110,8 @@ class ImplicitQLearning(Critic):
             "critic": self.critic.init(critic_key, states, actions)["params"],
             "value": self.value.init(value_key, states)["params"],
         }
-        return self.initial_state(params, dropout_key)
+        target = params["critic"]
+        return initial_state(self.optimizer, params, dropout_key, target=target)
 
     def loss(
         self, params: Params, target: Params, batch: Batch, dropout_key: jax.Array

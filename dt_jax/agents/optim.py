@@ -48,7 +48,7 @@ def initial_state(
     key: jax.Array,
     **extra: Any,
 ) -> TrainState:
-    """Return the training state before the first update; `extra` is its `extra`."""
+    """Return the training state before the first update, with its `extra` by name."""
     step, opt_state = jnp.zeros((), jnp.int32), optimizer.init(params)
     return TrainState(step, params, opt_state, key, extra)
 

@@ -41,7 +41,7 @@ def from_data(
         episode_len = spec.max_episode_steps, "the environment's time limit"
 
     returns, within = _achievable_returns(trajectories, spec), ""
-    if _exceeds_limit(trajectories, spec):
+    if count_too_long(trajectories, spec):
         within = " within the environment's time limit"
     best = float(returns.max())
     targets = _best_and_mean(returns), f"the data's best and mean return{within}"
@@ -79,13 +79,14 @@ def _best_and_mean(returns: np.ndarray) -> tuple[float, ...]:
     return tuple(dict.fromkeys(float(f"{value:.{digits}g}") for value in both))
 
 
-def _exceeds_limit(trajectories: Trajectories, spec: EnvSpec | None) -> bool:
-    """Return whether a trajectory is too long to be played in the environment.
+def count_too_long(trajectories: Trajectories, spec: EnvSpec | None) -> int:
+    """Return how many trajectories are too long to be played in the environment.
 
     By more than one step: D4RL's own antmaze files have one more.
     """
-    longest = int(trajectories.lengths.max())
-    return spec is not None and longest > spec.max_episode_steps + 1
+    if spec is None:
+        return 0
+    return int(np.count_nonzero(trajectories.lengths > spec.max_episode_steps + 1))
 
 
 def _achievable_returns(trajectories: Trajectories, spec: EnvSpec | None) -> np.ndarray:
@@ -105,7 +106,7 @@ def return_warnings(
       spec: the environment, if any.
     """
     lines = []
-    if spec is not None and _exceeds_limit(trajectories, spec):
+    if spec is not None and count_too_long(trajectories, spec):
         lines.append(
             f"trajectories have up to {trajectories.lengths.max():,} steps, but "
             f"episodes of {spec.name} end after {spec.max_episode_steps:,}: returns of "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dt_jax.config.from_data import describe_choices, from_data
+from dt_jax.config.from_data import count_too_long, describe_choices, from_data
 from dt_jax.data.arrays import ColumnStatistics, column_statistics, float64_blocks
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.data.registry import EnvSpec, is_d4rl, normalized_score
@@ -167,12 +167,9 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
     rows, count = trajectories.num_transitions, trajectories.num_trajectories
     one_step = int(np.count_nonzero(trajectories.lengths == 1))
     lengths = f"{count:,}; of one step: {_share(one_step, count)}"
-    if spec is not None:
-        # One more step is that of D4RL's own antmaze files.
-        too_long = np.count_nonzero(trajectories.lengths > spec.max_episode_steps + 1)
-        if too_long:
-            lengths += f"; longer than the time limit of {spec.max_episode_steps:,} "
-            lengths += f"steps: {_share(int(too_long), count)}, are timeouts missing?"
+    if spec is not None and (too_long := count_too_long(trajectories, spec)):
+        lengths += f"; longer than the time limit of {spec.max_episode_steps:,} steps: "
+        lengths += f"{_share(too_long, count)}; are timeouts missing?"
     rewarded = int(np.count_nonzero(trajectories.rewards))
     scale = ""
     if spec is not None and spec.ref_min is not None and spec.ref_max is not None:

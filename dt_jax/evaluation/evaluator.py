@@ -231,9 +231,8 @@ class RunEvaluator:
         holdout: Sequence[Sampler],
     ):
         self._seeds = range(config.train_seed, config.train_seed + config.num_seeds)
-        self._holdout = None
-        if holdout:
-            self._holdout = HoldoutError(agent, holdout, config.num_seeds)
+        seeds = config.num_seeds
+        self._holdout = HoldoutError(agent, holdout, seeds) if holdout else None
         self._measured = agent.validation_metric
         self._evaluator = make_evaluator(config, agent, spec)
 

@@ -222,7 +222,7 @@ def _sha256(trained: TrainedAgent) -> str:
     return trained.record["dataset"]["sha256"]
 
 
-def _made_by(config: ConfigDict) -> dict[str, str]:
+def _made_by(config: ConfigDict) -> dict[str, Any]:
     """Return the keys that say what a run's labels are."""
     keys = "agent", "label_mode", "labels", "label_rounding"
     return {key: config[key] for key in keys if key in config}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dt_jax.agents import agent_class
+from dt_jax.agents.base import Trained
 from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.config import default_config
 from dt_jax.data.labels import round_labels
@@ -110,6 +111,23 @@ def test_returns_are_learned_after_the_clusters_and_dynamics_throughout():
     assert moved == [clusters, clusters, returns, returns]
     same = [row["train_loss"] == row["return_loss"] for row in metrics]
     assert same == [False, False, True, True]
+
+
+def test_labels_of_esper_are_rounded_in_units_of_reward():
+    """By default to a tenth in scaled returns, which is 0.2 in units of reward."""
+    agent, data = make(), trajectories()
+    params = agent.acting_params(trained("cluster_return", 4)[0][-1])
+    stage = {"returns": Trained(agent, params)}
+
+    def labels(step):
+        config = default_config("esper", label_rounding=step)
+        return agent_class("esper").make_labels(config, stage, data).values
+
+    exact = labels(0)
+    for step, unit in ((None, 0.2), (0.5, 0.5)):
+        expected = np.round(exact / unit) * unit
+        np.testing.assert_allclose(labels(step), expected, atol=1e-6)
+        assert np.abs(exact - expected).max() > 1e-3
 
 
 def test_clusters_are_soft_at_first_and_then_samples():

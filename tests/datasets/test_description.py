@@ -242,7 +242,7 @@ def test_environment_provides_scores_and_bounds():
 def test_trajectories_beyond_the_time_limit_are_counted():
     spec = dataclasses.replace(HOPPER, max_episode_steps=11)
     text = " ".join(summary(make_trajectories(), spec).split())
-    assert "longer than the time limit of 11 steps: 1 (20%), are timeouts" in text
+    assert "longer than the time limit of 11 steps: 1 (20%); are timeouts" in text
     assert "longer than" not in summary(make_trajectories(), HOPPER)
 
 

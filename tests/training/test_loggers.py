@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import time
 
 import psutil
@@ -189,6 +190,20 @@ def test_without_a_key_or_server_wandb_logs_offline(
         (line,) = out.splitlines()
         assert line.startswith("wandb: ")
         assert line.endswith(f"wandb sync {file.parent}")
+
+
+def test_a_run_ends_although_wandbs_process_does_not(
+    small_config, tmp_path, monkeypatch
+):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(loggers, "_FINISH_SECONDS", 5.0)
+    released = threading.Event()
+    with Loggers(config_with(small_config, "wandb"), tmp_path, up_to_step=0):
+        monkeypatch.setattr(wandb, "teardown", released.wait)
+    released.set()
+    monkeypatch.undo()
+    wandb.teardown()
 
 
 @pytest.mark.slow

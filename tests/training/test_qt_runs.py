@@ -11,6 +11,7 @@ from dt_jax.datasets.demo import collect_demo
 from dt_jax.evaluation.policy import Policy, load_agent
 from dt_jax.runs.metrics import read_metrics
 from dt_jax.training.dry_run import dry_run
+from dt_jax.training.stages import stage_configs
 from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
@@ -101,6 +102,23 @@ def test_its_metrics_are_logged_per_seed(finished, mode):
     last = read_metrics(finished / "metrics.jsonl")[-1]
     for name in METRICS[mode]:
         assert last[f"seed_10/{name}"] != last[f"seed_11/{name}"]
+
+
+@pytest.mark.parametrize("mode", ["qt"])
+def test_its_averages_are_saved_once_as_the_acting_parameters(finished):
+    params, train_state = (restored(finished, name) for name in ("params", "train"))
+    assert {name.split("'")[1] for name in params} == {"actor", "critic"}
+    assert not any("['extra']" in name for name in train_state)
+
+
+@pytest.mark.parametrize("mode", ["qcs"])
+def test_the_critic_of_qcs_learns_rewards_in_the_scale_asked_for(config):
+    for critic_scale, scale, expected in [(2.0, 0.1, 2.0), (None, 0.1, 0.1)]:
+        changes = {"critic_reward_scale": critic_scale, "reward_scale": scale}
+        (stage,) = stage_configs(changed(config, **changes)).values()
+        assert stage.reward_scale == expected
+    left_to_data = changed(config, critic_reward_scale=None, reward_scale=None)
+    assert stage_configs(left_to_data)["critic"].reward_scale is None
 
 
 def test_a_saved_policy_acts_by_the_key_of_its_episode(finished):

@@ -261,6 +261,7 @@ def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
         ("nonsense", {}, "no nonsense"),
         ("run", {"num_seeds": 3}, "it has labels of 2 seeds, not of 3"),
         ("run", {"label_mode": "window"}, "its labels were made with label_mode=per_"),
+        ("run", {"label_rounding": 1.0}, "its labels were made with label_rounding=0"),
         ("run", {"data_path": "other"}, "it has the labels of other data than"),
         ("run/critic", {"data_path": "other"}, "it was trained on other data than"),
         ("run/critic", {"num_seeds": 3}, "expected a run with labels, or a run of t"),

@@ -129,6 +129,15 @@ def test_the_error_of_held_out_returns_is_measured(finished):
 
 
 @pytest.mark.slow
+def test_the_held_out_error_of_a_seed_is_on_its_own_labels(finished, config, tmp_path):
+    train(changed(config, num_seeds=1, train_seed=11), tmp_path / "run")
+    together = read_metrics(finished / "metrics.jsonl")[-1]
+    alone = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    name = "eval/holdout_action_nll"
+    assert together[f"seed_11/{name}"] == pytest.approx(alone[name], rel=1e-6)
+
+
+@pytest.mark.slow
 def test_labels_from_the_networks_of_another_run(finished, config, tmp_path):
     train(changed(config, labels_from=str(finished / "returns")), tmp_path / "run")
     assert not (tmp_path / "run" / "returns").exists()

@@ -3,8 +3,8 @@
   python launch.py
 
 For target returns from 400 to 4000, halfcheetah achieves about the target; the
-normalised score at the top target is 32 to 34 (3 seeds, docs/algorithms.md). Training
-takes 42 to 51 s on 2 cores of an AMD EPYC, after the data is collected.
+normalised score at the top target is 32 to 34 (3 seeds, docs/algorithms/dt.md).
+Training takes 42 to 51 s on 2 cores of an AMD EPYC, after the data is collected.
 """
 
 from dt_jax.config import default_config

@@ -28,15 +28,15 @@ def on_files(files: Any, config: Any) -> None:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Fill in the table of keys and rewrite links between files of the repository."""
-    folder = "" if page.file.generated_by else "docs"
+    site_folder = posixpath.dirname(page.file.src_uri)
+    folder = "" if page.file.generated_by else posixpath.join("docs", site_folder)
 
     def link(match: re.Match) -> str:
         image, text, path, anchor = match.groups()
         path = posixpath.normpath(posixpath.join(folder, path))
-        if path in _ROOT_PAGES:
-            path = _ROOT_PAGES[path]
-        elif path.startswith("docs/"):
-            path = path.removeprefix("docs/")
+        if path in _ROOT_PAGES or path.startswith("docs/"):
+            path = _ROOT_PAGES.get(path, path.removeprefix("docs/"))
+            path = posixpath.relpath(path, site_folder or ".")
         elif config.repo_url:
             path = f"{config.repo_url}/blob/main/{path}"
         else:  # the repository is not published: no target

@@ -78,22 +78,16 @@ class CandidateAgent(DecisionTransformerAgent):
         The normal numbers are rounded to few levels, so that many candidates are equal.
         Each level is computed once and counts as often as it was drawn.
         """
-        arguments = params["actor"], context, observations, rewards, done
         if self.num_candidates == 1:
-            return super().act(*arguments)
-        context, states = self._observe(*arguments)
+            return super().act(params["actor"], context, observations, rewards, done)
+        context, states = self._observe(context, observations, rewards, done)
         assert context.keys is not None
         split = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)
         keys, noise, choice, draws = split(context.keys)
-        prompt = context.next_return
-        steps = self.candidate_std * _LEVEL_WIDTH * _LEVELS[1:]
-        actions = self._apply(
-            params["actor"],
-            context.cache,
-            context.length - 1,
-            prompt[:, None] + steps[None].astype(prompt.dtype),
-            method="predict_candidates",
-        )
+        prompt = context.next_return[:, None]
+        steps = self.candidate_std * _LEVEL_WIDTH * _LEVELS
+        returns = prompt + steps[None].astype(prompt.dtype)
+        cache, actions = self._step(params["actor"], context, states, returns)
         if self.normalizer.discrete:
             levels = jax.vmap(lambda x: jax.random.split(x, len(_LEVELS)))(draws)
             actions = jax.vmap(choose)(actions, levels if self.sample_actions else None)
@@ -101,7 +95,7 @@ class CandidateAgent(DecisionTransformerAgent):
         logits = self.candidate_logits(params["critic"], states, actions, shares)
         chosen = jax.vmap(jax.random.categorical)(choice, logits)
         actions = jnp.take_along_axis(actions, chosen[:, None, None], axis=1)[:, 0]
-        context = context._replace(actions=actions, keys=keys)
+        context = context._replace(cache=cache, actions=actions, keys=keys)
         return context, self.normalizer.to_environment(actions)
 
     def draw_candidates(self, key: jax.Array) -> Array:

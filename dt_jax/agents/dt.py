@@ -5,6 +5,7 @@ before it. Conditioned on a target return, it acts to achieve it. Loss, optimise
 hyper-parameters are those of CORL's `algorithms/offline/dt.py`.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -23,13 +24,15 @@ from dt_jax.agents.optim import (
     optimizer_from_config,
 )
 from dt_jax.data.normalizer import Normalizer
-from dt_jax.networks.decision_transformer import DecisionTransformer, TokenCache
+from dt_jax.networks.acting import Ring, Window
+from dt_jax.networks.decision_transformer import DecisionTransformer
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.keys import (
     NOT_NEGATIVE,
     POSITIVE_INTEGER,
     PROBABILITY,
+    Check,
     Key,
     boolean,
     integer,
@@ -37,6 +40,11 @@ from dt_jax.utils.keys import (
     one_of,
     or_none,
 )
+
+
+def _parse_band(text: str) -> int | str:
+    return text if text == "fit" else int(text)
+
 
 # fmt: off
 _KEYS = (
@@ -56,6 +64,20 @@ _KEYS = (
     Key("timestep_embedding", True, boolean(),
         "Add an embedding of the timestep to each token. Without it tokens have no "
         "position but that of the causal mask.", architecture=True),
+    Key("mixer", "attention", one_of("attention", "conv"),
+        'How tokens are mixed: "attention", or "conv", the convolution of the Decision '
+        'ConvFormer, which trains and acts faster.', architecture=True),
+    Key("conv_width", 6, integer(1, 1000),
+        'Tokens that the convolution covers, for mixer="conv".', architecture=True),
+    Key("attention_band", None,
+        or_none(Check('a positive integer or "fit"',
+                      lambda band: band == "fit" or POSITIVE_INTEGER.accepts(band),
+                      _parse_band)),
+        'Timesteps to which a token attends, the last of them its own: acting is '
+        'faster; "fit": as many as its layers can use in seq_len; None: all.',
+        architecture=True),
+    Key("action_tokens", True, boolean(),
+        "Give the network the previous actions.", architecture=True),
     Key("attention_dropout", 0.1, PROBABILITY,
         "Dropout on the attention weights.", corl=True),
     Key("residual_dropout", 0.1, PROBABILITY,
@@ -83,10 +105,41 @@ _KEYS = (
 # fmt: on
 
 
+def _network(
+    config: ConfigDict, action_size: int = 1, discrete: bool = False
+) -> DecisionTransformer:
+    """Return the network of a configuration."""
+    band = config.attention_band
+    return DecisionTransformer(
+        action_size=action_size,
+        seq_len=config.seq_len,
+        episode_len=config.episode_len,
+        embedding_dim=config.embedding_dim,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        attention_dropout=config.attention_dropout,
+        residual_dropout=config.residual_dropout,
+        embedding_dropout=config.embedding_dropout,
+        max_action=config.max_action,
+        activation=config.activation,
+        discrete=discrete,
+        timestep_embedding=config.timestep_embedding,
+        mixer=config.mixer,
+        conv_width=config.conv_width,
+        attention_band=_widest_band(config) if band == "fit" else band,
+        action_tokens=config.action_tokens,
+    )
+
+
+def _widest_band(config: ConfigDict) -> int:
+    """Return the band with which the layers together see at most seq_len timesteps."""
+    return (config.seq_len - 1) // config.num_layers + 1
+
+
 class Context(NamedTuple):
     """What N running episodes remember."""
 
-    cache: TokenCache  # [N, T, 3, D] of their last T timesteps, t in slot t mod T
+    cache: Window | Ring  # of their last tokens
     actions: Array  # [N, A] the previous ones, in the network's units
     length: Array  # [N] int32, timesteps since the episode's start
     next_return: Array  # [N] scaled return-to-go of the newest timestep
@@ -127,21 +180,7 @@ class DecisionTransformerAgent(Agent):
                 "config.sample_actions: only discrete actions are drawn, and those of "
                 "the data are continuous: leave it out"
             )
-        model = DecisionTransformer(
-            action_size=normalizer.action_size,
-            seq_len=config.seq_len,
-            episode_len=config.episode_len,
-            embedding_dim=config.embedding_dim,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            attention_dropout=config.attention_dropout,
-            residual_dropout=config.residual_dropout,
-            embedding_dropout=config.embedding_dropout,
-            max_action=config.max_action,
-            activation=config.activation,
-            discrete=normalizer.discrete,
-            timestep_embedding=config.timestep_embedding,
-        )
+        model = _network(config, normalizer.action_size, normalizer.discrete)
         return cls(
             model,
             normalizer,
@@ -160,6 +199,25 @@ class DecisionTransformerAgent(Agent):
         if config.eval_episodes and config.target_returns == ():
             expected = "at least one number, or eval_episodes=0"
             raise keys["target_returns"].error((), expected=expected)
+        band, network = config.attention_band, _network(config)
+        if band and config.mixer == "conv":
+            raise keys["attention_band"].error(band, expected='None with mixer="conv"')
+        if band and not network.has_ring:
+            expected = (
+                f"at most {_widest_band(config)}, so that {config.num_layers} layers "
+                f"see no more than seq_len={config.seq_len} timesteps"
+            )
+            raise keys["attention_band"].error(band, expected=expected)
+        if config.mixer == "conv" and not network.has_ring:
+            seen, kinds = network.receptive_field, network.kinds
+            assert seen is not None
+            warnings.warn(
+                f"mixer=conv with seq_len={config.seq_len}: an action depends on "
+                f"{seen} tokens, more than the window has, so acting computes the "
+                f"window again at each step; seq_len={-(-(seen + kinds - 2) // kinds)} "
+                "would not need that",
+                stacklevel=2,
+            )
 
     @property
     def episode_len(self) -> int:  # type: ignore[override]
@@ -271,9 +329,8 @@ class DecisionTransformerAgent(Agent):
         assert target_returns is not None
         n, dtype = target_returns.shape[0], target_returns.dtype
         target = target_returns * jnp.asarray(self.normalizer.reward_scale, dtype)
-        slots = n, self.model.seq_len, 3, self.model.embedding_dim
         return Context(
-            cache=TokenCache(*(jnp.zeros(slots, dtype) for _ in TokenCache._fields)),
+            cache=self.model.start(n, dtype),
             actions=jnp.zeros((n, self.action_size), dtype),
             length=jnp.zeros(n, jnp.int32),
             next_return=target,
@@ -290,27 +347,23 @@ class DecisionTransformerAgent(Agent):
         done: Array,
     ) -> tuple[Context, Array]:
         """Return the context after this timestep, and the actions; see `Agent.act`."""
-        context, _ = self._observe(params, context, observations, rewards, done)
-        timesteps = context.length - 1
-        actions = self._apply(params, context.cache, timesteps, method="predict")
+        context, states = self._observe(context, observations, rewards, done)
+        returns = context.next_return[:, None]
+        cache, actions = self._step(params, context, states, returns)
         keys, draws = context.keys, None
         if self.sample_actions:
             assert keys is not None
             keys, draws = jax.vmap(jax.random.split, out_axes=1)(keys)
+        actions = actions[:, 0]
         if self.normalizer.discrete:
             actions = choose(actions, draws)
-        context = context._replace(actions=actions, keys=keys)
+        context = context._replace(cache=cache, actions=actions, keys=keys)
         return context, self.normalizer.to_environment(actions)
 
     def _observe(
-        self,
-        params: Params,
-        context: Context,
-        observations: Array,
-        rewards: Array,
-        done: Array,
+        self, context: Context, observations: Array, rewards: Array, done: Array
     ) -> tuple[Context, Array]:
-        """Return the context with this timestep but its actions, and the states [N, S].
+        """Return the context of this timestep, before it acts, and the states [N, S].
 
         The states are normalised. The arguments are those of `act`.
         """
@@ -321,22 +374,29 @@ class DecisionTransformerAgent(Agent):
         returns_to_go = jnp.where(
             timesteps == 0, context.target, context.next_return - earned
         )
-        new = self._apply(
+        context = context._replace(length=timesteps + 1, next_return=returns_to_go)
+        return context, states
+
+    def _step(
+        self, params: Params, context: Context, states: Array, returns_to_go: Array
+    ) -> tuple[Window | Ring, Array]:
+        """Return the cache after this timestep, and actions or logits [N, C, A].
+
+        Args:
+          params: the network's.
+          context: as `_observe` returns it, and
+          states: the same.
+          returns_to_go: [N, C], scaled, see `DecisionTransformer.step`.
+        """
+        return self._apply(
             params,
+            context.cache,
             states,
             context.actions,
             returns_to_go,
-            timesteps,
-            method="encode_step",
+            context.length - 1,
+            method="step",
         )
-        rows, slots = jnp.arange(len(timesteps)), timesteps % self.model.seq_len
-        cache = jax.tree.map(
-            lambda kept, part: kept.at[rows, slots].set(part), context.cache, new
-        )
-        context = context._replace(
-            cache=cache, length=timesteps + 1, next_return=returns_to_go
-        )
-        return context, states
 
     def _apply(self, params: Params, *inputs: Any, **kwargs: Any) -> Any:
         return self.model.apply({"params": params}, *inputs, **kwargs)

@@ -186,6 +186,9 @@ class QRegularizedTransformerAgent(CandidateAgent):
         if config.labels_from and config.mode == "qt":
             expected = "None with mode=qt, which trains its own critic"
             raise keys["labels_from"].error(config.labels_from, expected=expected)
+        if config.mode == "qt" and not config.action_tokens:
+            expected = "true with mode=qt: states are predicted from actions"
+            raise keys["action_tokens"].error(False, expected=expected)
         if config.mode == "qt" and config.k_rewards and config.seq_len == 1:
             expected = "at least 2, or k_rewards=False: a target needs a next step"
             raise keys["seq_len"].error(1, expected=expected)

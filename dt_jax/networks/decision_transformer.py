@@ -1,16 +1,26 @@
 """The Decision Transformer's network: returns, states and actions in, actions out.
 
 Chen et al., 2021 (https://arxiv.org/abs/2106.01345), in CORL's variant: pre-LN blocks,
-an action head with a tanh, and on request a head for the next state.
+an action head with a tanh, and on request a head for the next state. Tokens can also
+be mixed by the Decision ConvFormer's convolution, or by attention to few timesteps.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dt_jax.networks.acting import (
+    NewTokens,
+    Ring,
+    Window,
+    empty_ring,
+    empty_window,
+    extend_ring,
+    extend_window,
+)
 from dt_jax.networks.layers import Linear, at_least_float32
 from dt_jax.networks.transformer import Select, Transformer
 from dt_jax.types import Array
@@ -18,20 +28,6 @@ from dt_jax.types import Array
 
 def _uniform(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
     return jax.random.uniform(key, shape, dtype, -1, 1)
-
-
-class TokenCache(NamedTuple):
-    """What acting keeps of past tokens, [..., 3, D] per timestep.
-
-    The three tokens are the previous action, the return-to-go and the state: what is
-    known when an action is chosen. Each entry depends only on its own token; deeper
-    layers change as the window moves, so that they cannot be cached.
-    """
-
-    x: Array  # normalised embeddings
-    queries: Array  # the first block's
-    keys: Array
-    values: Array
 
 
 class DecisionTransformer(nn.Module):
@@ -47,6 +43,10 @@ class DecisionTransformer(nn.Module):
         logits of their probabilities, of any size.
       timestep_embedding: whether tokens know their timestep.
       state_size: S, for a head that predicts the next state; None: no such head.
+      mixer: "attention" or "conv", the Decision ConvFormer's convolution.
+      conv_width: tokens that the convolution covers.
+      attention_band: W, the timesteps that attention covers; None: all.
+      action_tokens: whether the previous actions are tokens.
     """
 
     action_size: int
@@ -63,6 +63,10 @@ class DecisionTransformer(nn.Module):
     discrete: bool = False
     timestep_embedding: bool = True
     state_size: int | None = None
+    mixer: str = "attention"
+    conv_width: int = 6
+    attention_band: int | None = None
+    action_tokens: bool = True
 
     def setup(self) -> None:
         """Define the submodules."""
@@ -79,7 +83,9 @@ class DecisionTransformer(nn.Module):
         # sign. This is torch's initialisation, and Online DT's.
         init = () if self.timestep_embedding else (_uniform, _uniform)
         self.return_emb = Linear(d, *init)
-        self.state_emb, self.action_emb = Linear(d), Linear(d)
+        self.state_emb = Linear(d)
+        if self.action_tokens:
+            self.action_emb = Linear(d)
         self.transformer = Transformer(
             d,
             self.num_layers,
@@ -88,10 +94,39 @@ class DecisionTransformer(nn.Module):
             self.residual_dropout,
             self.embedding_dropout,
             self.activation,
+            (self.conv_width, self.kinds) if self.mixer == "conv" else None,
         )
         self.action_head = Linear(self.action_size)
         if self.state_size is not None:
             self.state_head = Linear(self.state_size)
+
+    @property
+    def kinds(self) -> int:
+        """K, the tokens of a timestep: return-to-go, state and, mostly, action."""
+        return 3 if self.action_tokens else 2
+
+    @property
+    def receptive_field(self) -> int | None:
+        """The tokens on which an action depends; None: all of the window."""
+        if self.mixer == "conv":
+            return self.num_layers * (self.conv_width - 1) + 1
+        if self.attention_band is None:
+            return None
+        return self._tokens(self.num_layers * (self.attention_band - 1) + 1)
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether acting computes only new tokens, from what it keeps in a ring.
+
+        It does where the receptive field is within the window. Then no action depends
+        on tokens that the moving window cuts off.
+        """
+        field = self.receptive_field
+        return field is not None and field <= self._tokens(self.seq_len)
+
+    def _tokens(self, timesteps: int) -> int:
+        """Return the tokens of a window, from a return-to-go to a state."""
+        return self.kinds * timesteps - (self.kinds - 2)
 
     def __call__(
         self,
@@ -118,7 +153,7 @@ class DecisionTransformer(nn.Module):
             actions,
             returns_to_go,
             timesteps,
-            select=lambda x: x[:, 1::3],  # the states
+            select=lambda x: x[:, 1 :: self.kinds],  # the states
             deterministic=deterministic,
         )
         return self._action(features)
@@ -159,146 +194,86 @@ class DecisionTransformer(nn.Module):
     ) -> Array:
         """Return the features of the selected tokens of windows, [B, R, D]."""
         b, t = timesteps.shape
-        # The three tokens of a timestep share one positional embedding.
+        # The tokens of a timestep share one positional embedding.
         time = self._time(timesteps)
-        tokens = jnp.stack(
-            [
-                self.return_emb(returns_to_go[..., None]) + time,
-                self.state_emb(states) + time,
-                self.action_emb(actions) + time,
-            ],
-            axis=2,
-        )  # [B, T, 3, D] -> [B, L, D]: R_0, s_0, a_0, R_1, ..., s_T-1
-        tokens = tokens.reshape(b, 3 * t, -1)[:, :-1]
-        causal = jnp.tril(jnp.ones((3 * t - 1, 3 * t - 1), bool))[None]
+        embedded = [
+            self.return_emb(returns_to_go[..., None]) + time,
+            self.state_emb(states) + time,
+        ]
+        if self.action_tokens:
+            embedded.append(self.action_emb(actions) + time)
+        # [B, T, K, D] -> [B, L, D]: R_0, s_0, a_0, R_1, ..., s_T-1
+        tokens = jnp.stack(embedded, axis=2).reshape(b, self.kinds * t, -1)
+        if self.action_tokens:
+            tokens = tokens[:, :-1]
         return self.transformer.forward(
-            *self.transformer.embed(tokens, deterministic),
-            visible=causal,
+            self.transformer.embed(tokens, deterministic),
+            visible=self._visible(tokens.shape[1]),
             select=select,
             deterministic=deterministic,
         )
 
-    def encode_step(
-        self, states: Array, last_actions: Array, returns_to_go: Array, timesteps: Array
-    ) -> TokenCache:
-        """Return one timestep's entries of the cache of N episodes, [N, 3, D] each.
+    def _visible(self, length: int) -> Array:
+        """Return which tokens of a window see which, [1, L, L]."""
+        token = np.arange(length)
+        visible = token <= token[:, None]
+        if self.attention_band is not None:
+            timestep = token // self.kinds
+            visible &= timestep[:, None] - timestep < self.attention_band
+        return jnp.asarray(visible)[None]
+
+    def start(self, n: int, dtype: jnp.dtype) -> Window | Ring:
+        """Return what acting keeps of N episodes, before their first timestep."""
+        d = self.embedding_dim
+        if not self.has_ring:
+            shape = n, self.seq_len, self.kinds, d
+            return empty_window(shape, self.mixer, dtype)
+        tokens = self.conv_width - 1
+        if self.attention_band is not None:
+            tokens = self.kinds * self.attention_band
+        return empty_ring((n, tokens, d), self.mixer, self.num_layers, dtype)
+
+    def step(
+        self,
+        cache: Window | Ring,
+        states: Array,
+        last_actions: Array,
+        returns_to_go: Array,
+        timesteps: Array,
+    ) -> tuple[Window | Ring, Array]:
+        """Return the cache after a timestep of N episodes, and its actions or logits.
 
         Args:
+          cache: as `start` or `step` returned it.
           states: [N, S], normalised.
           last_actions: [N, A], of the previous timestep; any value in the first.
-          returns_to_go: [N], scaled.
-          timesteps: [N] int32, from 0.
+          returns_to_go: [N, C], scaled: the actual one, then others that are tried and
+            leave no trace.
+          timesteps: [N] int32, from 0: a new episode.
+
+        Returns:
+          The cache, and the actions under each return, [N, C, A].
         """
-        time = self._time(timesteps)
-        time_before = self._time(jnp.maximum(timesteps - 1, 0))
-        tokens = jnp.stack(
-            [
-                self.action_emb(last_actions) + time_before,
-                self.return_emb(returns_to_go[:, None]) + time,
-                self.state_emb(states) + time,
-            ],
-            axis=1,
+        time = self._time(timesteps[:, None])
+        before = self._time(jnp.maximum(timesteps - 1, 0)[:, None])
+        new = NewTokens(
+            action=[self.action_emb(last_actions[:, None]) + before]
+            if self.action_tokens
+            else [],
+            returns=self.return_emb(returns_to_go[..., None]) + time,
+            state=self.state_emb(states[:, None]) + time,
+            timesteps=timesteps,
         )
-        x, projections = self.transformer.embed(tokens, deterministic=True)
-        return TokenCache(x, *projections)
-
-    def predict(self, cache: TokenCache, timesteps: Array) -> Array:
-        """Return the action or logits of each episode, [N, A], from T timesteps.
-
-        Args:
-          cache: [N, T, 3, D], timestep t in slot t mod T.
-          timesteps: [N] int32, the newest.
-        """
-        n, t = cache.x.shape[:2]
-        visible, newest = self._window(t, timesteps)
-
-        def select(x: Array) -> Array:
-            return jnp.take_along_axis(x, newest[..., None], axis=1)
-
-        x, q, k, v = (part.reshape(n, 3 * t, -1) for part in cache)
-        features = self.transformer.forward(
-            x, (q, k, v), visible=visible, select=select, deterministic=True
-        )
-        return self._action(features)[:, 0]
+        blocks, band = self.transformer, self.attention_band
+        if isinstance(cache, Ring):
+            cache, features = extend_ring(blocks, cache, new, band)
+        else:
+            cache, features = extend_window(blocks, cache, new)
+        return cache, self._action(features)
 
     def _time(self, timesteps: Array) -> Array | float:
         """Return what is added to the tokens of timesteps [...], [..., D] or 0."""
         return self.timestep_emb(timesteps) if self.timestep_embedding else 0.0
-
-    def predict_candidates(
-        self, cache: TokenCache, timesteps: Array, returns_to_go: Array
-    ) -> Array:
-        """Return the actions of each episode under C + 1 newest returns, [N, C + 1, A].
-
-        The first is that of `predict`, under the return in the cache. Each of the
-        others follows from a return and a state token of its own, which are appended to
-        the window: they see all of it but its newest return and state, and nothing of
-        each other. So the window itself is computed once.
-
-        Args:
-          cache: [N, T, 3, D], timestep t in slot t mod T.
-          timesteps: [N] int32, the newest.
-          returns_to_go: [N, C], scaled, of the newest timestep.
-        """
-        n, t = cache.x.shape[:2]
-        c = returns_to_go.shape[1]
-        visible, newest = self._window(t, timesteps)
-        time = self._time(timesteps[:, None])
-        x, projections = self.transformer.embed(
-            self.return_emb(returns_to_go[..., None]) + time, deterministic=True
-        )
-
-        def extend(window: Array, returns: Array) -> Array:
-            """Append the return tokens and as many copies of the state token."""
-            window = window.reshape(n, 3 * t, -1)
-            state = jnp.take_along_axis(window, newest[..., None], axis=1)
-            return jnp.concatenate([window, returns, jnp.repeat(state, c, 1)], axis=1)
-
-        x, q, k, v = map(extend, cache, (x, *projections))
-        # What the newest state sees but the prompt and itself, [N, 1, 3T].
-        token = jnp.arange(3 * t, dtype=newest.dtype)[None]
-        history = jnp.take_along_axis(visible, newest[..., None], axis=1)
-        history &= (token < newest - 1)[:, None] | (token > newest)[:, None]
-        own = jnp.broadcast_to(jnp.eye(c, dtype=bool)[None], (n, c, c))
-        nothing = jnp.zeros_like(own)
-        past = jnp.broadcast_to(history, (n, 2 * c, 3 * t))
-        returns = jnp.concatenate([own, nothing], axis=2)
-        states = jnp.concatenate([own, own], axis=2)
-        appended = jnp.concatenate([returns, states], axis=1)  # [N, 2C, 2C]
-        blind = jnp.zeros((n, 3 * t, 2 * c), bool)
-        visible = jnp.concatenate(
-            [
-                jnp.concatenate([visible, blind], axis=2),
-                jnp.concatenate([past, appended], axis=2),
-            ],
-            axis=1,
-        )
-
-        def select(x: Array) -> Array:
-            prompt = jnp.take_along_axis(x, newest[..., None], axis=1)
-            return jnp.concatenate([prompt, x[:, 3 * t + c :]], axis=1)
-
-        features = self.transformer.forward(
-            x, (q, k, v), visible=visible, select=select, deterministic=True
-        )
-        return self._action(features)
-
-    def _window(self, t: int, timesteps: Array) -> tuple[Array, Array]:
-        """Return which tokens of a cache of T timesteps see which, [N, 3T, 3T].
-
-        And the index of the newest state, [N, 1].
-        """
-        now = timesteps[:, None]
-        # The newest timestep in each slot; negative while the slot is empty.
-        of_slot = now - (now - jnp.arange(t, dtype=now.dtype)[None]) % t  # [N, T]
-        # a_t-1, R_t and s_t share slot t: their positions are 3t, 3t + 1 and 3t + 2.
-        token = jnp.arange(3, dtype=now.dtype)[None, None]
-        position = (3 * of_slot[..., None] + token).reshape(len(timesteps), 3 * t)
-        # The window starts with a return-to-go, without the action before it.
-        first = 3 * jnp.maximum(now - t + 1, 0) + 1
-        causal = position[:, None] <= position[..., None]
-        visible = (position >= first)[:, None] & causal
-        return visible, 3 * (now % t) + 2
 
     def _action(self, features: Array) -> Array:
         """Map [..., D] to actions or logits [..., A], in float32 at least."""

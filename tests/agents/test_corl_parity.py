@@ -29,13 +29,17 @@ from dt_jax.rollout.rollout import Rollout
 
 HERE = Path(__file__).parents[1] / "data" / "corl_parity"
 FILES = sorted(Path(os.environ.get("DT_JAX_PARITY_DIR", HERE)).glob("*.npz"))
-NOT_CORLS = {"activation", "discrete", "state_size", "timestep_embedding"}
-OTHERS = {"action_size", "parent", "name"}
-MODEL_KEYS = [
-    field.name
-    for field in dataclasses.fields(DecisionTransformer)
-    if field.name not in NOT_CORLS | OTHERS
-]
+MODEL_KEYS = (
+    "seq_len",
+    "episode_len",
+    "embedding_dim",
+    "num_layers",
+    "num_heads",
+    "attention_dropout",
+    "residual_dropout",
+    "embedding_dropout",
+    "max_action",
+)
 
 
 class Case:

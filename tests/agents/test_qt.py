@@ -6,15 +6,19 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from golden import golden, subtree
+from golden import (
+    close,
+    golden,
+    golden_batch,
+    golden_trajectories,
+    padded_left,
+    subtree,
+)
 from qt_agent import golden_agent
 
 from dt_jax.agents.base import TrainState
 from dt_jax.data.sampler import Sampler
-from dt_jax.data.schema import RawData
-from dt_jax.data.trajectories import Trajectories
 from dt_jax.networks.critics import apply
-from dt_jax.types import Batch
 
 # The names and layouts of interop/huggingface.py, and the head of the next state.
 _ACTOR = {
@@ -81,58 +85,6 @@ def networks(arrays, seq_len):
         else actor_params(subtree(arrays, f"{name}/"), seq_len)
         for name in names
     }
-
-
-def golden_trajectories(arrays):
-    raw = RawData(
-        *(arrays[f"data/{name}"] for name in ("observations", "actions", "rewards")),
-        terminals=arrays["data/terminals"],
-        timeouts=arrays["data/timeouts"],
-    )
-    return Trajectories.from_raw(raw, source="golden")
-
-
-def golden_batch(arrays, sizes, step, dtype):
-    """Return a step's windows in the reference's precision, padded on the right."""
-    data = golden_trajectories(arrays)
-    scale, k = sizes["scale"], sizes["K"]
-    windows = []
-    drawn = arrays["batch/traj_idx"][step], arrays["batch/start_idx"][step]
-    for trajectory, start in zip(*drawn, strict=True):
-        length = data.lengths[trajectory]
-        whole = slice(data.starts[trajectory], data.starts[trajectory] + length)
-        rewards = data.rewards[whole]
-        returns = np.cumsum(rewards[::-1])[::-1]  # in float32, as theirs
-        terminals = np.zeros(length)
-        terminals[-1] = data.terminated[trajectory]
-        mean, std = arrays["dataset/state_mean"], arrays["dataset/state_std"]
-        arrays_of = {
-            "states": (data.observations[whole].astype(dtype) - mean) / std,
-            "actions": data.actions[whole],
-            "returns_to_go": returns.astype(dtype) / scale,
-            "mask": np.ones(length),
-            "rewards": rewards,
-            "terminals": terminals,
-        }
-        window = {}
-        for name, array in arrays_of.items():
-            part = array[start : start + k].astype(dtype)
-            padding = np.zeros((k - len(part), *part.shape[1:]), dtype)
-            window[name] = np.concatenate([part, padding])
-        window["timesteps"] = np.arange(start, start + k, dtype=np.int32)
-        windows.append(window)
-    return Batch(**{x: np.stack([w[x] for w in windows]) for x in windows[0]})
-
-
-def padded_left(array, mask):
-    """Return windows [B, T, ...] with their padding moved to the left, as theirs."""
-    shifts = (mask == 0).sum(axis=1).astype(int)
-    pairs = zip(np.asarray(array), shifts, strict=True)
-    return np.stack([np.roll(x, shift, axis=0) for x, shift in pairs])
-
-
-def close(ours, theirs, atol, what=""):
-    np.testing.assert_allclose(ours, theirs, rtol=atol, atol=atol, err_msg=what)
 
 
 def close_trees(ours, theirs, atol, what, seq_len=0):
@@ -352,24 +304,21 @@ def test_golden_qt_actions_of_the_chosen_candidates(case):
         keys = jax.random.split(jax.random.key(0), n)
         context = agent.start(jnp.asarray(prompts), keys)
         no, rewards, compared = np.zeros(n, bool), np.zeros(n), 0
-        observe = jax.jit(agent._observe)
-        predict = jax.jit(
-            lambda cache, length, returns: agent._apply(
-                actor, cache, length - 1, returns, method="predict_candidates"
-            )
-        )
+        observe, step = jax.jit(agent._observe), jax.jit(agent._step)
         for t, choice in enumerate(played["choice"]):
             states = np.repeat(played["observations"][t][None], n, axis=0)
-            context, _ = observe(actor, context, states, rewards, no)
+            context, states = observe(context, states, rewards, no)
             jitter = 0.1 * played["jitter"][t, choice - n] if choice >= n else 0.0
-            returns = context.next_return[:, None] + jitter
-            actions = predict(context.cache, context.length, returns)[:, 1]
+            prompt = context.next_return[:, None]
+            returns = jnp.concatenate([prompt, prompt + jitter], axis=1)
+            cache, actions = step(actor, context, states, returns)
+            actions = actions[:, 1]
             if choice < min(n * copies, sizes["candidates"] - 1):
                 close(
                     actions[choice // copies], played["actions"][t], 1e-9, f"step {t}"
                 )
                 compared += 1
             taken = np.repeat(played["actions"][t][None], n, axis=0)
-            context = context._replace(actions=jnp.asarray(taken))
+            context = context._replace(cache=cache, actions=jnp.asarray(taken))
             rewards = np.repeat(played["rewards"][t], n)
         assert compared

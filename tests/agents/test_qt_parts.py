@@ -185,28 +185,18 @@ def test_candidates_equal_the_window_repeated_for_each(heads, layers):
         keys = jax.random.split(jax.random.key(0), 2)
         context = agent.start(jnp.asarray([3.0, -4.0]), keys)
         seen_returns, seen_actions = [], []
-        observe = jax.jit(agent._observe)
-        candidates = jax.jit(
-            lambda context, returns: agent._apply(
-                actor,
-                context.cache,
-                context.length - 1,
-                returns,
-                method="predict_candidates",
-            )
-        )
+        observe, step = jax.jit(agent._observe), jax.jit(agent._step)
         naive_of = jax.jit(lambda *inputs: agent._apply(actor, *inputs))
         for t in range(7):
-            context, _ = observe(
-                actor, context, states[t], rewards[t], np.zeros(2, bool)
-            )
+            context, seen = observe(context, states[t], rewards[t], np.zeros(2, bool))
             returns = context.next_return[:, None] + rng.normal(size=(2, 49))
-            actions = candidates(context, returns)
+            returns = jnp.concatenate([context.next_return[:, None], returns], axis=1)
+            cache, actions = step(actor, context, seen, returns)
             seen_returns.append(np.asarray(context.next_return))
             window = slice(max(t - 3, 0), t + 1)
             for episode in range(2):
                 all_returns = np.tile(np.array(seen_returns)[window, episode], (50, 1))
-                all_returns[1:, -1] = returns[episode]
+                all_returns[:, -1] = returns[episode]
                 taken = [a[episode] for a in seen_actions[window]] + [np.zeros(2)]
                 n = all_returns.shape[1]
                 naive = naive_of(
@@ -218,7 +208,7 @@ def test_candidates_equal_the_window_repeated_for_each(heads, layers):
                 np.testing.assert_allclose(actions[episode], naive, atol=1e-12)
             chosen = np.asarray(actions)[:, t]
             seen_actions.append(chosen)
-            context = context._replace(actions=jnp.asarray(chosen))
+            context = context._replace(cache=cache, actions=jnp.asarray(chosen))
 
 
 def test_the_choice_is_independent_of_the_scale_and_offset_of_q(small):

@@ -14,6 +14,13 @@ from dt_jax.interop.common import RECORD, PortableAgent, new_folder
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import to_json, user_path, write_text
 
+# Keys of the network that others do not have, with the values that theirs has.
+_FIXED = {
+    "timestep_embedding": True,
+    "mixer": "attention",
+    "attention_band": None,
+    "action_tokens": True,
+}
 _SAVE = {"safetensors": safetensors.save, "corl": corl.save, "hf": huggingface.save}
 
 
@@ -34,6 +41,14 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(
             f"{args.run} has discrete actions, which the network of --to={args.to} "
             "lacks: choose --to=safetensors"
+        )
+    other = []
+    if args.to != "safetensors":
+        other = [key for key, value in _FIXED.items() if agent.config[key] != value]
+    if other:
+        raise UserError(
+            f"{args.run} has {other[0]}={agent.config[other[0]]}, which the network of "
+            f"--to={args.to} lacks: choose --to=safetensors"
         )
     with new_folder(out) as temporary:
         agent = _SAVE[args.to](temporary, agent)

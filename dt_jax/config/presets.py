@@ -229,6 +229,38 @@ def q_regularized_dt(family: str, dataset: str, **keys: Any) -> ConfigDict:
     return default_config("qt", **_decision_transformer(family, dataset) | ours | keys)
 
 
+# The paper's, from the defaults and the example of beanie00/Decision-ConvFormer.
+_CONVFORMER: dict[str, Any] = {
+    "embedding_dim": 256,
+    "seq_len": 8,
+    "batch_size": 64,
+    "learning_rate": 1e-4,
+    "lr_schedule": "warmup_constant",
+    "eval_every": 10_000,
+}
+
+
+def convformer(
+    family: str, dataset: str, target_returns: Sequence[float]
+) -> ConfigDict:
+    """Return the paper's keys of a Decision ConvFormer for a family, for a demo ours.
+
+    Args:
+      family: of `configs/FAMILY.py`, whose environment and, for a demo, sizes and
+        targets are used.
+      dataset: what that file accepts.
+      target_returns: the paper's.
+
+    Raises:
+      UserError: the file does not know the dataset.
+    """
+    ours = _CONVFORMER | {"target_returns": tuple(target_returns)}
+    if dataset.endswith("demo"):
+        ours = {}
+    keys = _decision_transformer(family, dataset) | ours | {"mixer": "conv"}
+    return default_config(**keys, name=f"convformer-{keys['env_name']}")
+
+
 def _decision_transformer(family: str, dataset: str) -> dict[str, Any]:
     """Return the keys of the Decision Transformer in `configs/FAMILY.py`."""
     dt = read_config_file(f"configs/{family}.py:{dataset}")

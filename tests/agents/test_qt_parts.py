@@ -171,11 +171,21 @@ def test_qcs_weighs_q_by_the_distance_to_the_best_return():
     ],
 )
 def test_candidates_equal_the_window_repeated_for_each(heads, layers):
+    compare_candidates(num_layers=layers, num_heads=heads)
+
+
+@pytest.mark.parametrize(
+    "network", [{"mixer": "conv"}, {"attention_band": 2, "num_layers": 3}], ids=str
+)
+def test_ring_cache_of_candidates_equals_the_window_repeated_for_each(network):
+    compare_candidates(**network)
+
+
+def compare_candidates(**network):
     """In float64, at every step from the first on."""
     with jax.enable_x64(True):
         agent, _, _ = make_small()
-        model = agent.model.clone(num_layers=layers, num_heads=heads)
-        agent = replace(agent, model=model)
+        agent = replace(agent, model=agent.model.clone(**network))
         actor = jax.jit(agent.init_params)(jax.random.key(1))
         actor = jax.tree.map(
             lambda p: p.astype(float) * (8 if p.ndim > 1 else 1), actor

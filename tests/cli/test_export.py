@@ -238,3 +238,13 @@ def test_the_next_export_removes_what_a_killed_one_has_left(tmp_path):
     (temporary_path(out) / "params").mkdir(parents=True)
     export_run(run, "safetensors", out)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
+
+
+@pytest.mark.parametrize("change", [{"mixer": "conv"}, {"attention_band": "fit"}])
+@pytest.mark.parametrize("to", ["corl", "hf"])
+def test_a_network_that_another_program_lacks_is_refused(tmp_path, to, change):
+    write_random_run(tmp_path / "run", **change)
+    ((key, value),) = change.items()
+    with pytest.raises(UserError, match=f"has {key}={value}, which the network of"):
+        export_run(tmp_path / "run", to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -359,3 +359,44 @@ def test_a_record_with_an_invalid_value_is_refused(change, message):
 def test_a_record_that_is_no_configuration_is_refused(values):
     with pytest.raises(UserError, match="names no agent"):
         from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"attention_band": 8},
+            "attention_band=8: expected at most 7, so that 3 layers",
+        ),
+        ({"attention_band": 0}, 'expected a positive integer or "fit", or None'),
+        ({"attention_band": "all"}, 'expected a positive integer or "fit", or None'),
+        (
+            {"attention_band": "fit", "mixer": "conv"},
+            'attention_band=fit: expected None with mixer="conv"',
+        ),
+        ({"mixer": "mean"}, "mixer=mean: expected one of attention, conv"),
+    ],
+)
+def test_mixers_that_cannot_be_used_are_refused(changes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        validate(default_config(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_band": 7},
+        {"attention_band": "fit"},
+        {"mixer": "conv"},
+        {"mixer": "conv", "seq_len": 6},
+    ],
+)
+def test_mixers_with_a_ring_are_valid_without_a_warning(changes, recwarn):
+    validate(default_config(**changes))
+    assert not recwarn.list
+
+
+def test_a_convolution_beyond_the_window_is_a_warning():
+    message = "depends on 16 tokens, more than the window has.*; seq_len=6 would not"
+    with pytest.warns(UserWarning, match=message):
+        validate(default_config(mixer="conv", seq_len=5))

@@ -34,6 +34,8 @@ QT = {"agent": "qt", "best_return": 1.0, "return_range": 1.0}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "update": {
         "dt": {},
+        "dt, band": {"attention_band": "fit"},
+        "dt, conv": {"mixer": "conv"},
         "qt": QT | {"mode": "qt"},
         "qcs": QT | {"mode": "qcs"},
         "bc": {"agent": "bc"},
@@ -44,6 +46,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "act": {
         "dt": {},
+        "dt, band": {"attention_band": "fit"},
+        "dt, conv": {"mixer": "conv"},
         "qt, 1 candidate": QT | {"num_candidates": 1},
         "qt, 50 candidates": QT | {"num_candidates": 50},
         "bc": {"agent": "bc"},

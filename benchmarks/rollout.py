@@ -1,13 +1,14 @@
-"""The speed of evaluation compared with PyTorch, which plays one episode at a time.
+"""The speed of evaluation by network, and compared with PyTorch.
 
     python benchmarks/rollout.py [--baseline=torch] [--episodes=1,100] [--rounds=3]
 
-Plays HalfCheetah episodes of 1000 steps with an untrained network of CORL's sizes. The
-first table has seconds per evaluation of N episodes at once, milliseconds per timestep
-of all of them, the environment's part of that, and the ratio to PyTorch, which plays as
-CORL does: one episode at a time in Gymnasium's environment, with the last 20 timesteps
-through the network at each step. One of its episodes is played per round and counts N
-times.
+Plays HalfCheetah episodes of 1000 steps with untrained networks of CORL's sizes: its
+own, one with attention to a band of timesteps, and one with a convolution. The first
+table has seconds per evaluation of N episodes at once (also milliseconds per timestep),
+the ratio to CORL's network, the environment's milliseconds per timestep, and the ratio
+to PyTorch, which plays as CORL does: one episode at a time in Gymnasium's environment,
+with the last 20 timesteps through the network at each step. One of its episodes is
+played per round and counts N times.
 
 The second table has the latency of `Policy.act` for one episode, and of one forward
 pass in PyTorch.
@@ -16,6 +17,7 @@ pass in PyTorch.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -26,10 +28,16 @@ from rich.console import Console
 from rich.table import Table
 
 from dt_jax import envs
+from dt_jax.agents.base import Agent
 from dt_jax.data.registry import lookup
 from dt_jax.evaluation.evaluator import Evaluator
 from dt_jax.evaluation.policy import Policy
 
+NETWORKS: dict[str, dict[str, Any]] = {
+    "attention": {},
+    "band": {"attention_band": "fit"},
+    "conv": {"mixer": "conv"},
+}
 TARGET = 6000.0
 SPEC = lookup("halfcheetah-medium-v2")
 
@@ -42,36 +50,58 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print(f"on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
-    config = workload.config()
-    agent = workload.agent(config)
-    params = jax.jit(agent.init)(jax.random.key(0)).params
-    torch_episode = None
-    if args.baseline:
-        torch_episode = TorchPlayer(config)
+    agents = {
+        name: workload.agent(workload.config(**keys)) for name, keys in NETWORKS.items()
+    }
+    params = {
+        name: jax.jit(agent.init)(jax.random.key(0)).params
+        for name, agent in agents.items()
+    }
+    torch_episode = TorchPlayer(workload.config()) if args.baseline else None
 
-    table = Table("N", "s per evaluation", "ms per timestep", "of it environment")
+    table = Table("N", "network", "s per evaluation", "ratio", "of it environment, ms")
     table.add_column("PyTorch, s per episode")
     table.add_column("times as fast")
     for episodes in map(int, args.episodes.split(",")):
-        evaluator = Evaluator(agent, SPEC, [TARGET], episodes, seed=0)
-        evaluator(params)  # compiles
-        times: list[tuple[float, float]] = []
+        ways: dict[str, Callable[[], Any]] = {}
+        for name, agent in agents.items():
+            evaluator = Evaluator(agent, SPEC, [TARGET], episodes, seed=0)
+            ways[name] = partial(evaluator, params[name])
+            ways[name]()  # compiles
+        if torch_episode:
+            ways["torch"] = torch_episode.play
+        times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(args.rounds):
-            ours = seconds_of(lambda: evaluator(params))  # noqa: B023
-            theirs = seconds_of(torch_episode.play) if torch_episode else np.nan
-            times.append((ours, theirs))
-        ours, theirs = np.median(times, axis=0)
-        ratio = np.median([episodes * theirs / ours for ours, theirs in times])
-        table.add_row(
-            str(episodes),
-            f"{ours:.2f}",
-            f"{ours:.2f}",  # 1000 steps
-            f"{environment(episodes):.2f}",
-            f"{theirs:.2f}",
-            f"{ratio:.2f}",
-        )
+            for name, call in ways.items():
+                times[name].append(seconds_of(call))
+        rounds = {name: np.array(seconds) for name, seconds in times.items()}
+        theirs = rounds.pop("torch", np.full(args.rounds, np.nan))
+        for name, seconds in rounds.items():
+            table.add_row(
+                str(episodes),
+                name,
+                f"{np.median(seconds):.2f}",
+                f"{workload.ratio(seconds, rounds['attention']):.3f}",
+                f"{environment(episodes):.2f}",
+                f"{np.median(theirs):.2f}",
+                f"{np.median(episodes * theirs / seconds):.2f}",
+            )
     Console().print(table)
 
+    ways = {
+        f"Policy.act, {name}": player(agent, params[name])
+        for name, agent in agents.items()
+    }
+    if torch_episode:
+        ways["PyTorch, forward"] = torch_episode.forward
+    latency = Table("one episode", "ms")
+    for way, seconds in workload.seconds_of(ways, args.rounds, 2.0).items():
+        latency.add_row(way, f"{1e3 * np.median(seconds):.3f}")
+    Console().print(latency)
+
+
+def player(agent: Agent, params: Any) -> Callable[[], None]:
+    """Return a function that chooses the next action of an episode."""
     policy = Policy(agent, params)
     policy.reset(TARGET)
     observation = np.zeros(workload.STATE, np.float32)
@@ -82,13 +112,7 @@ def main() -> None:
             policy.reset(TARGET)
         policy.act(observation, 0.0)
 
-    ways: dict[str, Callable[[], Any]] = {"dt_jax, Policy.act": act}
-    if torch_episode:
-        ways["PyTorch, forward"] = torch_episode.forward
-    latency = Table("one episode", "ms")
-    for way, times in workload.seconds_of(ways, args.rounds, 2.0).items():
-        latency.add_row(way, f"{1e3 * np.median(times):.2f}")
-    Console().print(latency)
+    return act
 
 
 def seconds_of(call: Callable[[], Any]) -> float:

@@ -91,15 +91,9 @@ class AttentionBlock(Block):
 
         The arguments are those of `Transformer.extend`.
         """
-        past_keys, past_values = past
-        queries, keys, values = self.project(x, select)
-        projections = (
-            queries,
-            jnp.concatenate([past_keys, keys], axis=1),
-            jnp.concatenate([past_values, values], axis=1),
-        )
-        x = self(select(x), projections, select(mask), deterministic=True)
-        return x, (keys, values)
+        projections = self.project(x, select)
+        x = select(x) + self.attention.extend(past, projections, select(mask))
+        return self.mlp(x, deterministic=True), projections[1:]
 
 
 class ConvolutionBlock(Block):
@@ -174,23 +168,63 @@ class Attention(nn.Module):
           visible: [1 or B, R, L] bool, which tokens each query attends to.
           deterministic: whether dropout is off.
         """
-        b, r, d = projections[0].shape
-        h = self.num_heads
+        q, k, v = projections
+        softmax = self._softmax(self._products(q, k), visible).astype(v.dtype)
+        weights = self.drop(softmax, deterministic)
+        return self._output(weights, self._mix(weights, v))
 
-        def split_heads(x: Array) -> Array:
-            """Make each head a sequence of its own, [B·H, L, D/H]."""
-            return x.reshape(b, -1, h, d // h).swapaxes(1, 2).reshape(b * h, -1, d // h)
+    def extend(
+        self, past: tuple[Array, ...], projections: Projections, visible: Array
+    ) -> Array:
+        """Return the output of new queries without dropout, [N, R, D].
 
-        q, k, v = map(split_heads, projections)
-        products = at_least_float32(jnp.einsum("bre,ble->brl", q, k))
-        scores = (products * (d // h) ** -0.5).reshape(b, h, r, -1)
+        The tokens stay in two arrays, which costs less than to join them.
+
+        Args:
+          past: keys and values of M tokens before the new ones, [N, M, D].
+          projections: of J new tokens, as `project` returns them.
+          visible: [N, R, M + J] bool, which tokens each query attends to.
+        """
+        (past_k, past_v), (q, k, v) = past, projections
+        products = self._products(q, past_k), self._products(q, k)
+        weights = self._softmax(jnp.concatenate(products, axis=-1), visible)
+        m = past_k.shape[1]
+        mixed = self._mix(weights[..., :m], past_v) + self._mix(weights[..., m:], v)
+        return self._output(weights, mixed)
+
+    def _products(self, q: Array, k: Array) -> Array:
+        """Return the products of queries [B, R, D] and keys, [B·H, R, L]."""
+        products = jnp.einsum("bre,ble->brl", *map(self._split_heads, (q, k)))
+        return at_least_float32(products)
+
+    def _softmax(self, products: Array, visible: Array) -> Array:
+        """Return how much each query attends to each token, [B·H, R, L]."""
+        _, r, length = products.shape
+        scores = products * (self.embedding_dim // self.num_heads) ** -0.5
+        scores = scores.reshape(-1, self.num_heads, r, length)
         scores = jnp.where(visible[:, None], scores, jnp.finfo(scores.dtype).min)
-        softmax = jax.nn.softmax(scores).astype(v.dtype)
-        weights = self.drop(softmax, deterministic).reshape(b * h, r, -1)
-        heads = jnp.einsum("brl,ble->bre", weights, v).reshape(b, h, r, -1)
-        mixed: Array = heads.swapaxes(1, 2).reshape(b, r, d)
+        return jax.nn.softmax(scores).reshape(-1, r, length)
+
+    def _mix(self, weights: Array, v: Array) -> Array:
+        """Return the weighted sum of values [B, L, D], [B, R, D]."""
+        b, _, d = v.shape
+        h, r = self.num_heads, weights.shape[1]
+        v = self._split_heads(v)
+        heads = jnp.einsum("brl,ble->bre", weights, v)
+        mixed: Array = heads.reshape(b, h, r, d // h).swapaxes(1, 2).reshape(b, r, d)
+        return mixed
+
+    def _split_heads(self, x: Array) -> Array:
+        """Make each head a sequence of its own, [B·H, L, D/H]."""
+        (b, length, d), h = x.shape, self.num_heads
+        heads = x.reshape(b, length, h, d // h).swapaxes(1, 2)
+        return heads.reshape(b * h, length, d // h)
+
+    def _output(self, weights: Array, mixed: Array) -> Array:
+        """Project the mixture, [B, R, D]."""
         if self.num_heads > 1:
-            return self.out_proj(mixed)
+            output: Array = self.out_proj(mixed)
+            return output
         out_kernel, out_bias = self._out_weights()
         if self.query_subset:
             (_, _, v_kernel), (_, _, v_bias) = self._in_weights()

@@ -2,6 +2,8 @@
 
   nice python benchmarks/algorithms.py --data=../shared/datasets
   nice python benchmarks/algorithms.py --data=../shared/datasets --only=dt,qt
+  nice python benchmarks/algorithms.py --data=../shared/datasets --only=dt,band,conv \
+      --seeds=5 --tasks=halfcheetah,hopper,walker2d,antmaze --out=runs/mixers
 
 Trains each algorithm on halfcheetah-, hopper- and walker2d-trpo-replay.hdf5 of the
 folder `--data` with 3 seeds in one program, and on maze2d-umaze-demo and
@@ -47,6 +49,8 @@ STAGE = {"critic_update_steps": 50_000, "critic_batch_size": 64}
 # The folder in configs/, and the keys that differ from its files.
 ALGORITHMS: dict[str, tuple[str, dict[str, object]]] = {
     "dt": ("", TRANSFORMER),
+    "band": ("", TRANSFORMER | {"attention_band": "fit"}),
+    "conv": ("", TRANSFORMER | {"mixer": "conv"}),
     "bc-10%": ("bc/", {"hidden_dim": 128, "top_fraction": 0.1}),
     "iql": ("iql/", CRITIC),
     "iql-50k": ("iql/", CRITIC | {"update_steps": 50_000, "eval_every": 50_000}),
@@ -57,14 +61,19 @@ ALGORITHMS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def train(algorithm: str, task: str, data: Path, workdir: Path) -> float:
+def train(
+    algorithm: str, task: str, data: Path, workdir: Path, seeds: int | None
+) -> float:
     """Train one algorithm on one dataset; return the seconds it took."""
     folder, keys = ALGORITHMS[algorithm]
     keys = SHARED | keys
-    variant = "umaze-demo"
+    variant, keys["num_seeds"] = "umaze-demo", seeds or 1
     if task in BODIES:
         variant = "medium-replay"
-        keys |= {"data_path": data / f"{task}-trpo-replay.hdf5", "num_seeds": 3}
+        keys |= {
+            "data_path": data / f"{task}-trpo-replay.hdf5",
+            "num_seeds": seeds or 3,
+        }
         if folder not in ("bc/", "iql/"):
             keys |= {"target_returns": None, "reward_scale": 0.001, "seq_len": 20}
     command = [sys.executable, ROOT / "launch.py", f"--workdir={workdir}"]
@@ -95,6 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/algorithms"))
     parser.add_argument("--only", default=",".join(ALGORITHMS), help="algorithms")
     parser.add_argument("--tasks", default=",".join(BODIES + MAZES), help="datasets")
+    parser.add_argument("--seeds", type=int, help="instead of 3, and 1 in mazes")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     names, tasks = args.only.split(","), args.tasks.split(",")
@@ -102,7 +112,7 @@ def main() -> None:
     for task in tasks:
         for name in names:
             workdir = args.out / f"{task}-{name}"
-            taken = train(name, task, args.data, workdir)
+            taken = train(name, task, args.data, workdir, args.seeds)
             seconds += taken
             print(f"{workdir}: {score(workdir)}, {taken / 60:.1f} minutes", flush=True)
     rows = [[name, *(score(args.out / f"{x}-{name}") for x in tasks)] for name in names]

@@ -4,6 +4,7 @@ import pytest
 from small_agent import large_params, normalizer, small_agent
 from toy import LinearEnv
 
+from dt_jax.agents.multi_seed import MultiSeedAgent
 from dt_jax.envs.base import HostEnv
 from dt_jax.evaluation.policy import Policy
 from dt_jax.rollout.episodes import run_episodes, split_episodes
@@ -65,6 +66,26 @@ def test_rollout_equals_a_python_loop(agent, params, horizons):
     np.testing.assert_allclose(episodes.returns, returns, rtol=1e-4, atol=1e-4)
     assert episodes.lengths.tolist() == lengths.tolist()
     assert lengths.tolist() == [min(horizon, LIMIT) for horizon in horizons]
+
+
+@pytest.mark.parametrize("network", [{"mixer": "conv"}, {"attention_band": 4}], ids=str)
+def test_ring_cache_in_rollouts_of_one_and_of_two_seeds(network):
+    """Both play as `Policy` does in a Python loop."""
+    agent = small_agent(normalizer(S, A), episode_len=LIMIT, **network)
+    assert agent.model.has_ring
+    params, horizons = [large_params(agent, seed) for seed in (0, 1)], (60, 30, 7, 26)
+    both = jax.tree.map(lambda *arrays: np.stack(arrays), *params)
+    env = make_env(horizons)
+    many = rollout_of(MultiSeedAgent(agent, 2), env, both)
+    for i, own in enumerate(params):
+        returns, lengths = play_one_by_one(agent, own, env)
+        episodes = rollout_of(agent, env, own)
+        np.testing.assert_allclose(episodes.returns, returns, rtol=1e-4, atol=1e-4)
+        seeds = slice(2 * i, 2 * i + 2)
+        np.testing.assert_allclose(
+            many.returns[seeds], returns[seeds], rtol=1e-4, atol=1e-4
+        )
+        assert many.lengths[seeds].tolist() == lengths[seeds].tolist()
 
 
 class HostLinearEnv(HostEnv):

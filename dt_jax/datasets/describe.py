@@ -106,6 +106,11 @@ def unit_warnings(
             "network; use larger units, in the environment too"
         )
     if trajectories.discrete:
+        if not trajectories.actions[:, 0].any():
+            lines.append(
+                "choice 0 never occurs in the actions; choices are numbered from 0: "
+                "subtract 1 if the first one is 1"
+            )
         return lines
     least, most, mean, std = column_statistics(trajectories.actions)
     reach = max_action * normalizer.action_scale

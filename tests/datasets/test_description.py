@@ -293,3 +293,5 @@ def test_choices_that_are_numbered_from_one_are_a_warning(raw):
         units = make_normalizer(default_config(max_action=1.0), data, None)
         warnings = describe.unit_warnings(data, units, 1.0)
         assert [line[:21] for line in warnings] == ["choice 0 never occurs"] * first
+        described = describe_dataset(Dataset(data, "test", "0" * 64), None)
+        assert ("do they count from 1?" in described) == first

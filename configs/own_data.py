@@ -6,18 +6,9 @@ Unless env_name is given, no episodes are played: a tenth of the trajectories is
 out and eval/holdout_action_mse is measured on it. docs/datasets.md has an example.
 """
 
-from dt_jax.config import default_config
-from dt_jax.config.presets import LAPTOP
+from dt_jax.config.presets import LAPTOP, own_data
 
 
 def get_config():
     """Return a run sized for a laptop, with all data-dependent keys left open."""
-    return default_config(
-        name="own-data",
-        env_name=None,
-        episode_len=None,
-        max_action=None,
-        reward_scale=None,
-        target_returns=None,
-        **LAPTOP,
-    )
+    return own_data("dt", **LAPTOP)

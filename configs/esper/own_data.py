@@ -7,20 +7,13 @@ laptop. --config.labels=expected suffices where an episode has one decision that
 counts, and takes a fraction of the time.
 """
 
-from dt_jax.config import default_config
-from dt_jax.config.presets import LAPTOP
+from dt_jax.config.presets import LAPTOP, own_data
 
 
 def get_config():
     """Return a run sized for a laptop, with all data-dependent keys left open."""
-    return default_config(
+    return own_data(
         "esper",
-        name="own-data-esper",
-        env_name=None,
-        episode_len=None,
-        max_action=None,
-        reward_scale=None,
-        target_returns=None,
         return_dim=128,
         return_batch_size=16,
         return_lr=1e-3,

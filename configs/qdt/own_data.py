@@ -8,20 +8,9 @@ episodes end by themselves, or discounted values exceed every return. The pictur
 RUN/critic shows whether the critic has converged.
 """
 
-from dt_jax.config import default_config
-from dt_jax.config.presets import LAPTOP
+from dt_jax.config.presets import LAPTOP, own_data
 
 
 def get_config():
     """Return a run sized for a laptop, with all data-dependent keys left open."""
-    return default_config(
-        "qdt",
-        name="own-data-qdt",
-        env_name=None,
-        episode_len=None,
-        max_action=None,
-        reward_scale=None,
-        target_returns=None,
-        critic_update_steps=20_000,
-        **LAPTOP,
-    )
+    return own_data("qdt", critic_update_steps=20_000, **LAPTOP)

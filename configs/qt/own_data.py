@@ -5,21 +5,10 @@
 With `--config.mode=qcs` a critic of 20,000 updates is trained first.
 """
 
-from dt_jax.config import default_config
-from dt_jax.config.presets import LAPTOP, QT_LAPTOP
+from dt_jax.config.presets import LAPTOP, QT_LAPTOP, own_data
 
 
 def get_config():
     """Return a run sized for a laptop, with all data-dependent keys left open."""
     keys = LAPTOP | QT_LAPTOP | {"critic_update_steps": 20_000}
-    return default_config(
-        "qt",
-        name="own-data-qt",
-        env_name=None,
-        episode_len=None,
-        max_action=None,
-        reward_scale=None,
-        critic_reward_scale=None,
-        target_returns=None,
-        **keys,
-    )
+    return own_data("qt", critic_reward_scale=None, **keys)

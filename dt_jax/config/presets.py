@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dt_jax.config.keys import keys_of
 from dt_jax.config.load import check_dataset, default_config, read_config_file
 
 # CORL's values for every family but antmaze.
@@ -82,6 +83,18 @@ def locomotion(
     )
 
 
+def own_data(agent: str, **keys: Any) -> ConfigDict:
+    """Return a configuration that leaves open all keys that depend on the data.
+
+    Args:
+      agent: its name.
+      **keys: other values.
+    """
+    from_data = {name: None for name, key in keys_of(agent).items() if key.from_data}
+    name = "own-data" if agent == "dt" else f"own-data-{agent}"
+    return default_config(agent, name=name, env_name=None, **from_data | keys)
+
+
 # CORL's values for BC, IQL and CQL in every family.
 _SINGLE_STEP: dict[str, Any] = {
     "batch_size": 256,
@@ -107,7 +120,7 @@ _OF_AGENT: dict[str, dict[str, Any]] = {
         "update_steps": 500_000,
     },
 }
-# Ours, for the demo datasets.
+# Ours, for the demo datasets and your own data.
 _DEMO: dict[str, dict[str, Any]] = {
     "bc": {"update_steps": 10_000},
     "iql": {"update_steps": 10_000, "reward_scale": None},
@@ -132,9 +145,14 @@ def single_step(agent: str, family: str, dataset: str, **keys: Any) -> ConfigDic
       UserError: the file does not know the dataset.
     """
     name = read_config_file(f"configs/{family}.py:{dataset}").env_name
-    ours = _DEMO[agent] if dataset.endswith("demo") else {}
-    shared = _SINGLE_STEP | _OF_AGENT[agent] | ours
+    paper = _SINGLE_STEP | _OF_AGENT[agent]
+    shared = single_step_laptop(agent) if dataset.endswith("demo") else paper
     return default_config(agent, env_name=name, **shared | keys)
+
+
+def single_step_laptop(agent: str) -> dict[str, Any]:
+    """Return our keys of "bc", "iql" or "cql", for a demo dataset or your own data."""
+    return _SINGLE_STEP | _OF_AGENT[agent] | _DEMO[agent]
 
 
 # The paper's for D4RL's locomotion data, from d3rlpy's reproductions/offline/qdt.py;

@@ -53,7 +53,12 @@ def check_choices(
     """Return choices [M] as int64; see `read_choices`."""
     least, most = choices.min(), choices.max()
     limit = num_choices or _MOST_CHOICES
-    if not (least >= 0 and most < limit and (choices == np.floor(choices)).all()):
+    if (choices != np.floor(choices)).any():
+        raise UserError(
+            f"{name} are continuous, but those of the environment are {limit} choices: "
+            "set env_name to the environment of the recording"
+        )
+    if not (least >= 0 and most < limit):
         raise UserError(
             f"{name}: choices from {least:g} to {most:g}, expected integers from 0 to "
             f"{limit - 1}" + "; store continuous actions as floats" * (not num_choices)

@@ -106,6 +106,11 @@ def unit_warnings(
             "network; use larger units, in the environment too"
         )
     if trajectories.discrete:
+        if not trajectories.actions[:, 0].any():
+            lines.append(
+                "choice 0 never occurs in the actions; choices count from 0: subtract "
+                "1 if those of the data count from 1"
+            )
         return lines
     least, most, mean, std = column_statistics(trajectories.actions)
     reach = max_action * normalizer.action_scale
@@ -180,6 +185,8 @@ def _facts(dataset: Dataset, spec: EnvSpec | None, observed: ColumnStatistics) -
         shares = column_statistics(trajectories.actions).mean
         each = ", ".join(f"{i} {_percent(share)}" for i, share in enumerate(shares))
         actions = f"discrete, {_count(len(shares), 'choice')}: {each}"
+        if not shares[0]:
+            actions += "; do they count from 1? choices count from 0"
     elif spec is not None:
         outside = out_of_range(trajectories.actions, *spec.action_bounds)
         bounds = f"{_share(outside.rows, rows)} outside {_bounds(*spec.action_bounds)}"

@@ -85,7 +85,7 @@ def _check_vector(env_id: str, what: str, space: Any, dtype_kinds: str) -> None:
         kind += f" of {space.dtype}, shape {space.shape}"
     supported = "a Box of real numbers with one axis"
     if what == "actions":
-        supported += ", or Discrete"
+        supported += ", or Discrete; a wrapper can number all combinations"
     elif is_discrete(space):
         supported += "; gymnasium.wrappers.FlattenObservation makes one-hot vectors"
     raise UserError(

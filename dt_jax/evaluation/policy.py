@@ -168,7 +168,10 @@ class Policy:
         targets = None
         if self.agent.conditioned:
             if target_returns is None:
-                raise ValueError("target_returns: this agent needs one per episode")
+                raise ValueError(
+                    "target_returns: this agent needs one for each episode, such as "
+                    "policy.reset(3600.0)"
+                )
             targets = np.asarray(target_returns, np.float32)
             if targets.ndim > 1 or not targets.size or not np.isfinite(targets).all():
                 raise ValueError(
@@ -178,7 +181,9 @@ class Policy:
             targets = np.atleast_1d(targets)
         else:
             if target_returns is not None:
-                raise ValueError("target_returns: this agent does not use any")
+                raise ValueError(
+                    "target_returns: this agent does not use any, call policy.reset()"
+                )
             single, n = num_episodes is None, num_episodes or 1
         keys = jax.random.split(jax.random.key(seed), n)
         with self._lock:

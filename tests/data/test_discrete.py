@@ -78,7 +78,11 @@ def test_memory_mapped_data_has_the_same_actions(raw, tmp_path):
         (CHOICES, 2, "actions: choices from 0 to 2, expected integers from 0 to 1"),
         (CHOICES * 1000, None, "to 999; store continuous actions as floats"),
         (CHOICES / 2, 3, r"actions has shape \(71,\)"),
-        (CHOICES[:, None] / 2, 3, "actions: choices from 0 to 1, expected integers"),
+        (
+            CHOICES[:, None] / 2,
+            3,
+            "actions are continuous, but those of the environment",
+        ),
         (ONE_HOT, 2, "actions has 3 columns, but the environment 2 choices"),
         (ONE_HOT.astype(int) * 2, None, "row 0 is not one-hot; discrete actions"),
         (np.ones((71, 2), int), None, "row 0 is not one-hot"),  # MultiDiscrete

@@ -284,3 +284,14 @@ def test_lines_fit_80_columns(size):
 )
 def test_number_format(value, text):
     assert describe._number(value) == text
+
+
+def test_choices_that_are_numbered_from_one_are_a_warning(raw):
+    for first in (0, 1):
+        actions = np.arange(len(raw.rewards)) % 2 + first
+        data = Trajectories.from_raw(raw._replace(actions=actions), source="test")
+        units = make_normalizer(default_config(max_action=1.0), data, None)
+        warnings = describe.unit_warnings(data, units, 1.0)
+        assert [line[:21] for line in warnings] == ["choice 0 never occurs"] * first
+        described = describe_dataset(Dataset(data, "test", "0" * 64), None)
+        assert ("do they count from 1?" in described) == first

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +95,8 @@ def panels(experiment: Experiment) -> list[Panel]:
 
 def plot_loss(axes: Axes, loss: Curve, held_out: Curve, measured: str) -> None:
     """Plot the training loss and, if it was evaluated, the held-out error."""
-    if (loss.values > 0).all() and (held_out.values > 0).all():
+    values = np.concatenate([loss.values.ravel(), held_out.values.ravel()])
+    if values.min() > 0 and values.max() > 3 * values.min():
         axes.set_yscale("log")
     if loss.steps.size:
         marker = "o" if len(loss.steps) < 5 else None  # a single point has no line
@@ -121,13 +123,15 @@ def plot_targets(
     """Plot the learning curves of target returns; NaN for an agent without them."""
     colours = colormaps["viridis"](np.linspace(0.85, 0.15, len(curves)))
     curves = sorted(curves, key=itemgetter(0))
-    for colour, (target, curve) in zip(colours, curves, strict=True):
-        label = "mean" if np.isnan(target) else f"target {target:g}"
-        _plot(axes, curve, colour, label, marker=".")
+    # Dashed lines of different lengths show curves that lie on each other.
+    styles = cycle(["-", "--", "-.", ":"])
+    for colour, (target, curve), style in zip(colours, curves, styles, strict=False):
+        _plot(axes, curve, colour, f"target {target:g}", marker=".", linestyle=style)
     axes.set(xlabel="updates", ylabel=ylabel)
     axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
-    _legend_below(axes)
+    if not np.isnan(curves[0][0]):
+        _legend_below(axes)
 
 
 def _plot(axes: Axes, curve: Curve, colour: Any, label: str, **style: Any) -> None:
@@ -183,6 +187,7 @@ def plot_returns(
         ylabel="achieved return",
         title=f"evaluation after {step:,} updates",
     )
+    axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
     _legend_below(axes)
 
@@ -201,11 +206,12 @@ def _plot_histogram(axes: Axes, histogram: Mapping[str, Any]) -> None:
     axes.fill_between([], [], [], color=_ORANGE, alpha=0.25, label="data, returns")
 
 
-def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
+def draw_label_histogram(histogram: Mapping[str, Any], title: str, path: Path) -> None:
     """Write a picture of labels beside the returns-to-go that they replace.
 
     Args:
       histogram: edges, and the counts of returns and labels.
+      title: of the picture.
       path: the picture.
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
@@ -216,7 +222,7 @@ def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
     # Large labels, the ones that a target asks for, are rare.
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.5)
-    axes.set(xlabel="return-to-go", ylabel="transitions", title="labels of the data")
+    axes.set(xlabel="return-to-go", ylabel="transitions", title=title)
     axes.grid(alpha=0.3)
     _legend_below(axes)
     with atomic_write(path) as temporary:

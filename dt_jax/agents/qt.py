@@ -252,22 +252,15 @@ class QRegularizedTransformerAgent(CandidateAgent):
         """
         agent, params = stages["critic"]
         theirs, ours = params["critic"], state.extra["critic"]
-        if jax.tree.map(jnp.shape, theirs) != jax.tree.map(jnp.shape, ours):
-            raise UserError(
-                "labels_from: the critic there has other sizes than this run's: set "
-                "critic_dim and critic_layers to its own"
-            )
+        same_shapes = jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
         scale = self.critic_scale * self.normalizer.reward_scale
-        if not math.isclose(agent.normalizer.reward_scale, scale):
+        same_scale = math.isclose(agent.normalizer.reward_scale, scale)
+        same_inputs = self.normalizer.same_inputs(agent.normalizer)
+        if not (same_shapes and same_scale and same_inputs):
             raise UserError(
-                "labels_from: the critic there learned rewards times "
-                f"{agent.normalizer.reward_scale:g}, not {scale:g}: set "
-                "critic_reward_scale to its own"
-            )
-        if not self.normalizer.same_inputs(agent.normalizer):
-            raise UserError(
-                "labels_from: the critic there has other units of observations or "
-                "actions than this run: use the same max_action and data"
+                "labels_from: the critic has other sizes or units than this run: set "
+                "critic_dim, critic_layers and critic_reward_scale to its own, and use "
+                "the same data"
             )
         return state.replace(extra={"critic": theirs})
 

@@ -48,9 +48,7 @@ def from_data(
     if labels:
         first = [at_window_ends(each)[trajectories.starts] for each in labels]
         mean = np.sort(first).mean(axis=0, dtype=np.float64)  # over seeds, by rank
-        over = ", mean over seeds" if len(labels) > 1 else ""
-        why = f"the largest and mean label of a first step{over}"
-        targets = _best_and_mean(mean), why
+        targets = _best_and_mean(mean), "the largest and mean label of a first step"
 
     largest = float(abs(trajectories.episode_returns).max())
     scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))

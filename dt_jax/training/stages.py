@@ -6,7 +6,6 @@ runs/qdt/          the run that is trained on these labels
 """
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -229,31 +228,6 @@ def _made_by(config: ConfigDict) -> dict[str, Any]:
     return {key: config[key] for key in keys if key in config}
 
 
-def _origin(dataset: Dataset, config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """Return the keys of the runs whose networks made a run's labels, by their names.
-
-    Each with its agent, the keys of that agent and its updates.
-    """
-    if _has_labels(config):
-        folder = user_path(config.labels_from) / "labels"
-        return json.loads(read_regular(folder / "summary.json"))["stages"]
-    configs: Mapping[str, Any] = stage_configs(config)
-    if config.get("labels_from"):
-        stages = _stage_of(dataset, config)
-        configs = {name: each.record["config"] for name, each in stages.items()}
-    return {
-        name: {
-            key: values[key]
-            for key in ("agent", "update_steps", *_own_keys(values["agent"]))
-        }
-        for name, values in configs.items()
-    }
-
-
-def _own_keys(agent: str) -> list[str]:
-    return [key.name for key in agent_class(agent).KEYS]
-
-
 def _of_seed(trained: TrainedAgent, index: int) -> Trained:
     """Return a stage's result for the seed with this index."""
     config = trained.record["config"]
@@ -270,18 +244,11 @@ def _labels_of(dataset: Dataset, config: ConfigDict) -> tuple[Labels, ...]:
         summary = _read_summary(folder)
         for key, ours in _made_by(config).items():
             if summary.get(key) != ours:
-                stage = next(iter(agent_class(config.agent).stages(config)))
-                raise UserError(
-                    f"its labels were made with {key}={summary.get(key)}: name "
-                    f"RUN/{stage} of a run of {config.agent} to make other ones"
-                )
+                raise UserError(f"its labels were made with {key}={summary.get(key)}")
         if summary["data_sha256"] != dataset.sha256:
             raise UserError(f"it has the labels of other data than {dataset.source}")
         if len(labels) not in (1, count):
-            raise UserError(
-                f"it has labels of {len(labels)} seeds, not of {count}: set num_seeds "
-                f"to {len(labels)}"
-            )
+            raise UserError(f"it has labels of {len(labels)} seeds, not of {count}")
     except UserError as error:
         raise UserError(f"config.labels_from={config.labels_from}: {error}") from None
     return labels * (count // len(labels))
@@ -310,23 +277,18 @@ def _read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
-    """Write labels.npz, summary.json and histogram.png; print a line for each seed."""
+    """Write labels.npz, summary.json and histogram.png; print one line."""
     returns, starts = dataset.trajectories.returns_to_go, dataset.trajectories.starts
     summaries = [describe_labels(each, returns, starts) for each in dataset.labels]
-    source, origin = config.get("labels_from"), _origin(dataset, config)
-    if source:
-        _print_origin(source, origin, config)
-    best = f"best return {returns[starts].max():.4g} ({folder / 'histogram.png'})"
-    for i, seed in enumerate(summaries):
-        whose = f" of seed {config.train_seed + i}" if len(summaries) > 1 else ""
-        print(
-            f"labels{whose}: {seed['share_relabelled']:.1%} of {dataset.source} "
-            f"relabelled, {seed['share_below_return']:.1%} to less; label minus "
-            f"return: median {seed['difference_median']:.3g}, 90th percentile "
-            f"{seed['difference_90th_percentile']:.3g}; largest label of a first step "
-            f"{seed['largest']:.4g}, {best}"
-        )
-    _warn_of_impossible(dataset, config, max(seed["largest"] for seed in summaries))
+    first, origin = summaries[0], config.get("labels_from")
+    print(
+        f"labels{f' from {origin}' if origin else ''}: {first['share_relabelled']:.1%} "
+        f"of {dataset.source} relabelled, {first['share_below_return']:.1%} to less; "
+        f"label minus return: median {first['difference_median']:.3g}, 90th percentile "
+        f"{first['difference_90th_percentile']:.3g}; largest label of a first step "
+        f"{first['largest']:.4g}, best return {returns[starts].max():.4g} "
+        f"({folder / 'histogram.png'})"
+    )
     columns = zip(Labels._fields, zip(*dataset.labels, strict=True), strict=True)
     arrays: dict[str, Any] = {
         name: np.stack(arrays) for name, arrays in columns if arrays[0] is not None
@@ -335,43 +297,9 @@ def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
         np.savez(temporary, **arrays)
     summary = {
         "made_by": _made_by(config),
-        "labels_from": source,
-        "stages": origin,
+        "labels_from": origin,
         "data_sha256": dataset.sha256,
         "seeds": summaries,
     }
     write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
-    title = f"labels of {Path(dataset.source).name}"
-    if len(summaries) > 1:
-        title += f", seed {config.train_seed}"
-    draw_label_histogram(summaries[0]["histogram"], title, folder / "histogram.png")
-
-
-def _print_origin(
-    source: str, origin: Mapping[str, Mapping[str, Any]], config: ConfigDict
-) -> None:
-    """Print which of a run's own keys have no effect on labels of another run."""
-    others = {
-        key: value
-        for keys in origin.values()
-        for key, value in keys.items()
-        if key not in ("agent", "update_steps") and config.get(key, value) != value
-    }
-    values = ", ".join(f"{key}={value}" for key, value in others.items())
-    made = f", made with {values}, whatever this run's keys are" if values else ""
-    print(f"labels from {source}{made}")
-
-
-def _warn_of_impossible(dataset: Dataset, config: ConfigDict, largest: float) -> None:
-    """Warn where the largest label of a first step is more than rewards allow."""
-    reward = float(dataset.trajectories.rewards.max())
-    longest = int(dataset.trajectories.lengths.max())
-    steps = max(config.episode_len or longest, longest)
-    bound = reward * steps if reward > 0 else reward
-    if largest > bound + 0.01 * abs(bound):
-        warnings.warn(
-            f"{dataset.source}: the largest label of a first step is {largest:.4g}, "
-            f"but rewards of at most {reward:.4g} in {steps} steps add up to no more "
-            f"than {bound:.4g}; train the critic longer, or set target_returns",
-            stacklevel=1,
-        )
+    draw_label_histogram(first["histogram"], folder / "histogram.png")

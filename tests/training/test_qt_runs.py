@@ -148,11 +148,8 @@ def test_a_critic_from_another_run(finished, config, tmp_path, folder):
     train(taken, tmp_path / "run")
     assert not (tmp_path / "run" / "critic").exists()
     assert restored(tmp_path / "run", "params") == restored(finished, "params")
-    for changes, message in (
-        ({"critic_dim": 16}, "other sizes than this run's: set critic_dim"),
-        ({"critic_reward_scale": 2.0}, "learned rewards times .*: set critic_reward"),
-    ):
-        with pytest.raises(UserError, match=message):
+    for changes in {"critic_dim": 16}, {"critic_reward_scale": 2.0}:
+        with pytest.raises(UserError, match="the critic has other sizes or units"):
             train(changed(taken, **changes), tmp_path / "other")
 
 

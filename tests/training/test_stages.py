@@ -1,10 +1,8 @@
 """Runs in stages: a critic, labels, and the policy that is trained on them."""
 
 import json
-import re
 import shutil
 import signal
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from helpers import (
 from dt_jax.agents.qdt import QLearningDecisionTransformerAgent
 from dt_jax.config import default_config
 from dt_jax.config.load import validate
-from dt_jax.datasets import load_dataset
 from dt_jax.datasets.demo import collect_demo
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training import stages
@@ -255,40 +252,7 @@ def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
         assert_labels_equal(workdir, finished)
         summary = json.loads((workdir / "labels" / "summary.json").read_text())
         assert summary["labels_from"] == str(source)
-        assert summary["stages"]["critic"]["discount"] == config.discount
         assert restored(workdir, "params") == restored(finished, "params")
-
-
-def test_labels_from_another_run_are_recorded_with_the_keys_that_made_them(
-    finished, config, tmp_path, capsys
-):
-    changes = {"labels_from": str(finished), "critic_update_steps": 7}
-    for name, discount in ("same", config.discount), ("other", 0.5):
-        taken = changed(config, **changes, discount=discount, update_steps=2)
-        train(taken, tmp_path / name)
-        summary = json.loads((tmp_path / name / "labels/summary.json").read_text())
-        critic = summary["stages"]["critic"]
-        assert critic["agent"] == "iql"
-        assert (critic["discount"], critic["update_steps"]) == (config.discount, 6)
-        printed = f"made with discount={config.discount}, whatever this run's keys are"
-        assert (printed in capsys.readouterr().out) == (name == "other")
-
-
-def test_a_largest_label_that_rewards_cannot_add_up_to_is_a_warning(
-    corridor, config, recwarn
-):
-    dataset = load_dataset(str(corridor))
-    data, steps = dataset.trajectories, config.episode_len
-    most = data.rewards.max()
-    assert most > 0
-    for shift, bound in (0.0, steps * most), (-2 * most, -most):
-        shifted = replace(data, rewards=data.rewards + shift)
-        labelled = replace(dataset, trajectories=shifted)
-        stages._warn_of_impossible(labelled, config, bound)
-        assert not recwarn.list
-        line = re.escape(f"add up to no more than {bound:.4g};")
-        with pytest.warns(UserWarning, match=line):
-            stages._warn_of_impossible(labelled, config, bound + 0.1 * abs(bound))
 
 
 @pytest.mark.parametrize(

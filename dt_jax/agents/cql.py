@@ -67,7 +67,7 @@ class ConservativeQLearning(Critic):
         if normalizer.discrete:
             raise UserError(
                 "the agent cql is for continuous actions, and those of the data are "
-                "discrete: choose iql"
+                "discrete: choose iql (as the critic of qdt: --config.critic=iql)"
             )
         sizes = config.critic_dim, config.critic_layers
         optimizers = {

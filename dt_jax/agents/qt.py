@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import flax.linen as nn
 import jax
@@ -251,18 +251,26 @@ class QRegularizedTransformerAgent(CandidateAgent):
           UserError: the run of `labels_from` has another critic than the configuration.
         """
         agent, params = stages["critic"]
-        theirs, ours = params["critic"], state.extra["critic"]
-        same_shapes = jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
+        theirs, ours = cast(ImplicitQLearning, agent).critic, self.critic
+        keys: dict[str, tuple[float, float]] = {
+            "critic_dim": (theirs.hidden_dim, ours.hidden_dim),
+            "critic_layers": (theirs.hidden_layers, ours.hidden_layers),
+        }
         scale = self.critic_scale * self.normalizer.reward_scale
-        same_scale = math.isclose(agent.normalizer.reward_scale, scale)
-        same_inputs = self.normalizer.same_inputs(agent.normalizer)
-        if not (same_shapes and same_scale and same_inputs):
+        if not math.isclose(agent.normalizer.reward_scale, scale):
+            keys["critic_reward_scale"] = agent.normalizer.reward_scale, scale
+        changed = [f"{key} {a:g} -> {b:g}" for key, (a, b) in keys.items() if a != b]
+        if changed:
             raise UserError(
-                "labels_from: the critic has other sizes or units than this run: set "
-                "critic_dim, critic_layers and critic_reward_scale to its own, and use "
-                "the same data"
+                f"the critic there has other keys than this run ({', '.join(changed)})"
+                ": set these back"
             )
-        return state.replace(extra={"critic": theirs})
+        if not self.normalizer.same_inputs(agent.normalizer):
+            raise UserError(
+                "the critic there has other units of states and actions: set env_name, "
+                "split, episode_len and max_action to those of its run"
+            )
+        return state.replace(extra={"critic": params["critic"]})
 
     def acting_params(self, state: TrainState) -> Params:
         """Return the parameters of the policy that acts, and of its critic."""

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
@@ -206,11 +207,12 @@ def _plot_histogram(axes: Axes, histogram: Mapping[str, Any]) -> None:
     axes.fill_between([], [], [], color=_ORANGE, alpha=0.25, label="data, returns")
 
 
-def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
+def draw_label_histogram(histogram: Mapping[str, Any], title: str, path: Path) -> None:
     """Write a picture of labels beside the returns-to-go that they replace.
 
     Args:
       histogram: edges, and the counts of returns and labels.
+      title: may be longer than the picture is wide.
       path: the picture.
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
@@ -221,7 +223,8 @@ def draw_label_histogram(histogram: Mapping[str, Any], path: Path) -> None:
     # Large labels, the ones that a target asks for, are rare.
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.5)
-    axes.set(xlabel="return-to-go", ylabel="transitions", title="labels of the data")
+    axes.set(xlabel="return-to-go", ylabel="transitions")
+    axes.set_title(textwrap.fill(title, 50))
     axes.grid(alpha=0.3)
     _legend_below(axes)
     with atomic_write(path) as temporary:

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dt_jax.config.keys import keys_of
-from dt_jax.data.labels import Labels, at_window_ends
+from dt_jax.data.labels import ROUNDING, Labels, at_window_ends
 from dt_jax.data.registry import NO_LIMIT, EnvSpec
 from dt_jax.data.trajectories import Trajectories
 
@@ -48,7 +48,9 @@ def from_data(
     if labels:
         first = [at_window_ends(each)[trajectories.starts] for each in labels]
         mean = np.sort(first).mean(axis=0, dtype=np.float64)  # over seeds, by rank
-        targets = _best_and_mean(mean), "the largest and mean label of a first step"
+        why = "the largest and mean label of a first step"
+        why += ", mean over seeds" if len(labels) > 1 else ""
+        targets = _best_and_mean(mean), why
 
     largest = float(abs(trajectories.episode_returns).max())
     scale = 10.0 ** -math.floor(math.log10(max(largest, _MIN_RETURN)))
@@ -135,6 +137,38 @@ def return_warnings(
         if line := target_warning(config.target_returns, returns.min(), returns.max()):
             lines.append(line)
     return lines
+
+
+def label_warning(
+    config: ConfigDict,
+    trajectories: Trajectories,
+    spec: EnvSpec | None,
+    labels: Sequence[Labels],
+) -> str | None:
+    """Return a warning about a critic's labels that no rewards allow, or None.
+
+    A critic does not know the time, so that near a time limit a label may be above
+    what the remaining steps can return. Above what a whole episode can, it is wrong.
+
+    Args:
+      config: with nothing left to the data.
+      trajectories: the data.
+      spec: the environment, if any.
+      labels: of each seed.
+    """
+    largest = max(float(at_window_ends(each).max()) for each in labels)
+    reward = float(trajectories.rewards.max())
+    time_limit = NO_LIMIT if spec is None else spec.max_episode_steps
+    steps = max(min(config.episode_len, time_limit), int(trajectories.lengths.max()))
+    limit = max(reward, 0.0) * steps
+    if largest <= limit + ROUNDING * float(abs(trajectories.returns_to_go).max()):
+        return None
+    return (
+        f"the largest label is {largest:.4g}, but rewards of at most {reward:.4g} in "
+        f"{steps:,} steps return at most {limit:.4g}: the critic promises more than "
+        "rewards allow; increase critic_update_steps, and set discount=1 only where "
+        "episodes end by themselves"
+    )
 
 
 def target_warning(targets: Sequence[float], least: float, best: float) -> str | None:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+ROUNDING = 1e-5  # of sums of rewards, relative to the largest return
+
 
 class Labels(NamedTuple):
     """A number in place of the return-to-go of each row of a dataset.
@@ -69,7 +71,7 @@ def describe_labels(
     """Return how labels differ from the returns-to-go that they replace.
 
     Labels are those that a window's last row shows. Shares are of rows;
-    "relabelled" differ by more than rounding, 1e-5 of the largest return. "largest" is
+    "relabelled" differ by more than rounding. "largest" is
     of the trajectories' first steps: the target return that asks for the most.
 
     Args:
@@ -80,7 +82,7 @@ def describe_labels(
     returns = returns.astype(np.float64)
     shown = at_window_ends(labels).astype(np.float64)
     difference = shown - returns
-    rounding = 1e-5 * np.abs(returns).max()
+    rounding = ROUNDING * np.abs(returns).max()
     edges = np.histogram_bin_edges(np.concatenate([returns, shown]), bins=50)
     return {
         "sha256": labels.sha256(),

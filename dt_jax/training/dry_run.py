@@ -17,7 +17,7 @@ from dt_jax.training.batches import check_batch_memory
 from dt_jax.training.loggers import check_installed
 from dt_jax.training.resume import last_checkpoint, resumed_config
 from dt_jax.training.stages import check_labels_from, stage_configs
-from dt_jax.training.train import load_data, new_trainer, read_source
+from dt_jax.training.train import load_new_data, new_trainer, read_source
 from dt_jax.training.trainer import main_loss
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.sharding import make_sharding
@@ -62,9 +62,10 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
     if config.holdout_fraction is None and spec is not None and config.eval_episodes:
         small.holdout_fraction = 0.0
     small, source = read_source(small)
+    stages = None
     if spec is None or is_cached(spec, config.data_path):
-        dataset = load_data(small, spec)
-        check_labels_from(dataset, config)
+        dataset = load_new_data(small, spec)
+        stages = check_labels_from(dataset, config)
     else:
         context = min(small.get("seq_len", 1), small.episode_len or _MAX_BATCH)
         dataset = _random_dataset(spec, context)
@@ -72,7 +73,7 @@ def dry_run(config: ConfigDict, workdir: Path) -> None:
         small, _ = from_data.fill_in(small, dataset.trajectories, spec)
     trainer = new_trainer(small, Path(), dataset, spec, source)
     check_batch_memory(config, trainer.agent)
-    trainer.start(None)
+    trainer.start(None, stages)
     played = "no environment"
     if spec is not None and config.eval_episodes:
         agent = trainer.agent

@@ -6,7 +6,8 @@ runs/qdt/          the run that is trained on these labels
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dt_jax.data.labels import Labels, describe_labels
 from dt_jax.datasets import Dataset
 from dt_jax.evaluation.policy import TrainedAgent, load_agent
 from dt_jax.runs.checkpoint import Checkpoint
+from dt_jax.runs.folder import read_checkpoint
 from dt_jax.utils import distributed
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import (
@@ -40,8 +42,11 @@ def stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     the environment, and on held-out trajectories at its end. With labels of another run
     there are no stages.
     """
-    if config.get("labels_from"):
-        return {}
+    return {} if config.get("labels_from") else _stage_configs(config)
+
+
+def _stage_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Return `stage_configs` as without `labels_from`."""
     stages = {}
     for name, changes in agent_class(config.agent).stages(config).items():
         stage = default_config(changes["agent"])
@@ -111,29 +116,77 @@ def _stage_of(dataset: Dataset, config: ConfigDict) -> dict[str, TrainedAgent]:
     source, count = config.labels_from, config.num_seeds
     name, changes = next(iter(agent_class(config.agent).stages(config).items()))
     labels = "a run with labels, or " if _makes_labels(config) else ""
-    seeds = "one seed" if count == 1 else f"one seed or {count}"
-    expected = f"{labels}a run of the agent {changes['agent']} with {seeds}"
-    try:
+    expected = f"{labels}a run of the agent {changes['agent']}"
+    with _named(source):
+        if not user_path(source).exists():
+            raise UserError("there is no such folder: choose the folder of a run")
+        if (user_path(source) / "labels.npz").exists():
+            raise UserError(
+                f"this is only its folder of labels: give {Path(source).parent}"
+            )
         trained = load_agent(user_path(source), "last")
         theirs = trained.record["config"]
-        if theirs["agent"] != changes["agent"] or theirs["num_seeds"] not in (1, count):
+        if theirs["agent"] != changes["agent"]:
             raise UserError(f"expected {expected}, such as RUN/{name}")
+        _check_seeds(theirs["num_seeds"], count)
         if trained.step < theirs["update_steps"]:
             steps = f"{trained.step} of {theirs['update_steps']} updates"
             raise UserError(f"this run has {steps}: resume it first")
-        if _sha256(trained) != dataset.sha256:
-            raise UserError(f"it was trained on other data than {dataset.source}")
-    except UserError as error:
-        raise UserError(f"config.labels_from={source}: {error}") from None
+        data = trained.record["dataset"]
+        _check_data(data["source"], data["sha256"], dataset)
     return {name: trained}
 
 
-def check_labels_from(dataset: Dataset, config: ConfigDict) -> None:
-    """Raise a UserError if the run that `labels_from` names cannot be used."""
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Have errors begin with the key that names `source`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"config.labels_from={source}: {error}") from None
+
+
+def _check_seeds(theirs: int, ours: int) -> None:
+    if theirs not in (1, ours):
+        raise UserError(
+            f"it has {theirs} seeds, not {ours}: set num_seeds={theirs}, or choose a "
+            "run with one seed"
+        )
+
+
+def _check_data(source: str, sha256: str, dataset: Dataset) -> None:
+    if sha256 != dataset.sha256:
+        raise UserError(
+            f"it is a run on other data, {source} (sha256 {sha256[:12]}...), not "
+            f"{dataset.source} ({dataset.sha256[:12]}...): use that data, or choose "
+            "another run"
+        )
+
+
+def check_labels_from(
+    dataset: Dataset, config: ConfigDict
+) -> list[dict[str, Trained]] | None:
+    """Return the results of the first seed's stages, if `labels_from` names a stage.
+
+    Raises:
+      UserError: the run that it names cannot be used.
+    """
     if _has_labels(config):
         _labels_of(dataset, config)
     elif config.get("labels_from"):
-        _stage_of(dataset, config)
+        stages = _stage_of(dataset, config)
+        return [{name: _of_seed(trained, 0) for name, trained in stages.items()}]
+    return None
+
+
+def check_stages(config: ConfigDict, dataset: Dataset) -> None:
+    """Raise a UserError if the agent of a stage cannot learn from the data."""
+    agents = [stage.agent for stage in stage_configs(config).values()]
+    if "cql" in agents and dataset.trajectories.discrete:
+        raise UserError(
+            "config.critic=cql: cql is for continuous actions, and those of "
+            f"{dataset.source} are discrete: set --config.critic=iql"
+        )
 
 
 def new_labels(
@@ -157,14 +210,17 @@ def new_labels(
       UserError: the run of `labels_from` cannot be used.
     """
     if _has_labels(config):
-        labels = _labels_of(dataset, config)
+        labels, made_by = _labels_of(dataset, config)
     else:
+        made_by = _made_by(config, workdir)
         agent = agent_class(config.agent)
         each = [agent.make_labels(config, x, dataset.trajectories) for x in stages]
         labels = tuple(labels for labels in each if labels is not None)
+    if config.get("labels_from"):
+        print(_origin(config, made_by))
     labelled = replace(dataset, labels=labels)
     if labels and distributed.is_main_process():
-        _write(labelled, config, workdir / "labels")
+        _write(labelled, config, workdir / "labels", made_by)
     return labelled
 
 
@@ -222,10 +278,37 @@ def _sha256(trained: TrainedAgent) -> str:
     return trained.record["dataset"]["sha256"]
 
 
-def _made_by(config: ConfigDict) -> dict[str, Any]:
-    """Return the keys that say what a run's labels are."""
+def _label_keys(config: ConfigDict) -> dict[str, Any]:
+    """Return the keys of a run itself that say what its labels are."""
     keys = "agent", "label_mode", "labels", "label_rounding"
     return {key: config[key] for key in keys if key in config}
+
+
+def _made_by(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Return what makes a run's labels: its own keys, and those of each stage's run."""
+    made_by, source = _label_keys(config), config.get("labels_from")
+    for name in agent_class(config.agent).stages(config):
+        folder = user_path(source) if source else workdir / name
+        stage = read_checkpoint(folder, "last").config
+        names = [key.name for key in agent_class(stage.agent).KEYS]
+        names += ["agent", "update_steps", "batch_size", "train_seed", "num_seeds"]
+        made_by[name] = {key: stage[key] for key in sorted(names)}
+    return made_by
+
+
+def _origin(config: ConfigDict, made_by: Mapping[str, Any]) -> str:
+    """Return a line about the stages of `labels_from`, and how this run's differ."""
+    line = f"labels_from {config.labels_from}: "
+    for name, ours in _stage_configs(config).items():
+        theirs = made_by[name]
+        line += f"{name} {theirs['agent']}, {theirs['update_steps']} updates"
+        for key in (key.name for key in agent_class(theirs["agent"]).KEYS):
+            if ours.get(key) not in (None, theirs[key]):
+                line += f", {key} {theirs[key]} (here {ours[key]})"
+        if theirs["num_seeds"] < config.num_seeds:
+            line += f", its one seed for all {config.num_seeds} seeds"
+        line += f"; this run's own keys of stage {name} are not used"
+    return line
 
 
 def _of_seed(trained: TrainedAgent, index: int) -> Trained:
@@ -236,22 +319,37 @@ def _of_seed(trained: TrainedAgent, index: int) -> Trained:
     return Trained(trained.agent, trained.seed_params(seed))
 
 
-def _labels_of(dataset: Dataset, config: ConfigDict) -> tuple[Labels, ...]:
-    """Return the labels of the run that `labels_from` names."""
-    folder, count = user_path(config.labels_from) / "labels", config.num_seeds
-    try:
+def _labels_of(
+    dataset: Dataset, config: ConfigDict
+) -> tuple[tuple[Labels, ...], dict[str, Any]]:
+    """Return the labels of the run that `labels_from` names, and their `_made_by`."""
+    source, count = config.labels_from, config.num_seeds
+    folder = user_path(source) / "labels"
+    with _named(source):
         labels = _read(folder)
         summary = _read_summary(folder)
-        for key, ours in _made_by(config).items():
-            if summary.get(key) != ours:
-                raise UserError(f"its labels were made with {key}={summary.get(key)}")
-        if summary["data_sha256"] != dataset.sha256:
-            raise UserError(f"it has the labels of other data than {dataset.source}")
-        if len(labels) not in (1, count):
-            raise UserError(f"it has labels of {len(labels)} seeds, not of {count}")
-    except UserError as error:
-        raise UserError(f"config.labels_from={config.labels_from}: {error}") from None
-    return labels * (count // len(labels))
+        made_by = summary["made_by"]
+        for key, ours in _label_keys(config).items():
+            if made_by[key] != ours:
+                remedy = _other_labels(config, key, made_by)
+                raise UserError(
+                    f"its labels were made with {key}={made_by[key]}: {remedy}"
+                )
+        _check_data(summary["data"], summary["data_sha256"], dataset)
+        _check_seeds(len(labels), count)
+    return labels * (count // len(labels)), made_by
+
+
+def _other_labels(config: ConfigDict, key: str, made_by: Mapping[str, Any]) -> str:
+    """Return what to do about a run whose labels were made with another key."""
+    if key == "agent":
+        return f"choose a run of the agent {config.agent}"
+    source, remedy = Path(config.labels_from), f"set config.{key}={made_by[key]}"
+    for name, stage in _stage_configs(config).items():
+        is_there = (user_path(source / name) / "checkpoints").is_dir()
+        if is_there and made_by[name]["agent"] == stage.agent:
+            return f"{remedy}, or give {source / name} to make others"
+    return f"{remedy}, or choose another run"
 
 
 def _read(folder: Path) -> tuple[Labels, ...]:
@@ -267,27 +365,35 @@ def _read(folder: Path) -> tuple[Labels, ...]:
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:
-    """Return what labels are of: `_made_by`, and the hash of the data."""
+    """Return what labels are of: "made_by", "data" and "data_sha256"."""
     path = folder / "summary.json"
     try:
         summary = json.loads(read_regular(path))
-        return summary["made_by"] | {"data_sha256": summary["data_sha256"]}
+        return {key: summary[key] for key in ("made_by", "data", "data_sha256")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is missing or damaged ({error})") from error
 
 
-def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
+def _write(
+    dataset: Dataset, config: ConfigDict, folder: Path, made_by: Mapping[str, Any]
+) -> None:
     """Write labels.npz, summary.json and histogram.png; print one line."""
     returns, starts = dataset.trajectories.returns_to_go, dataset.trajectories.starts
     summaries = [describe_labels(each, returns, starts) for each in dataset.labels]
-    first, origin = summaries[0], config.get("labels_from")
+
+    def over_seeds(key: str, style: str) -> str:
+        values = [each[key] for each in summaries]
+        ends = format(min(values), style), format(max(values), style)
+        return " to ".join(dict.fromkeys(ends))
+
+    seeds = f" ({len(summaries)} seeds)" if len(summaries) > 1 else ""
     print(
-        f"labels{f' from {origin}' if origin else ''}: {first['share_relabelled']:.1%} "
-        f"of {dataset.source} relabelled, {first['share_below_return']:.1%} to less; "
-        f"label minus return: median {first['difference_median']:.3g}, 90th percentile "
-        f"{first['difference_90th_percentile']:.3g}; largest label of a first step "
-        f"{first['largest']:.4g}, best return {returns[starts].max():.4g} "
-        f"({folder / 'histogram.png'})"
+        f"labels{seeds}: {over_seeds('share_relabelled', '.1%')} of {dataset.source} "
+        f"relabelled, {over_seeds('share_below_return', '.1%')} to less; label minus "
+        f"return: median {over_seeds('difference_median', '.3g')}, 90th percentile "
+        f"{over_seeds('difference_90th_percentile', '.3g')}; largest label of a first "
+        f"step {over_seeds('largest', '.4g')}, best return "
+        f"{returns[starts].max():.4g} ({folder / 'histogram.png'})"
     )
     columns = zip(Labels._fields, zip(*dataset.labels, strict=True), strict=True)
     arrays: dict[str, Any] = {
@@ -296,10 +402,13 @@ def _write(dataset: Dataset, config: ConfigDict, folder: Path) -> None:
     with atomic_write(folder / "labels.npz") as temporary:
         np.savez(temporary, **arrays)
     summary = {
-        "made_by": _made_by(config),
-        "labels_from": origin,
+        "made_by": made_by,
+        "labels_from": config.get("labels_from"),
+        "data": dataset.source,
         "data_sha256": dataset.sha256,
         "seeds": summaries,
     }
     write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
-    draw_label_histogram(first["histogram"], folder / "histogram.png")
+    title = f"labels of {dataset.source}"
+    title += f", seed {config.train_seed}" if len(summaries) > 1 else ""
+    draw_label_histogram(summaries[0]["histogram"], title, folder / "histogram.png")

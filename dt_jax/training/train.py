@@ -43,6 +43,7 @@ from dt_jax.training.resume import (
     resumed_config,
 )
 from dt_jax.training.stages import (
+    check_stages,
     needs_stages,
     new_labels,
     resumed_labels,
@@ -57,7 +58,7 @@ from dt_jax.utils.backend import check_backend
 from dt_jax.utils.errors import UserError
 from dt_jax.utils.files import lock_holder, locked, remove_leftovers
 from dt_jax.utils.sharding import make_sharding
-from dt_jax.utils.signals import Stopped
+from dt_jax.utils.signals import Stopped, set_stop_message
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,25 @@ def train(
         the folder.
       KeyboardInterrupt: a signal was received; everything is saved.
     """
+    return _train(config, workdir, callbacks)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: str | Path | None,
+    callbacks: Sequence[Callback] = (),
+    dataset: Dataset | None = None,
+    after: str = "",
+) -> Run:
+    """Train as `train` does.
+
+    Args:
+      config: see `train`.
+      workdir: see `train`.
+      callbacks: see `train`.
+      dataset: of a stage, if it is loaded.
+      after: of a stage, the end of the message about a signal after its last update.
+    """
     config = ConfigDict(config.to_dict())
     validate(config)
     config.lock()
@@ -130,6 +150,8 @@ def train(
             last = last_checkpoint(folder, config)
             if last is None:
                 _check_new(config, folder)
+                if stage_configs(config):
+                    dataset = _load_for_stages(config)
         distributed.check_equal(checkpoint=last and last.step)
         if last is not None:
             config = resumed_config(config, last.record["config"])
@@ -146,17 +168,24 @@ def train(
                 return Run(folder, config, last.step, stopped=False)
         if needs_stages(folder, last):
             for name, stage in stage_configs(config).items():
-                _train_stage(name, stage, folder)
-        trainer = _start(config, folder, last, callbacks, stack)
+                _train_stage(name, stage, folder, dataset)
+        trainer = _start(config, folder, last, callbacks, stack, dataset)
+        if last is None and stage_configs(config):
+            print(f"stage policy: {config.agent}, {config.update_steps} updates")
+        set_stop_message("")
         finished = trainer.run()
+        set_stop_message(after)
         if distributed.is_main_process() and finished:
             _summarise(folder, trainer.config, trainer.record)
         return Run(folder, trainer.config, trainer.step, not finished, trainer.signal)
 
 
-def _train_stage(name: str, config: ConfigDict, workdir: Path) -> None:
+def _train_stage(
+    name: str, config: ConfigDict, workdir: Path, dataset: Dataset | None
+) -> None:
     """Train what a run begins with, unless it is complete."""
     folder, limit = workdir / name, config.update_steps
+    after = f" after stage {name}; saved: run the same command to resume"
     try:
         with distributed.all_succeed():
             last = last_checkpoint(folder, config)
@@ -166,16 +195,16 @@ def _train_stage(name: str, config: ConfigDict, workdir: Path) -> None:
                     "this run asks for: set them back, or delete that folder"
                 )
         if last and is_complete(last, resumed_config(config, last.record["config"])):
+            set_stop_message(after)
             return
         print(f"stage {name}: {config.agent}, {limit} updates")
-        signal = train(config, folder).signal
+        signal = _train(config, folder, dataset=dataset, after=after).signal
     except UserError as error:
         raise UserError(f"stage {name}: {error}") from error
     except Stopped as stopped:
         raise Stopped(stopped.signal, f" in stage {name}{stopped.after}") from None
     if signal is not None:
-        saved = f" after stage {name}; saved: run the same command to resume"
-        raise Stopped(signal, saved)
+        raise Stopped(signal, after)
 
 
 def _start(
@@ -184,10 +213,11 @@ def _start(
     last: Checkpoint | None,
     callbacks: Sequence[Callback],
     stack: ExitStack,
+    dataset: Dataset | None,
 ) -> Trainer:
     """Return the trainer of a new or a resumed run, at its first update.
 
-    `stack` closes it.
+    `stack` closes it. `dataset` is the run's, if it is loaded.
 
     Processes synchronise between steps, never inside one: a failed process would miss
     a collective.
@@ -198,12 +228,12 @@ def _start(
         if last is None:
             spec = envs.spec_from_config(config)
             config, source = read_source(config)
-            dataset = load_data(config, spec)
+            dataset = dataset or load_new_data(config, spec)
             stages = stage_results(dataset, config, workdir)
             dataset = new_labels(dataset, config, workdir, stages)
             trainer = new_trainer(config, workdir, dataset, spec, source, callbacks)
         else:
-            trainer = _resumed_trainer(config, workdir, last, callbacks)
+            trainer = _resumed_trainer(config, workdir, last, callbacks, dataset)
         stack.callback(trainer.close)
     with distributed.all_succeed():
         trainer.start(last, stages)
@@ -221,6 +251,7 @@ def _resumed_trainer(
     workdir: Path,
     last: Checkpoint,
     callbacks: Sequence[Callback],
+    dataset: Dataset | None,
 ) -> Trainer:
     """Return the trainer of a run that resumes from a checkpoint.
 
@@ -228,7 +259,7 @@ def _resumed_trainer(
       UserError: the data, or the environment's bounds on actions, have changed.
     """
     spec = envs.spec_from_config(config)
-    dataset = load_data(config, spec)
+    dataset = dataset or load_data(config, spec)
     before, now = last.record["dataset"], dataset.identity()
     if before["sha256"] != now["sha256"]:
         raise UserError(
@@ -257,9 +288,19 @@ def _check_new(config: ConfigDict, workdir: Path) -> None:
       UserError: a key's value cannot be used, or a run's checkpoints are gone.
     """
     make_sharding(config.num_devices, config.num_seeds, config.batch_size)
-    if stage_configs(config):
-        read_source(config)
     _check_fresh(workdir)
+
+
+def _load_for_stages(config: ConfigDict) -> Dataset:
+    """Return the data of a new run and its stages, after checking all that needs it.
+
+    Raises:
+      UserError: the run or a stage would be refused.
+    """
+    config, _ = read_source(config)
+    dataset = load_new_data(config, envs.spec_from_config(config))
+    check_stages(config, dataset)
+    return dataset
 
 
 def _check_fresh(workdir: Path) -> None:
@@ -320,6 +361,17 @@ def load_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
     return dataset
 
 
+def load_new_data(config: ConfigDict, spec: EnvSpec | None) -> Dataset:
+    """Return the data of a new run; warn where conditioning on returns would fail."""
+    dataset = load_data(config, spec)
+    if agent_class(config.agent).conditioned:
+        trajectories = dataset.trajectories
+        filled, _ = from_data.fill_in(config, trajectories, spec)
+        for line in from_data.return_warnings(filled, trajectories, spec):
+            warnings.warn(f"{dataset.source}: {line}", stacklevel=1)
+    return dataset
+
+
 def new_trainer(
     config: ConfigDict,
     workdir: Path,
@@ -353,8 +405,9 @@ def new_trainer(
     lines = [action_range_warning(trajectories, spec)]
     if not is_d4rl(spec):  # whose units nobody can change
         lines += unit_warnings(trajectories, normalizer, config.max_action)
-    if agent_class(config.agent).conditioned:
-        lines += from_data.return_warnings(config, trajectories, spec)
+    if dataset.labels and "critic_update_steps" in config:
+        labels = dataset.labels
+        lines.append(from_data.label_warning(config, trajectories, spec, labels))
     for line in filter(None, lines):
         warnings.warn(f"{dataset.source}: {line}", stacklevel=1)
     return Trainer(config, workdir, dataset, spec, normalizer, params, callbacks)

@@ -188,7 +188,12 @@ class Trainer:
             return self._actor.with_stages(state, results)
 
         with_stages = jax.jit(with_stages, out_shardings=self._sharding.state)
-        return with_stages(self._state, params)
+        try:
+            return with_stages(self._state, params)
+        except UserError as error:
+            if source := self.config.get("labels_from"):
+                raise UserError(f"config.labels_from={source}: {error}") from None
+            raise
 
     def _restore(self, checkpoint: Checkpoint, shapes: TrainState) -> TrainState:
         self._saved = checkpoint.step

@@ -16,6 +16,9 @@ _NAMES = "SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"  # Windows has only the first 
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
+_after = ""  # see `set_stop_message`
+
+
 class Stopped(KeyboardInterrupt):
     """A signal has asked the program to stop; `after` ends the message."""
 
@@ -41,7 +44,7 @@ def exit_on_signals(leave: Callable[[Stopped], NoReturn]) -> None:
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
-        leave(Stopped(signal.Signals(number)))
+        leave(Stopped(signal.Signals(number), _after))
 
     for each in SIGNALS:
         _set_handler(each, handler)
@@ -51,6 +54,12 @@ def exit_on_signals(leave: Callable[[Stopped], NoReturn]) -> None:
     threading.Thread(
         target=_end_at_second_signal, args=(reader, leave), daemon=True
     ).start()
+
+
+def set_stop_message(after: str) -> None:
+    """From now on, end the message of the handler of `exit_on_signals` with `after`."""
+    global _after
+    _after = after
 
 
 def _end_at_second_signal(reader: int, leave: Callable[[Stopped], NoReturn]) -> None:

@@ -103,7 +103,9 @@ def test_targets_are_labels_of_first_steps_where_there_are_labels():
     config, lines = fill_in(data, labels=(first, second))
     assert config.target_returns == (35.0, 22.5)
     line = "target_returns 35, 22.5: the largest and mean label of a first step"
-    assert line in lines
+    assert f"{line}, mean over seeds" in lines
+    _, lines = fill_in(data, labels=(first,))
+    assert "target_returns 30, 20: the largest and mean label of a first step" in lines
 
 
 def test_targets_are_returns_that_the_environments_time_limit_allows():
@@ -166,6 +168,21 @@ def test_returns_that_differ_by_less_than_the_network_distinguishes_are_a_warnin
 def test_data_without_rewards_has_no_wrong_reward_scale():
     data = trajectories(0, 0)
     assert from_data.return_warnings(fill_in(data, HOPPER)[0], data, HOPPER) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "label", "warns"),
+    [(-1, 0.0, False), (-1, 0.5, True), (2, 10.0, False), (2, 10.5, True)],
+)
+def test_labels_that_no_rewards_allow_are_a_warning(reward, label, warns):
+    data = trajectories(reward, reward)
+    config, _ = fill_in(data, None, agent="qdt", episode_len=5)
+    values = np.full(len(data.rewards), -1, np.float32)
+    values[-1] = label
+    labels = [Labels(-np.ones_like(values)), Labels(values)]
+    line = from_data.label_warning(config, data, None, labels)
+    assert bool(line) == warns
+    assert not warns or f"the largest label is {label:g}, but" in line
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,11 @@ def test_drawn_actions_differ_between_episodes_and_steps_and_follow_the_seed():
     ("agent", "changes", "message"),
     [
         ("cql", {"reward_scale": None}, "cql is for continuous actions, .*choose iql"),
+        (
+            "qdt",
+            {"critic": "cql", "target_returns": None},
+            "^config.critic=cql: .*: set --config.critic=iql",
+        ),
         ("dt", {"env_name": "Pendulum-v1"}, "discrete actions, but those of Pendulum"),
     ],
 )

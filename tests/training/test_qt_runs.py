@@ -148,9 +148,15 @@ def test_a_critic_from_another_run(finished, config, tmp_path, folder):
     train(taken, tmp_path / "run")
     assert not (tmp_path / "run" / "critic").exists()
     assert restored(tmp_path / "run", "params") == restored(finished, "params")
-    for changes in {"critic_dim": 16}, {"critic_reward_scale": 2.0}:
-        with pytest.raises(UserError, match="the critic has other sizes or units"):
-            train(changed(taken, **changes), tmp_path / "other")
+    message = "config.labels_from=.*/critic: the critic there has other keys than this "
+    for changes, keys in [
+        ({"critic_dim": 16}, "critic_dim 8 -> 16"),
+        ({"critic_reward_scale": 2.0}, "critic_reward_scale 1 -> 2"),
+        ({"critic_layers": 1}, "critic_layers 2 -> 1"),
+    ]:
+        for use in train, dry_run:
+            with pytest.raises(UserError, match=rf"{message}run \({keys}\): set"):
+                use(changed(taken, **changes), tmp_path / "other")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+from command import run
 from helpers import (
     TINY_TRANSFORMER,
     assert_same_run,
@@ -21,6 +22,7 @@ from dt_jax.config.load import validate
 from dt_jax.datasets.demo import collect_demo
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training import stages
+from dt_jax.training import train as training
 from dt_jax.training.dry_run import dry_run
 from dt_jax.training.stages import stage_configs
 from dt_jax.training.train import train
@@ -218,6 +220,48 @@ def test_a_signal_in_the_last_save_of_a_stage_stops_the_run(
     assert not (tmp_path / "run" / "labels").exists()
 
 
+def test_a_signal_between_stages_says_that_the_stage_is_saved(config, tmp_path):
+    code = f"""if True:
+        import signal
+        from dt_jax.analysis import summary
+        from dt_jax.cli.common import run_command
+        from dt_jax.config.load import from_dict
+        from dt_jax.training.train import train
+
+        summary.draw = lambda run: signal.raise_signal(signal.SIGTERM)
+        config = from_dict({config.to_dict()!r})
+        run_command(lambda: train(config, {str(tmp_path / "run")!r}), "-c")
+    """
+    status, _, err = run("-c", code)
+    message = "after stage critic; saved: run the same command to resume"
+    assert (status, err) == (143, f"-c: interrupted by SIGTERM {message}\n")
+
+
+def test_targets_far_from_the_data_are_reported_once_before_the_stages(
+    config, tmp_path, monkeypatch
+):
+    train_stage, before = training._train_stage, []
+
+    def counted(*args):
+        before.append(len(warned))
+        train_stage(*args)
+
+    monkeypatch.setattr(training, "_train_stage", counted)
+    config = changed(config, target_returns=(1e6,), num_seeds=1)
+    message = r"target_returns 1e\+06 are far outside"
+    with pytest.warns(UserWarning, match=message) as warned:
+        train(config, tmp_path / "run")
+    assert before == [1]
+    assert len(warned) == 1
+
+
+def test_the_policy_is_announced_like_the_stages(config, tmp_path, capsys):
+    train(changed(config, num_seeds=1, eval_episodes=0), tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    stages = [line for line in lines if line.startswith("stage ")]
+    assert stages == ["stage critic: iql, 6 updates", "stage policy: qdt, 4 updates"]
+
+
 def test_changed_labels_are_refused(finished, config, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
@@ -244,27 +288,40 @@ def assert_labels_equal(ours, theirs):
     np.testing.assert_array_equal(*[each["values"] for each in arrays])
 
 
-def test_labels_from_another_run_or_its_critic(finished, config, tmp_path):
+def test_labels_from_another_run_or_its_critic(finished, config, tmp_path, capsys):
     for source in finished, finished / "critic":
         workdir = tmp_path / source.name
-        train(changed(config, labels_from=str(source)), workdir)
+        train(changed(config, labels_from=str(source), discount=1.0), workdir)
         assert not (workdir / "critic").exists()
         assert_labels_equal(workdir, finished)
         summary = json.loads((workdir / "labels" / "summary.json").read_text())
         assert summary["labels_from"] == str(source)
+        made_by = summary["made_by"]
+        assert (made_by["agent"], made_by["critic"]["agent"]) == ("qdt", "iql")
+        assert made_by["critic"]["discount"] == 0.99
+        assert (
+            f"labels_from {source}: critic iql, 6 updates, discount 0.99 (here 1.0); "
+            "this run's own keys of stage critic are not used\n"
+        ) in capsys.readouterr().out
         assert restored(workdir, "params") == restored(finished, "params")
 
 
 @pytest.mark.parametrize(
     ("source", "changes", "message"),
     [
-        ("nonsense", {}, "no nonsense"),
-        ("run", {"num_seeds": 3}, "it has labels of 2 seeds, not of 3"),
-        ("run", {"label_mode": "window"}, "its labels were made with label_mode=per_"),
+        ("nonsense", {}, "there is no such folder: choose the folder of a run"),
+        ("run/labels", {}, "this is only its folder of labels: give .*run$"),
+        ("run", {"num_seeds": 3}, "it has 2 seeds, not 3: set num_seeds=2, or choose"),
+        (
+            "run",
+            {"label_mode": "window"},
+            "its labels were made with label_mode=per_step: set config.label_mode="
+            "per_step, or give .*run/critic to make others",
+        ),
         ("run", {"label_rounding": 1.0}, "its labels were made with label_rounding=0"),
-        ("run", {"data_path": "other"}, "it has the labels of other data than"),
-        ("run/critic", {"data_path": "other"}, "it was trained on other data than"),
-        ("run/critic", {"num_seeds": 3}, "expected a run with labels, or a run of t"),
+        ("run", {"data_path": "other"}, "it is a run on other data, .*corridor.hdf5 "),
+        ("run/critic", {"data_path": "other"}, "it is a run on other data, .*corridor"),
+        ("run/critic", {"num_seeds": 1}, "it has 2 seeds, not 1: set num_seeds=2, or"),
         ("run/critic", {"critic": "cql"}, "expected a run with labels, or a run of t"),
     ],
 )
@@ -279,6 +336,39 @@ def test_labels_from_a_run_of_no_use_is_refused(
     for use in train, dry_run:
         with pytest.raises(UserError, match=f"^config.labels_from={source}: {message}"):
             use(config, tmp_path / "run")
+
+
+def test_one_seed_s_labels_for_several_seeds_are_reported(
+    finished, config, tmp_path, capsys
+):
+    source = tmp_path / "source"
+    train(changed(config, num_seeds=1, eval_episodes=0), source)
+    capsys.readouterr()
+    train(changed(config, labels_from=str(source)), tmp_path / "run")
+    line = "critic iql, 6 updates, its one seed for all 2 seeds; this run's own"
+    assert line in capsys.readouterr().out
+
+
+def test_the_printed_labels_are_those_of_all_seeds(
+    finished, config, tmp_path, capsys, monkeypatch
+):
+    source, drawn = tmp_path / "source", []
+    shutil.copytree(finished / "labels", source / "labels")
+    with np.load(source / "labels" / "labels.npz") as file:
+        values = file["values"] + np.array([[500], [0]])
+    np.savez(source / "labels" / "labels.npz", values=values)
+    monkeypatch.setattr(stages, "draw_label_histogram", lambda *x: drawn.append(x))
+    config = changed(config, labels_from=str(source), target_returns=None)
+    message = "the largest label is 510, but .*: the critic promises more than rewards"
+    with pytest.warns(UserWarning, match=message):
+        train(config, tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "labels (2 seeds): " in out
+    assert "largest label of a first step 10 to 510, best return 10 " in out
+    assert "target_returns 260, " in out
+    assert "largest and mean label of a first step, mean over seeds\n" in out
+    (_, title, _), *_ = drawn
+    assert title == f"labels of {config.data_path} (corridor-demo), seed 10"
 
 
 def test_labels_from_a_damaged_or_incomplete_run_are_refused(
@@ -300,7 +390,8 @@ def test_labels_of_another_agent_are_refused(finished, config, tmp_path):
     esper = default_config("esper")
     same = {key: config[key] for key in esper if key in config and key != "agent"}
     esper = changed(esper, **same | {"labels_from": str(finished)})
-    with pytest.raises(UserError, match="labels were made with agent=qdt"):
+    message = "labels were made with agent=qdt: choose a run of the agent esper"
+    with pytest.raises(UserError, match=message):
         train(esper, tmp_path / "run")
 
 

@@ -261,10 +261,8 @@ class QRegularizedTransformerAgent(CandidateAgent):
             keys["critic_reward_scale"] = agent.normalizer.reward_scale, scale
         changed = [f"{key} {a:g} -> {b:g}" for key, (a, b) in keys.items() if a != b]
         if changed:
-            raise UserError(
-                f"the critic there has other keys than this run ({', '.join(changed)})"
-                ": set these back"
-            )
+            keys_text = ", ".join(changed)
+            raise UserError(f"the critic there has other keys: set back {keys_text}")
         if not self.normalizer.same_inputs(agent.normalizer):
             raise UserError(
                 "the critic there has other units of states and actions: set env_name, "

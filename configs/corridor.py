@@ -14,9 +14,5 @@ from dt_jax.config.presets import TABULAR
 def get_config():
     """Return the configuration."""
     return default_config(
-        env_name="corridor-demo",
-        target_returns=(10.0,),
-        reward_scale=0.1,
-        train_seed=0,  # with 10 the network acts well before the first update
-        **TABULAR,
+        env_name="corridor-demo", target_returns=(10.0,), reward_scale=0.1, **TABULAR
     )

@@ -16,7 +16,6 @@ def get_config():
         env_name="corridor-demo",
         target_returns=(10.0,),
         reward_scale=0.1,
-        train_seed=0,  # as in configs/corridor.py
         discount=1.0,
         critic_dim=64,
         critic_update_steps=2_000,

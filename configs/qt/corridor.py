@@ -20,7 +20,6 @@ def get_config():
         env_name="corridor-demo",
         target_returns=(10.0,),
         reward_scale=0.1,
-        train_seed=0,  # as in configs/corridor.py
         k_rewards=False,
         discount=1.0,
         tau=0.02,

@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import cycle
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,8 +95,7 @@ def panels(experiment: Experiment) -> list[Panel]:
 
 def plot_loss(axes: Axes, loss: Curve, held_out: Curve, measured: str) -> None:
     """Plot the training loss and, if it was evaluated, the held-out error."""
-    values = np.concatenate([loss.values.ravel(), held_out.values.ravel()])
-    if values.min() > 0 and values.max() > 3 * values.min():
+    if (loss.values > 0).all() and (held_out.values > 0).all():
         axes.set_yscale("log")
     if loss.steps.size:
         marker = "o" if len(loss.steps) < 5 else None  # a single point has no line
@@ -124,15 +122,13 @@ def plot_targets(
     """Plot the learning curves of target returns; NaN for an agent without them."""
     colours = colormaps["viridis"](np.linspace(0.85, 0.15, len(curves)))
     curves = sorted(curves, key=itemgetter(0))
-    # Dashed lines of different lengths show curves that lie on each other.
-    styles = cycle(["-", "--", "-.", ":"])
-    for colour, (target, curve), style in zip(colours, curves, styles, strict=False):
-        _plot(axes, curve, colour, f"target {target:g}", marker=".", linestyle=style)
+    for colour, (target, curve) in zip(colours, curves, strict=True):
+        label = "mean" if np.isnan(target) else f"target {target:g}"
+        _plot(axes, curve, colour, label, marker=".")
     axes.set(xlabel="updates", ylabel=ylabel)
     axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
-    if not np.isnan(curves[0][0]):
-        _legend_below(axes)
+    _legend_below(axes)
 
 
 def _plot(axes: Axes, curve: Curve, colour: Any, label: str, **style: Any) -> None:
@@ -188,7 +184,6 @@ def plot_returns(
         ylabel="achieved return",
         title=f"evaluation after {step:,} updates",
     )
-    axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
     _legend_below(axes)
 

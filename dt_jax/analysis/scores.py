@@ -24,7 +24,7 @@ class Scores:
       target: the target return of the scores; None without scores, NaN for an agent
         without target returns.
       last: the score at the last evaluation.
-      best: the mean of the best evaluation of each seed after its first update.
+      best: the mean of the best evaluation of each seed.
       interval: the uncertainty of `last`, as text.
     """
 
@@ -83,12 +83,11 @@ def compute_scores(experiment: Experiment) -> Scores:
         index = targets.index(max(reference.settings["target_returns"]))
     episodes = evaluation.normalized_scores[..., index, :]
     curve = experiment.target_curve(targets[index], "normalized_score")
-    trained = curve.values[:, np.asarray(curve.steps) > 0]
     return replace(
         scores,
         target=targets[index],
         last=_spread(np.atleast_2d(episodes).mean(axis=1)),
-        best=_spread(trained.max(axis=1)) if trained.size else None,
+        best=_spread(curve.values.max(axis=1)) if curve.steps.size else None,
         interval=_interval(episodes),
     )
 

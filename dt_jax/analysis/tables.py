@@ -82,10 +82,8 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
         header.append(f"IQM of the {unit}")
     header += ["length", "episodes"]
     rows = []
-    largest = np.abs(evaluation.returns).max(initial=0)
-    of_returns = 3 if largest < 10 else 1
     for k, target in enumerate(evaluation.target_returns):
-        values, digits = evaluation.returns[..., k, :], of_returns
+        values, digits = evaluation.returns[..., k, :], 3 if abs(target) < 10 else 1
         row = [_target(target), _with_error(values, digits)]
         if scores is not None:
             values, digits = scores[..., k, :], 1

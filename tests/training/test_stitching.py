@@ -31,8 +31,9 @@ def returns_of(config_file, data, workdir, **changes):
         "log_every": 100,
         "steps_per_dispatch": 100,
     } | changes
-    changes = {"train_seed": 10, "num_seeds": 5, "data_path": str(data)} | changes
-    config = load_config(str(CONFIGS / config_file), **changes)
+    config = load_config(
+        str(CONFIGS / config_file), data_path=str(data), num_seeds=5, **changes
+    )
     train(config, workdir)
     _, evaluation = read_run(workdir).newest
     return evaluation.returns.mean(axis=(1, 2))

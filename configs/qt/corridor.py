@@ -31,5 +31,6 @@ def get_config():
         candidate_std=1.0,
         choice_temperature=0.1,
         critic_update_steps=2_000,
+        train_seed=1,  # its initial network returns 0; that of seed 10 returns 10
         **TABULAR,
     )

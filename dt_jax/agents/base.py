@@ -176,6 +176,9 @@ class Agent(Protocol):
         """
         return state.params
 
+    def check_acts(self) -> None:
+        """Raise a UserError where the agent does not act: it only learns labels."""
+
     def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
         """Return the context of N episodes before their first timestep.
 

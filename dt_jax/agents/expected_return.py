@@ -72,6 +72,17 @@ class ReturnModel(Agent, Protocol):
         errors = (predicted - batch.returns_to_go) / self.normalizer.reward_scale
         return (jnp.square(errors) * batch.mask)[..., None]
 
+    def check_acts(self) -> NoReturn:
+        """Raise a UserError: it learns labels.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(
+            "this run learned labels and does not act: name the run that it is a "
+            "stage of"
+        )
+
     def start(self, target_returns: Array | None, keys: jax.Array) -> Context:
         """Return an empty context; see `act`."""
         return ()
@@ -84,15 +95,12 @@ class ReturnModel(Agent, Protocol):
         rewards: Array,
         done: Array,
     ) -> NoReturn:
-        """Raise a UserError: it learns labels.
+        """Raise a UserError; see `check_acts`.
 
         Raises:
           UserError: always.
         """
-        raise UserError(
-            "this run learned labels and does not act: name the run that it is a "
-            "stage of"
-        )
+        self.check_acts()
 
     def labels(self, params: Params, trajectories: Trajectories) -> np.ndarray:
         """Return the prediction for each row of `trajectories`, scaled, [rows]."""

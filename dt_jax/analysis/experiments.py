@@ -20,6 +20,7 @@ from dt_jax.runs.folder import RunFolder, read_run
 from dt_jax.runs.metrics import holdout_words
 from dt_jax.utils.errors import UserError, printable
 
+_PATHS = {"data_path", "init_from", "labels_from"}
 # A resumed run may change these keys, but they affect its scores.
 _EVALUATION_KEYS = {"update_steps", "target_returns", "eval_episodes", "eval_seed"}
 
@@ -105,12 +106,14 @@ def data_label(
 ) -> str:
     """Return the name of a run's data for tables and plots.
 
-    It mentions `scored_as`, the `env_name` of the evaluation if there was one, where
-    the data are not the dataset of that name and do not name it already.
+    A file is named without its folder. The name mentions `scored_as`, the `env_name` of
+    the evaluation if there was one, where the data are not the dataset of that name and
+    do not name it already.
     """
     env_name, has_file = config["env_name"], config["data_path"] is not None
     if has_file or env_name is None or env_name.startswith(minari.PREFIX):
-        label = dataset["source"]
+        folder = (config["data_path"] or "").rpartition("/")[0]
+        label = dataset["source"].removeprefix(f"{folder}/")
     else:
         label = env_name
     foreign = has_file or scored_as != env_name
@@ -232,15 +235,35 @@ def _add_settings(experiments: Sequence[Experiment]) -> list[Experiment]:
             agents[experiment.config.agent].append(experiment)
         for agent, same in agents.items():
             keys = _identifying_keys(same[0].config)
-            columns = [[f"{k}={format_value(e.config[k])}" for e in same] for k in keys]
+            columns = [_settings(k, [e.config[k] for e in same]) for k in keys]
             varied = [column for column in columns if len({*column}) > 1]
             if len(agents) > 1:
                 varied.insert(0, [f"agent={agent}" for _ in same])
             if len({*map(_sha256, group)}) > 1:
                 varied.append([f"sha256={_sha256(e)[:8]}" for e in same])
             for experiment, *settings in zip(same, *varied, strict=True):
-                named.append(replace(experiment, settings=", ".join(settings)))
+                text = ", ".join(filter(None, settings))
+                named.append(replace(experiment, settings=text))
     return named
+
+
+def _settings(key: str, values: Sequence[Any]) -> list[str]:
+    """Return "key=value" for the values of a key; "" for a path that is not set."""
+    if key not in _PATHS:
+        return [f"{key}={format_value(value)}" for value in values]
+    return [f"{key}={path}" if path else "" for path in _shorten(values)]
+
+
+def _shorten(paths: Sequence[str | None]) -> list[str]:
+    """Return the last parts of paths, as many as distinguish them; "" for None."""
+    parts = [Path(path).parts if path else () for path in paths]
+    longest = max(map(len, parts))
+    count = next(
+        n
+        for n in range(1, longest + 2)
+        if len({each[-n:] for each in parts}) == len({*parts})
+    )
+    return [printable(str(Path(*x[-count:]))) if x else "" for x in parts]
 
 
 def _sha256(experiment: Experiment) -> str:

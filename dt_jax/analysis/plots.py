@@ -25,6 +25,8 @@ _BLUE, _GREY, _ORANGE = "#2f6fb2", "#8c8c8c", "#d9812c"
 _BAND_ALPHA = 0.2
 _HISTOGRAM_HEIGHT = 0.3  # of the highest bar, as a fraction of the plot
 _SIZE = 4.8, 4.0  # inches
+_WIDE = 3.0  # largest over smallest value; logarithmic axes of less have few ticks
+_DASH_PERIOD = 8.0  # in widths of the line
 
 
 class Panel(NamedTuple):
@@ -50,7 +52,7 @@ class Plot(NamedTuple):
 
 def plot_experiment(experiment: Experiment, number: int) -> list[Plot]:
     """Return the plots of an experiment; `number` makes their file names unique."""
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", experiment.name).strip("-.")[:80]
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", experiment.label)[:40].strip("-.")
     note = ""
     if (count := len(experiment.seeds)) > 1:
         note = f": mean of {count} seeds ± one standard deviation"
@@ -86,6 +88,15 @@ def panels(experiment: Experiment) -> list[Panel]:
     if values.steps.size:
         draw = partial(plot_values, values=values)
         found.append(Panel("values", "Mean Q of the batches", draw))
+    for name in sorted({name for row in experiment.runs[0].rows for name in row}):
+        baseline = experiment.curve(f"baseline_{name}")
+        if baseline.steps.size:
+            loss, words = experiment.curve(name), name.replace("_", " ")
+            draw = partial(
+                plot_against_baseline, name=words, loss=loss, baseline=baseline
+            )
+            caption = f"{words.capitalize()}, beside that of the baseline"
+            found.append(Panel(name.replace("_", "-"), caption, draw))
     loss, (measured, held_out) = experiment.curve("train_loss"), experiment.holdout
     if loss.steps.size or held_out.steps.size:
         draw = partial(plot_loss, loss=loss, held_out=held_out, measured=measured)
@@ -95,17 +106,41 @@ def panels(experiment: Experiment) -> list[Panel]:
 
 def plot_loss(axes: Axes, loss: Curve, held_out: Curve, measured: str) -> None:
     """Plot the training loss and, if it was evaluated, the held-out error."""
-    if (loss.values > 0).all() and (held_out.values > 0).all():
-        axes.set_yscale("log")
+    values = np.concatenate([loss.values.ravel(), held_out.values.ravel()])
+    _scale(axes, values)
     if loss.steps.size:
-        marker = "o" if len(loss.steps) < 5 else None  # a single point has no line
-        _plot(axes, loss, _BLUE, "training loss", linewidth=1, marker=marker)
+        _plot(axes, loss, _BLUE, "training loss", linewidth=1, marker=_marker(loss))
     if held_out.steps.size:
         _plot(axes, held_out, _ORANGE, f"held-out {measured}", marker="o")
         _legend_below(axes)
     axes.set(xlabel="updates", ylabel="loss")
     axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3, which="both")
+
+
+def plot_against_baseline(axes: Axes, name: str, loss: Curve, baseline: Curve) -> None:
+    """Plot a loss and the one that a baseline has: equal where nothing is gained."""
+    _scale(axes, np.concatenate([loss.values.ravel(), baseline.values.ravel()]))
+    _plot(axes, loss, _BLUE, name, marker=_marker(loss))
+    words = f"{name} of the baseline"
+    _plot(axes, baseline, _ORANGE, words, linestyle="--", marker=_marker(baseline))
+    axes.set(xlabel="updates", ylabel=name)
+    axes.locator_params("x", nbins=6)
+    axes.grid(alpha=0.3, which="both")
+    _legend_below(axes)
+
+
+def _marker(curve: Curve) -> str | None:
+    """Return the marker of a curve of few points: a single one has no line."""
+    return "o" if len(curve.steps) < 5 else None
+
+
+def _scale(axes: Axes, values: np.ndarray) -> None:
+    """Make the y axis logarithmic if positive values have a wide range."""
+    if 0 < values.min() <= values.max() / _WIDE:
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def plot_values(axes: Axes, values: Curve) -> None:
@@ -122,13 +157,16 @@ def plot_targets(
     """Plot the learning curves of target returns; NaN for an agent without them."""
     colours = colormaps["viridis"](np.linspace(0.85, 0.15, len(curves)))
     curves = sorted(curves, key=itemgetter(0))
-    for colour, (target, curve) in zip(colours, curves, strict=True):
-        label = "mean" if np.isnan(target) else f"target {target:g}"
-        _plot(axes, curve, colour, label, marker=".")
+    # Each has shorter dashes than those below it: all of a coinciding set are visible.
+    dashes = np.linspace(_DASH_PERIOD, 0, len(curves), endpoint=False)
+    for colour, dash, (target, curve) in zip(colours, dashes, curves, strict=True):
+        style = (0, (dash, _DASH_PERIOD - dash))
+        _plot(axes, curve, colour, f"target {target:g}", linestyle=style, marker=".")
     axes.set(xlabel="updates", ylabel=ylabel)
     axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
-    _legend_below(axes)
+    if not np.isnan(curves[0][0]):
+        _legend_below(axes)
 
 
 def _plot(axes: Axes, curve: Curve, colour: Any, label: str, **style: Any) -> None:
@@ -184,6 +222,7 @@ def plot_returns(
         ylabel="achieved return",
         title=f"evaluation after {step:,} updates",
     )
+    axes.locator_params("x", nbins=6)
     axes.grid(alpha=0.3)
     _legend_below(axes)
 

@@ -123,8 +123,9 @@ def _legend() -> list[tuple[str, str]]:
         ),
         (
             "best",
-            "mean of the best evaluation of each seed. It is selected by the same "
-            "scores that it reports, so it is too high.",
+            "mean of the best evaluation of each seed, without that of the untrained "
+            "network. It is selected by the same scores that it reports, so it is too "
+            "high.",
         ),
         ("paper", f"{paper}."),
     ]

@@ -24,7 +24,7 @@ class Scores:
       target: the target return of the scores; None without scores, NaN for an agent
         without target returns.
       last: the score at the last evaluation.
-      best: the mean of the best evaluation of each seed.
+      best: the mean of the best evaluation of each seed, after at least one update.
       interval: the uncertainty of `last`, as text.
     """
 
@@ -83,11 +83,12 @@ def compute_scores(experiment: Experiment) -> Scores:
         index = targets.index(max(reference.settings["target_returns"]))
     episodes = evaluation.normalized_scores[..., index, :]
     curve = experiment.target_curve(targets[index], "normalized_score")
+    trained = curve.values[:, curve.steps > 0]  # checkpoints have no step 0
     return replace(
         scores,
         target=targets[index],
         last=_spread(np.atleast_2d(episodes).mean(axis=1)),
-        best=_spread(curve.values.max(axis=1)) if curve.steps.size else None,
+        best=_spread(trained.max(axis=1)) if trained.size else None,
         interval=_interval(episodes),
     )
 

@@ -65,13 +65,21 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", text)
 
 
-def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
+def evaluation_table(
+    evaluation: Evaluation, title: str = "", decimals: int | None = None
+) -> Table:
     """Return achieved returns and scores, one row per target return.
 
     ± is the standard error over episodes, with several seeds that over the means of
     the seeds; a further column then has the interquartile mean over seeds with its 95%
     bootstrap interval.
+
+    Args:
+      evaluation: of one seed or several.
+      title: of the table.
+      decimals: of the returns; None: by their size.
     """
+    decimals = _decimals(evaluation) if decimals is None else decimals
     scores = evaluation.normalized_scores
     *seeds, _, episodes = evaluation.returns.shape
     header = ["target", "return"]
@@ -83,7 +91,7 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
     header += ["length", "episodes"]
     rows = []
     for k, target in enumerate(evaluation.target_returns):
-        values, digits = evaluation.returns[..., k, :], 3 if abs(target) < 10 else 1
+        values, digits = evaluation.returns[..., k, :], decimals
         row = [_target(target), _with_error(values, digits)]
         if scores is not None:
             values, digits = scores[..., k, :], 1
@@ -95,6 +103,11 @@ def evaluation_table(evaluation: Evaluation, title: str = "") -> Table:
         row.append(" x ".join(map(str, [*seeds, episodes])))
         rows.append(row)
     return Table(header, rows, title)
+
+
+def _decimals(evaluation: Evaluation) -> int:
+    """Return the decimals of all returns of an evaluation, more if they are small."""
+    return 3 if np.abs(evaluation.returns.mean(axis=-1)).max() < 10 else 1
 
 
 def _target(target: float | None) -> str:
@@ -133,11 +146,12 @@ def score_table(scores: Sequence[Scores]) -> Table:
 
 def returns_table(experiments: Sequence[Experiment]) -> Table:
     """Return the last evaluation of each experiment, one row per target return."""
+    found = [(each, each.evaluation) for each in experiments if each.evaluation]
+    decimals = max((_decimals(evaluation) for _, evaluation in found), default=1)
     rows = [
         (each.name, *row[:2], str(len(each.seeds)))
-        for each in experiments
-        if each.evaluation
-        for row in evaluation_table(each.evaluation).rows
+        for each, evaluation in found
+        for row in evaluation_table(evaluation, decimals=decimals).rows
     ]
     return Table(("data", "target", "return", "seeds"), rows, "returns")
 
@@ -241,7 +255,7 @@ def _timing(run: RunFolder) -> Sequence[str]:
     seconds = float((updates[timed] / rates.values[0, timed]).sum())
     return (
         printable(str(run.workdir)),
-        ", ".join(map(str, run.seeds)),
+        str(len(run.seeds)),
         f"{count:,}",
         f"{count / seconds:.3g}" if seconds else EMPTY,
         format_seconds(seconds),

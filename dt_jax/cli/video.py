@@ -66,8 +66,10 @@ def main(arguments: Sequence[str]) -> None:
         frames, "rendering", total, console=console, transient=True, disable=quiet
     )
     with atomic_write(out) as temporary:
-        write(temporary, progress, fps)
-    print(f"{out}: {total} frames, {fps:.3g} per second, {out.stat().st_size:,} bytes")
+        written = write(temporary, progress, fps)
+    print(
+        f"{out}: {written} frames, {fps:.3g} per second, {out.stat().st_size:,} bytes"
+    )
 
 
 def _check_numbers(args: Namespace, max_fps: float) -> None:

@@ -96,6 +96,7 @@ def load_run(
       UserError: there is no such run or checkpoint, or it cannot be played like that.
     """
     trained = load_agent(workdir, checkpoint)
+    trained.agent.check_acts()
     config = from_dict(trained.record["config"]).unlock()
     flags, name = flags or {}, env_name or config.env_name
     if name != config.env_name:

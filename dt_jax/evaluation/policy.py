@@ -122,9 +122,10 @@ class Policy:
 
         Raises:
           UserError: there is no such run, no such valid checkpoint or no such seed, or
-            the run's agent is not registered.
+            the run's agent is not registered or does not act.
         """
         trained = load_agent(workdir, checkpoint)
+        trained.agent.check_acts()
         policy = cls(trained.agent, trained.seed_params(seed))
         policy._record = trained.record
         return policy

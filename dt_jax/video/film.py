@@ -29,8 +29,10 @@ def check_format(path: Path) -> None:
         )
 
 
-def write(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write a video.
+def write(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
+    """Write a video and return the number of frames that the file has.
+
+    A GIF has equal frames in a row only once, shown for longer.
 
     Args:
       path: ends in .mp4 (H.264) or .gif.
@@ -41,12 +43,11 @@ def write(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
       UserError: ffmpeg cannot write the file.
     """
     if path.suffix.lower() == ".gif":
-        _write_gif(path, frames, fps)
-    else:
-        _write_mp4(path, frames, fps)
+        return _write_gif(path, frames, fps)
+    return _write_mp4(path, frames, fps)
 
 
-def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     """Write a GIF, each frame with its own palette, without holding all frames."""
     images = (
         Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE)
@@ -56,9 +57,11 @@ def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     next(images).save(
         path, save_all=True, append_images=images, duration=milliseconds, loop=0
     )
+    with Image.open(path) as written:
+        return getattr(written, "n_frames", 1)
 
 
-def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     # imageio-ffmpeg would fork to shield ffmpeg from Ctrl-C, and JAX's threads make a
     # fork unsafe: JAX warns of a deadlock.
     os.environ["IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"] = "1"
@@ -86,6 +89,7 @@ def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
             f"{path}: ffmpeg failed to write {count} frames; check the free disk "
             "space, or choose a name that ends in .gif"
         )
+    return count
 
 
 def add_caption(frame: np.ndarray, texts: Sequence[str], size: Size) -> np.ndarray:

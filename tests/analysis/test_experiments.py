@@ -52,6 +52,21 @@ def test_names_have_the_settings_that_differ_on_the_same_data(tmp_path):
     assert third.name == "hopper-medium-replay-v2"
 
 
+def test_names_have_the_last_parts_of_paths_that_differ(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", init_from="/tmp/runs/first")
+    assert [each.name for each in read(tmp_path)] == [
+        "hopper-medium-v2",
+        "hopper-medium-v2, init_from=first",
+    ]
+    make_run(tmp_path / "c", init_from="/tmp/other/first")
+    assert [each.name for each in read(tmp_path)] == [
+        "hopper-medium-v2",
+        "hopper-medium-v2, init_from=other/first",
+        "hopper-medium-v2, init_from=runs/first",
+    ]
+
+
 def test_names_of_different_agents_have_the_keys_that_differ_for_one_agent(
     tmp_path, monkeypatch
 ):
@@ -192,6 +207,7 @@ def test_label_names_foreign_data_and_their_score():
     hopper, demo = "hopper-medium-v2", "hopper-demo"
     assert label("a/mine.hdf5", hopper, hopper) == f"mine.hdf5 (scored as {hopper})"
     assert label("a/mine.hdf5", hopper, None) == "mine.hdf5"
+    assert label("/a/mine.hdf5", None, None, "/a/mine.hdf5") == "mine.hdf5"
     assert label("a/mine.hdf5", None, hopper) == f"mine.hdf5 (scored as {hopper})"
     assert label(None, demo, demo) == label(None, demo, None) == demo
     collected = "mine.hdf5 (hopper-demo)"

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -56,10 +59,49 @@ def test_logarithmic_band_ends_at_the_lowest_value(axes):
     assert band.get_paths()[0].vertices[:, 1].min() == 0.001
 
 
-@pytest.mark.parametrize(("value", "scale"), [(0.5, "log"), (-0.5, "linear")])
-def test_loss_axis_is_logarithmic_for_positive_values(axes, value, scale):
-    plot_loss(axes, Curve(np.array([1]), np.array([[value]])), EMPTY, "")
+@pytest.mark.parametrize(
+    ("least", "scale"), [(0.1, "log"), (0.9, "linear"), (-0.5, "linear")]
+)
+def test_loss_axis_is_logarithmic_for_positive_values_of_a_wide_range(
+    axes, least, scale
+):
+    plot_loss(axes, Curve(np.array([1, 2]), np.array([[1.0, least]])), EMPTY, "")
     assert axes.get_yscale() == scale
+
+
+def test_narrow_loss_axis_has_plain_numbers(axes):
+    plot_loss(axes, Curve(np.array([1, 2]), np.array([[0.99401, 0.99402]])), EMPTY, "")
+    axes.figure.canvas.draw()
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    assert axes.get_yticklabels()[1].get_text().startswith("0.9940")
+
+
+def test_coinciding_curves_of_targets_are_all_visible(axes):
+    curve = Curve(np.array([0, 10]), np.array([[1.0, 3.0]]))
+    plot_targets(axes, [(1.0, curve), (2.0, curve), (3.0, curve)], "score")
+    first, *others = [line._unscaled_dash_pattern[1] for line in axes.lines]
+    assert first[1] == 0  # no gaps
+    dashes = [first[0], *(dash for dash, gap in others if gap > 0)]
+    assert len(dashes) == 3
+    assert dashes == sorted({*dashes}, reverse=True)
+
+
+@pytest.mark.parametrize(("target", "has_legend"), [(3600.0, True), (np.nan, False)])
+def test_agent_without_targets_has_no_legend(axes, target, has_legend):
+    curve = Curve(np.array([0, 10]), np.array([[1.0, 3.0]]))
+    plot_targets(axes, [(target, curve)], "score")
+    assert (axes.get_legend() is not None) == has_legend
+
+
+def test_tick_labels_of_targets_do_not_overlap():
+    figure = Figure(figsize=(4.8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    evaluation = replace(make_evaluation(1), target_returns=np.array([-1600.0, -71.7]))
+    histogram = {"edges": np.linspace(-1750, -0.1, 4), "counts": [4, 0, 8]}
+    plot_returns(axes, 100, evaluation, DATASET | {"return_histogram": histogram})
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(left.x1 + 5 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_only_recorded_curves_are_plotted(axes):

@@ -121,6 +121,7 @@ def test_report_is_written_with_its_plots_as_files(report, tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert {"index.html", "report.md"} < set(names)
     assert "01-hopper-medium-v2-curves.svg" in names
+    assert max(map(len, names)) <= 60
     assert len(names) == 11
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
     for path in (tmp_path / "out").glob("*.svg"):
@@ -136,7 +137,7 @@ def test_equal_runs_have_equal_reports(tmp_path):
 def test_timing_of_updates_and_evaluations(report):
     first, *_, last = report.sections[-1].tables[0].rows
     # 100,000 updates at 50 per second; six evaluations of 30 s.
-    assert first[1:6] == ("10, 11", "100,000", "50", "33 min", "3 min")
+    assert first[1:6] == ("2", "100,000", "50", "33 min", "3 min")
     assert first[-1] == (
         "device cpu, platform Linux-6.1, python 3.12.1, jax 0.10.0, dt_jax 0.1.0, "
         "git_revision 0123456789abcdef"
@@ -166,6 +167,25 @@ def test_runs_without_scores_are_compared_by_their_returns(tmp_path, monkeypatch
     assert [row[3] for row in table.rows] == ["1", "1", "2", "2"]
     assert [float(row[1]) for row in table.rows] == [3600, 1800] * 2
     assert all(" ± " in row[2] for row in table.rows)
+
+
+def test_returns_of_all_runs_have_the_same_decimals(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folders, "normalized_score", lambda spec, returns: None)
+    same = {"data_path": "x", "eval_every": 50_000}
+    make_run(tmp_path / "a", seq_len=5, **same)
+    make_run(tmp_path / "b", seq_len=6, scores=(0.7,), **same)  # returns below 10
+    first = build_report([tmp_path / "a", tmp_path / "b"]).sections[0]
+    returns = [row[2] for row in first.tables[0].rows]
+    assert all(re.fullmatch(r"-?\d+\.\d{3} ± \d+\.\d{3}", x) for x in returns)
+
+
+def test_plot_files_are_named_by_the_data_and_not_by_the_settings(tmp_path):
+    make_run(tmp_path / "a", eval_every=50_000, init_from=f"/{'x' * 90}/a")
+    make_run(tmp_path / "b", eval_every=50_000, init_from=f"/{'x' * 90}/b")
+    report = build_report([tmp_path / "a", tmp_path / "b"])
+    names = [plot.file_name for each in report.sections for plot in each.plots]
+    kinds = "curves", "returns", "loss"
+    assert names == [f"0{i}-hopper-medium-v2-{k}.svg" for i in (1, 2) for k in kinds]
 
 
 def test_runs_of_other_agents(tmp_path):

@@ -60,6 +60,24 @@ def test_best_evaluation_is_selected_for_each_seed(tmp_path):
     assert best == (pytest.approx(80), pytest.approx(10))
 
 
+def test_untrained_network_is_not_the_best(tmp_path):
+    make_run(tmp_path, scores=(60.0,), eval_every=50_000)
+    log = tmp_path / "metrics.jsonl"
+    name = '"eval/3600.0_normalized_score_mean": '
+    before, _, after = log.read_text().partition(name)
+    log.write_text(f"{before}{name}100.0,{after.partition(',')[2]}")
+    (experiment,) = read_experiments([tmp_path])
+    curve = experiment.target_curve(3600.0, "normalized_score")
+    assert (curve.steps[0], curve.values[0, 0]) == (0, 100)
+    assert compute_scores(experiment).best == (pytest.approx(60), None)
+
+
+def test_run_evaluated_only_before_training_has_no_best(tmp_path):
+    scores = scores_of_run(tmp_path, scores=(60.0,), until=0)
+    assert scores.last.mean == pytest.approx(60)
+    assert scores.best is None
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

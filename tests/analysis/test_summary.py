@@ -37,6 +37,8 @@ def make_run(folder, metrics, target=None):
         (["critic_loss", "entropy"], 200.0, 2),
         (["critic_loss", "entropy"], np.nan, 1),  # an agent without target returns
         (["critic_loss", "entropy"], None, 0),
+        (["train_loss", "dynamics_loss", "baseline_dynamics_loss"], None, 2),
+        (["train_loss", "dynamics_loss"], None, 1),
     ],
 )
 def test_picture_has_a_panel_for_each_kind_of_result(

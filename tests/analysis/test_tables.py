@@ -25,10 +25,27 @@ def test_evaluation_has_means_and_standard_errors(evaluation):
     assert (
         ", ".join(table.header) == "target, return, normalised score, length, episodes"
     )
-    # The deviation of 100 and 300 is 141.4, divided by √2; more digits at low targets.
+    # The deviation of 100 and 300 is 141.4, divided by √2.
     assert table.rows == [
         ["200", "200.0 ± 100.0", "20.0 ± 10.0", "15", "2"],
-        ["0.5", "810.000 ± 10.000", "81.0 ± 1.0", "35", "2"],
+        ["0.5", "810.0 ± 10.0", "81.0 ± 1.0", "35", "2"],
+    ]
+
+
+def test_all_small_returns_have_more_decimals(evaluation):
+    rows = evaluation_table(
+        replace(evaluation, returns=evaluation.returns / 100, normalized_scores=None)
+    ).rows
+    assert [row[1] for row in rows] == ["2.000 ± 1.000", "8.100 ± 0.100"]
+    seeds = replace(
+        evaluation,
+        returns=np.stack(2 * [evaluation.returns * [[1 / 100], [1]]]),
+        lengths=np.stack(2 * [evaluation.lengths]),
+        normalized_scores=None,
+    )
+    assert [row[1:3] for row in evaluation_table(seeds).rows] == [
+        ["2.0 ± 0.0", "2.0 (2.0 to 2.0)"],
+        ["810.0 ± 0.0", "810.0 (810.0 to 810.0)"],
     ]
 
 

@@ -1,10 +1,14 @@
 """Checkpoints that are evaluated in an environment, perhaps another than the run's."""
 
+import numpy as np
 import pytest
 from random_run import make_normalizer, write_random_run
 
-from dt_jax.evaluation.evaluate import load_run
+from dt_jax.config import default_config
+from dt_jax.evaluation.evaluate import evaluate, load_run
+from dt_jax.evaluation.policy import Policy
 from dt_jax.runs import manifest
+from dt_jax.training.train import train
 from dt_jax.utils.errors import UserError
 
 ONES = [1.0, 1.0, 1.0]
@@ -22,6 +26,26 @@ def run_with(tmp_path):
         return tmp_path / "run"
 
     return write
+
+
+@pytest.mark.parametrize("use", [Policy.load, evaluate])
+def test_run_that_learned_labels_is_refused_at_once(tmp_path, use):
+    rows = 40
+    np.savez(
+        tmp_path / "data.npz",
+        observations=np.random.default_rng(0).standard_normal((rows, 3)),
+        actions=np.zeros((rows, 2)),
+        rewards=np.ones(rows),
+        terminals=np.arange(rows) % 10 == 9,
+    )
+    path = str(tmp_path / "data.npz")
+    config = default_config(
+        "expected_return", env_name=None, data_path=path, update_steps=1
+    )
+    train(config.lock(), tmp_path / "run")
+    message = "this run learned labels and does not act: name the run that it is a "
+    with pytest.raises(UserError, match=message):
+        use(tmp_path / "run")
 
 
 @pytest.mark.parametrize("low", [-1.0, -2.0])

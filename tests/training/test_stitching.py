@@ -9,6 +9,7 @@ import pytest
 
 from dt_jax.config.load import CONFIGS, load_config
 from dt_jax.datasets.demo import collect_demo
+from dt_jax.runs.evaluations import Evaluation
 from dt_jax.runs.folder import read_run
 from dt_jax.training.train import train
 
@@ -37,6 +38,19 @@ def returns_of(config_file, data, workdir, **changes):
     train(config, workdir)
     _, evaluation = read_run(workdir).newest
     return evaluation.returns.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("file", ["corridor.py", "qdt/corridor.py", "qt/corridor.py"])
+def test_initial_network_does_not_return_10(corridor, tmp_path, file):
+    """Otherwise the learning curve of the shipped configuration would show nothing."""
+    config = load_config(
+        str(CONFIGS / file),
+        data_path=str(corridor),
+        update_steps=1,
+        **({} if file == "corridor.py" else {"critic_update_steps": 1}),
+    )
+    train(config, tmp_path)
+    assert Evaluation.load(tmp_path / "eval" / "0.npz").returns.max() <= 1
 
 
 def test_a_decision_transformer_asked_for_10_returns_1(corridor, tmp_path):

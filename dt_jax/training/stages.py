@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,10 @@ def _check_seeds(theirs: int, ours: int) -> None:
         )
 
 
-def _check_data(source: str, sha256: str, dataset: Dataset) -> None:
-    if sha256 != dataset.sha256:
+def _check_data(source: str, digest: str, dataset: Dataset) -> None:
+    if digest != dataset.sha256:
         raise UserError(
-            f"it is a run on other data, {source} (sha256 {sha256[:12]}...), not "
+            f"it is a run on other data, {source} (sha256 {digest[:12]}...), not "
             f"{dataset.source} ({dataset.sha256[:12]}...): use that data, or choose "
             "another run"
         )
@@ -319,6 +320,12 @@ def _of_seed(trained: TrainedAgent, index: int) -> Trained:
     return Trained(trained.agent, trained.seed_params(seed))
 
 
+def _rows_sha256(dataset: Dataset) -> str:
+    """Return a hash of which rows of the data are which trajectory."""
+    data = dataset.trajectories
+    return sha256(np.stack([data.starts, data.lengths]).tobytes()).hexdigest()
+
+
 def _labels_of(
     dataset: Dataset, config: ConfigDict
 ) -> tuple[tuple[Labels, ...], dict[str, Any]]:
@@ -336,6 +343,11 @@ def _labels_of(
                     f"its labels were made with {key}={made_by[key]}: {remedy}"
                 )
         _check_data(summary["data"], summary["data_sha256"], dataset)
+        if summary["rows_sha256"] != _rows_sha256(dataset):
+            raise UserError(
+                "its trajectories begin or end at other rows: set split and "
+                "episode_len to those of that run"
+            )
         _check_seeds(len(labels), count)
     return labels * (count // len(labels)), made_by
 
@@ -365,11 +377,12 @@ def _read(folder: Path) -> tuple[Labels, ...]:
 
 
 def _read_summary(folder: Path) -> dict[str, Any]:
-    """Return what labels are of: "made_by", "data" and "data_sha256"."""
+    """Return what labels are of: "made_by", the data and the rows."""
     path = folder / "summary.json"
     try:
         summary = json.loads(read_regular(path))
-        return {key: summary[key] for key in ("made_by", "data", "data_sha256")}
+        keys = "made_by", "data", "data_sha256", "rows_sha256"
+        return {key: summary[key] for key in keys}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is missing or damaged ({error})") from error
 
@@ -406,6 +419,7 @@ def _write(
         "labels_from": config.get("labels_from"),
         "data": dataset.source,
         "data_sha256": dataset.sha256,
+        "rows_sha256": _rows_sha256(dataset),
         "seeds": summaries,
     }
     write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import h5py
 import numpy as np
 import pytest
 from command import run
@@ -19,6 +20,7 @@ from helpers import (
 from dt_jax.agents.qdt import QLearningDecisionTransformerAgent
 from dt_jax.config import default_config
 from dt_jax.config.load import validate
+from dt_jax.datasets import load_dataset
 from dt_jax.datasets.demo import collect_demo
 from dt_jax.evaluation.policy import Policy
 from dt_jax.training import stages
@@ -432,3 +434,27 @@ def test_a_dry_run_tries_every_stage(config, tmp_path, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if "dry run" in line]
     assert len(lines) == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_other_trajectories_of_the_same_file_are_refused(
+    finished, config, corridor, tmp_path
+):
+    """`split` changes where trajectories end, not the file."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    path = workdir / "labels" / "summary.json"
+    summary = json.loads(path.read_text())
+    assert summary["rows_sha256"] == stages._rows_sha256(load_dataset(str(corridor)))
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name, ends in ("terminals", 5), ("timeouts", 20):
+            file[name] = np.arange(1, 201) % ends == 0
+        file["observations"] = np.zeros((200, 2))
+        file["actions"], file["rewards"] = np.zeros((200, 1)), np.zeros(200)
+    rows = {
+        stages._rows_sha256(load_dataset(str(tmp_path / "a.hdf5"), split=split))
+        for split in ("corl", "timeouts")
+    }
+    assert len(rows) == 2
+    path.write_text(json.dumps(summary | {"rows_sha256": rows.pop()}))
+    with pytest.raises(UserError, match="begin or end at other rows: set split"):
+        train(changed(config, labels_from=str(workdir)), tmp_path / "other")

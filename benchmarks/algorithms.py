@@ -33,7 +33,7 @@ SHARED = {
     "update_steps": 5_000,
     "eval_every": 5_000,
     "eval_episodes": 20,
-    "checkpoint_every": 5_000,
+    "checkpoint_every": 1_000,
     "steps_per_dispatch": 25,
 }
 TRANSFORMER = {

@@ -30,6 +30,14 @@ WINDOWS = {
 }
 
 
+def some_slow(networks, *fast):
+    """Return the parameters of a test, slow ones but for the named."""
+    return [
+        pytest.param(keys, id=name, marks=() if name in fast else pytest.mark.slow)
+        for name, keys in networks.items()
+    ]
+
+
 def make(network):
     """Return a network whose every input matters, and its parameters in float64."""
     sizes = {"seq_len": T, "episode_len": STEPS, "num_layers": 2, "discrete": True}
@@ -82,20 +90,21 @@ def largest_difference(network):
         return worst, model
 
 
-@pytest.mark.parametrize("network", RINGS.values(), ids=RINGS)
+@pytest.mark.parametrize("network", some_slow(RINGS, "band_heads", "conv"))
 def test_ring_cache_equals_whole_windows(network):
     worst, model = largest_difference(network)
     assert model.has_ring
     assert worst < 1e-12
 
 
-@pytest.mark.parametrize("network", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("network", some_slow(WINDOWS, "conv_five_layers"))
 def test_a_network_without_a_ring_equals_whole_windows(network):
     worst, model = largest_difference(network)
     assert not model.has_ring
     assert worst < 1e-12
 
 
+@pytest.mark.slow
 def test_ring_cache_would_not_be_exact_beyond_the_window(monkeypatch):
     """The limit is tight: one layer or timestep more, and the two differ."""
     for at_most, beyond in (

@@ -2,8 +2,10 @@
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from dt_jax.data.schema import RawData
@@ -21,6 +23,15 @@ def golden(name):
         arrays = dict(file)
     config = json.loads(str(arrays["config"])) if "config" in arrays else {}
     return arrays, config
+
+
+@contextmanager
+def golden_case(name):
+    """Give the arrays, sizes and type of a file, with JAX in its precision."""
+    arrays, sizes = golden(name)
+    dtype = np.dtype(sizes["dtype"])
+    with jax.enable_x64(dtype == np.float64):
+        yield arrays, sizes, dtype
 
 
 def subtree(arrays, prefix):

@@ -1,27 +1,23 @@
 """Q-value regularised Transformers of the sizes in a golden file."""
 
 import numpy as np
+from small_agent import small_network
 
 from dt_jax.agents.optim import adam_with_l2, make_schedule
 from dt_jax.agents.qt import QRegularizedTransformerAgent
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.critics import TwinQ, mish
-from dt_jax.networks.decision_transformer import DecisionTransformer
 
 
 def golden_agent(arrays, sizes, **changes):
     """Return an agent of the sizes in a golden file."""
-    model = DecisionTransformer(
+    model = small_network(
         action_size=sizes["act_dim"],
         seq_len=sizes["K"],
         episode_len=sizes["max_ep_len"],
         embedding_dim=sizes["hidden_size"],
         num_layers=sizes["n_layer"],
         num_heads=sizes["n_head"],
-        attention_dropout=0.0,
-        residual_dropout=0.0,
-        embedding_dropout=0.0,
-        max_action=1.0,
         activation="relu",
         state_size=sizes["state_dim"],
     )

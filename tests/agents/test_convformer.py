@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from golden import close, golden, golden_batch, padded_left, subtree
+from golden import close, golden_batch, golden_case, padded_left, subtree
+from small_agent import small_network
 
 from dt_jax.agents.dt import DecisionTransformerAgent
 from dt_jax.agents.optim import (
@@ -17,7 +18,6 @@ from dt_jax.agents.optim import (
 )
 from dt_jax.data.normalizer import Normalizer
 from dt_jax.networks.convolution import Convolution
-from dt_jax.networks.decision_transformer import DecisionTransformer
 from dt_jax.types import Batch
 
 FILES = {
@@ -80,17 +80,12 @@ def make_agent(arrays, sizes):
         "warmup_constant", sizes["learning_rate"], sizes["warmup_steps"], sizes["steps"]
     )
     return DecisionTransformerAgent(
-        model=DecisionTransformer(
+        model=small_network(
             action_size=sizes["act_dim"],
             seq_len=sizes["K"],
             episode_len=sizes["max_ep_len"],
             embedding_dim=sizes["hidden_size"],
             num_layers=sizes["n_layer"],
-            num_heads=1,
-            attention_dropout=0.0,
-            residual_dropout=0.0,
-            embedding_dropout=0.0,
-            max_action=1.0,
             mixer="conv",
             conv_width=sizes["window_size"],
             action_tokens=not sizes["remove_act_embs"],
@@ -131,9 +126,7 @@ def reference_batch(arrays, sizes, step, dtype):
 @pytest.fixture(params=FILES)
 def file(request):
     """Return arrays, sizes, the agreement to expect and JAX in that precision."""
-    arrays, sizes = golden(request.param)
-    dtype = np.dtype(sizes["dtype"])
-    with jax.enable_x64(dtype == np.float64):
+    with golden_case(request.param) as (arrays, sizes, dtype):
         yield arrays, sizes, FILES[request.param], dtype
 
 

@@ -10,6 +10,7 @@ from golden import (
     close,
     golden,
     golden_batch,
+    golden_case,
     golden_trajectories,
     padded_left,
     subtree,
@@ -104,9 +105,7 @@ FILES = FLOAT64 | {"qt_small_f32.npz": 3e-5}
 @pytest.fixture(params=FILES)
 def file(request):
     """Return arrays, sizes, the agreement to expect and JAX in that precision."""
-    arrays, sizes = golden(request.param)
-    dtype = np.dtype(sizes["dtype"])
-    with jax.enable_x64(dtype == np.float64):
+    with golden_case(request.param) as (arrays, sizes, dtype):
         yield arrays, sizes, FILES[request.param], dtype
 
 

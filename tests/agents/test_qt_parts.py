@@ -175,10 +175,33 @@ def test_candidates_equal_the_window_repeated_for_each(heads, layers):
 
 
 @pytest.mark.parametrize(
-    "network", [{"mixer": "conv"}, {"attention_band": 2, "num_layers": 3}], ids=str
+    "network",
+    [
+        {"mixer": "conv"},
+        pytest.param({"attention_band": 2, "num_layers": 3}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_ring_cache_of_candidates_equals_the_window_repeated_for_each(network):
     compare_candidates(**network)
+
+
+def test_candidates_that_are_all_the_prompt_act_as_the_plain_policy():
+    """Over several timesteps: the context has what the plain one has."""
+    agent, params, _ = make_small(candidate_std=0.0)
+    plain = replace(agent, num_candidates=1)
+    rng, keys = np.random.default_rng(0), jax.random.split(jax.random.key(0), 2)
+    targets = jnp.asarray([3.0, -4.0])
+    contexts = [each.start(targets, keys) for each in (agent, plain)]
+    acts = [jax.jit(each.act) for each in (agent, plain)]
+    for t in range(6):
+        inputs = rng.normal(size=(2, 5)), rng.normal(size=2), np.array([t == 3, False])
+        found = []
+        for i, act in enumerate(acts):
+            contexts[i], actions = act(params, contexts[i], *inputs)
+            found.append(actions)
+        np.testing.assert_allclose(*found, atol=1e-6)
+        assert np.abs(found[0]).max() < 1
 
 
 def compare_candidates(**network):

@@ -104,6 +104,23 @@ def test_a_network_without_a_ring_equals_whole_windows(network):
     assert worst < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("network", "seq_len"),
+    [
+        (CONV, 4),  # 11 tokens
+        (CONV | {"action_tokens": False}, 6),
+        (CONV | {"conv_width": 3, "num_layers": 3, "action_tokens": False}, 4),
+        ({"attention_band": 4}, 7),
+        ({"attention_band": 4, "action_tokens": False}, 7),
+    ],
+    ids=str,
+)
+def test_ring_cache_needs_a_window_of_all_that_an_action_depends_on(network, seq_len):
+    model = small_network(**{"num_layers": 2} | network)
+    assert model.clone(seq_len=seq_len).has_ring
+    assert not model.clone(seq_len=seq_len - 1).has_ring
+
+
 @pytest.mark.slow
 def test_ring_cache_would_not_be_exact_beyond_the_window(monkeypatch):
     """The limit is tight: one layer or timestep more, and the two differ."""

@@ -68,7 +68,11 @@ def test_rollout_equals_a_python_loop(agent, params, horizons):
     assert lengths.tolist() == [min(horizon, LIMIT) for horizon in horizons]
 
 
-@pytest.mark.parametrize("network", [{"mixer": "conv"}, {"attention_band": 4}], ids=str)
+@pytest.mark.parametrize(
+    "network",
+    [{"mixer": "conv"}, pytest.param({"attention_band": 4}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_ring_cache_in_rollouts_of_one_and_of_two_seeds(network):
     """Both play as `Policy` does in a Python loop."""
     agent = small_agent(normalizer(S, A), episode_len=LIMIT, **network)

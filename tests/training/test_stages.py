@@ -239,6 +239,7 @@ def test_a_signal_between_stages_says_that_the_stage_is_saved(config, tmp_path):
     assert (status, err) == (143, f"-c: interrupted by SIGTERM {message}\n")
 
 
+@pytest.mark.slow
 def test_targets_far_from_the_data_are_reported_once_before_the_stages(
     config, tmp_path, monkeypatch
 ):
@@ -257,6 +258,7 @@ def test_targets_far_from_the_data_are_reported_once_before_the_stages(
     assert len(warned) == 1
 
 
+@pytest.mark.slow
 def test_the_policy_is_announced_like_the_stages(config, tmp_path, capsys):
     train(changed(config, num_seeds=1, eval_episodes=0), tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
@@ -340,6 +342,7 @@ def test_labels_from_a_run_of_no_use_is_refused(
             use(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_one_seed_s_labels_for_several_seeds_are_reported(
     finished, config, tmp_path, capsys
 ):

@@ -40,6 +40,7 @@ def returns_of(config_file, data, workdir, **changes):
     return evaluation.returns.mean(axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["corridor.py", "qdt/corridor.py", "qt/corridor.py"])
 def test_initial_network_does_not_return_10(corridor, tmp_path, file):
     """Otherwise the learning curve of the shipped configuration would show nothing."""

@@ -94,6 +94,10 @@ class Agent(Protocol):
         """Raise a UserError where keys, each valid by itself, contradict each other."""
 
     @classmethod
+    def check_data(cls, trajectories: Trajectories) -> None:
+        """Raise a UserError where the agent cannot learn from the data."""
+
+    @classmethod
     def select(cls, config: ConfigDict, trajectories: Trajectories) -> Trajectories:
         """Return the trajectories to train on, of those that are not held out.
 

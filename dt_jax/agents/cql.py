@@ -21,6 +21,7 @@ from dt_jax.agents.critic import CRITIC_KEYS, Critic
 from dt_jax.agents.losses import masked_mean
 from dt_jax.agents.optim import initial_state
 from dt_jax.data.normalizer import Normalizer
+from dt_jax.data.trajectories import Trajectories
 from dt_jax.networks.critics import TanhGaussianPolicy, TwinQ, apply
 from dt_jax.types import Array, Batch, Params
 from dt_jax.utils.errors import UserError
@@ -58,17 +59,17 @@ class ConservativeQLearning(Critic):
     cql_n_actions: int
 
     @classmethod
-    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
-        """Return the agent of a configuration and a dataset's units.
-
-        Raises:
-          UserError: actions are discrete.
-        """
-        if normalizer.discrete:
+    def check_data(cls, trajectories: Trajectories) -> None:
+        """Raise a UserError where actions are discrete."""
+        if trajectories.discrete:
             raise UserError(
                 "the agent cql is for continuous actions, and those of the data are "
                 "discrete: choose iql (as the critic of qdt: --config.critic=iql)"
             )
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, normalizer: Normalizer) -> Self:
+        """Return the agent of a configuration and a dataset's units."""
         sizes = config.critic_dim, config.critic_layers
         optimizers = {
             "actor": optax.adam(config.actor_lr),

@@ -182,12 +182,11 @@ def check_labels_from(
 
 def check_stages(config: ConfigDict, dataset: Dataset) -> None:
     """Raise a UserError if the agent of a stage cannot learn from the data."""
-    agents = [stage.agent for stage in stage_configs(config).values()]
-    if "cql" in agents and dataset.trajectories.discrete:
-        raise UserError(
-            "config.critic=cql: cql is for continuous actions, and those of "
-            f"{dataset.source} are discrete: set --config.critic=iql"
-        )
+    for name, stage in stage_configs(config).items():
+        try:
+            agent_class(stage.agent).check_data(dataset.trajectories)
+        except UserError as error:
+            raise UserError(f"stage {name}: {error}") from None
 
 
 def new_labels(

@@ -386,6 +386,7 @@ def new_trainer(
       UserError: data, configuration and source do not fit each other.
     """
     trajectories = dataset.trajectories
+    agent_class(config.agent).check_data(trajectories)
     config, choices = from_data.fill_in(config, trajectories, spec, dataset.labels)
     for line in choices:
         print(line)

@@ -213,7 +213,7 @@ def test_drawn_actions_differ_between_episodes_and_steps_and_follow_the_seed():
         (
             "qdt",
             {"critic": "cql", "target_returns": None},
-            "^config.critic=cql: .*: set --config.critic=iql",
+            "^stage critic: the agent cql is .*: --config.critic=iql",
         ),
         ("dt", {"env_name": "Pendulum-v1"}, "discrete actions, but those of Pendulum"),
     ],
